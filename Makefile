@@ -1,0 +1,67 @@
+# The interface of people and of CI. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
+.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds helm-check image-check clean
+.NOTPARALLEL:
+
+controlplane := tests/controlplane
+# A flat file tests/NAME.rs needs no cluster; what needs one lies in tests/e2e/.
+clusterless := $(foreach file,$(wildcard tests/*.rs),--test $(basename $(notdir $(file))))
+rust := . $(controlplane)/lib.sh && need_rust
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## start a control plane with the chart and the operator in target/up; keeps what runs already
+	@$(controlplane)/up.sh
+
+down: ## stop all that "up" started and remove target/up
+	@[ ! -e target/up ] || $(controlplane)/operator.sh stop target/up
+	@$(controlplane)/cluster.sh down up target/up
+	@rm -rf target/up
+
+demo: up ## "up", then the story of one incident in real kubectl output
+	@examples/demo.sh
+
+test: ## all checks and tests; what CI runs
+	@tests/test.sh
+
+fmt: ## format the Rust code
+	@$(rust)
+	@cargo fmt
+
+fmt-check: ## check the format, change nothing
+	@$(rust)
+	@cargo fmt --check || { echo 'error: run make fmt' >&2; exit 1; }
+
+lint: ## clippy; warnings are errors
+	@$(rust)
+	@cargo clippy --all-targets --locked -- -D warnings
+
+unit: ## tests that need no cluster
+	@$(rust)
+	@cargo test --locked --lib --bins $(clusterless)
+
+schema: ## tests of the API's schema on a real API server
+	@tests/e2e.sh schema::
+
+e2e: ## schema and end-to-end tests on a control plane of their own; ARGS=FILTER, KEEP=1 keeps it running
+	@tests/e2e.sh $(ARGS)
+
+crds: ## generate crds/ and the generated files of the chart
+	@$(rust)
+	@cargo run --quiet --locked -- crds --dir crds
+	@cargo run --quiet --locked -- manifests --dir charts/incident-operator/files
+
+helm-check: ## lint the chart and render it
+	@tests/chart/check.sh
+
+image-check: ## build the image's final stage and run the binary in it
+	@tests/image/check.sh
+
+clean: down ## stop all clusters of this checkout and remove target/; the control plane's binaries stay in their cache
+	@$(controlplane)/cluster.sh down test target/test
+	@$(rust)
+	@cargo clean

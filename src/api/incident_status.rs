@@ -1,0 +1,300 @@
+//! What is true about an incident; written by the operator alone.
+
+use super::{Audience, Condition, LocalRef, MitigationPhase, Severity, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is true about an incident.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct IncidentStatus {
+    /// The generation of the spec that this status is about.
+    pub observed_generation: Option<i64>,
+    /// Where the incident stands; derived from the facts below, for columns and selectors.
+    pub stage: Option<Stage>,
+    /// When each milestone was first reached.
+    pub milestones: Milestones,
+    /// The severity that was last recorded.
+    pub severity: Option<Severity>,
+    /// When the next update is due.
+    #[schemars(length(max = 32))]
+    pub next_update_time: Option<String>,
+    /// Number of mitigations in force.
+    pub active_mitigations: Option<i32>,
+    /// Who held which role, and when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub roles: Vec<RoleRecord>,
+    /// The checklist of the first fifteen minutes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub checklist: Vec<ChecklistItem>,
+    /// Clocks and texts, one entry an audience.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["audience"]))]
+    pub communication: Vec<AudienceStatus>,
+    /// The mitigations of this incident, those that ended included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub mitigations: Vec<MitigationSummary>,
+    /// The latest entries of the timeline, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub timeline: Vec<TimelineRecord>,
+    /// Where the older entries are.
+    pub timeline_archive: Option<TimelineArchive>,
+    /// The postmortem of this incident.
+    pub postmortem_ref: Option<LocalRef>,
+    /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Ready, Stalled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 24),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where an incident stands, in the words of the response playbook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum Stage {
+    /// Found; nobody has taken command yet.
+    Detect,
+    /// Commanded; severity or impact is not stated yet.
+    Triage,
+    /// Understood; the bleeding is not stopped yet.
+    Mitigate,
+    /// Mitigated; not resolved yet.
+    Resolve,
+    /// Resolved; the postmortem is not done yet.
+    Postmortem,
+    /// Done.
+    Closed,
+    /// A false alarm or a duplicate.
+    Cancelled,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The variant names are the wire names.
+        write!(f, "{self:?}")
+    }
+}
+
+/// When each milestone was first reached.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct Milestones {
+    /// When the impact began.
+    pub started_time: Option<Time>,
+    /// When it was found.
+    pub detected_time: Option<Time>,
+    /// When the incident commander took command.
+    pub acknowledged_time: Option<Time>,
+    /// When severity and impact were stated.
+    pub triaged_time: Option<Time>,
+    /// When every mitigation was effective.
+    pub mitigated_time: Option<Time>,
+    /// When it was resolved.
+    pub resolved_time: Option<Time>,
+    /// When nothing was left to do.
+    pub closed_time: Option<Time>,
+}
+
+/// Who held a role, from when until when.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct RoleRecord {
+    /// The role.
+    pub role: Role,
+    /// Who holds it.
+    #[schemars(length(max = 253))]
+    pub holder: String,
+    /// Since when.
+    pub from_time: Time,
+    /// Until when; absent while it lasts.
+    pub until_time: Option<Time>,
+    /// When the holder confirmed it.
+    pub acknowledged_time: Option<Time>,
+}
+
+/// A role in an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum Role {
+    /// Leads.
+    IncidentCommander,
+    /// Writes the updates.
+    CommunicationsLead,
+    /// Changes the system.
+    OperationsLead,
+    /// Stands in for the commander.
+    Deputy,
+    /// Keeps the timeline.
+    Scribe,
+}
+
+/// One item of the checklist.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct ChecklistItem {
+    /// Name of the item.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// What is to be done.
+    #[schemars(length(max = 512))]
+    pub description: String,
+    /// Who does it.
+    pub owner: Option<Role>,
+    /// By when.
+    pub due_time: Option<Time>,
+    /// When it was done.
+    pub done_time: Option<Time>,
+    /// Who ticked it: a user, or the operator from what it saw.
+    #[schemars(length(max = 253))]
+    pub done_by: Option<String>,
+    /// What was seen.
+    #[schemars(length(max = 1024))]
+    pub note: Option<String>,
+}
+
+/// Clock and text of one audience.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct AudienceStatus {
+    /// The audience.
+    pub audience: ClockName,
+    /// When it was last told.
+    pub last_update_time: Option<Time>,
+    /// When it is to be told next.
+    pub next_due_time: Option<Time>,
+    /// How often the time was missed.
+    pub overdue_count: Option<i32>,
+    /// The text to paste, as it stands now.
+    #[schemars(length(max = 8192))]
+    pub text: Option<String>,
+    /// The latest deliveries, one a channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["channel"]))]
+    pub deliveries: Vec<Delivery>,
+}
+
+/// Whose clock it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ClockName {
+    /// The company.
+    Internal,
+    /// Customers and the public.
+    Public,
+    /// Executives.
+    Executives,
+    /// The incident document.
+    Document,
+}
+
+/// What became of a message to a channel.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// Name of the channel in the operator's configuration.
+    #[schemars(length(min = 1, max = 63))]
+    pub channel: String,
+    /// Id of the message; the same message is never given another one.
+    #[schemars(length(max = 128))]
+    pub message_id: String,
+    /// When it was delivered.
+    pub delivered_time: Option<Time>,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// Why it failed last.
+    #[schemars(length(max = 512))]
+    pub error: Option<String>,
+}
+
+/// One mitigation of the incident.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct MitigationSummary {
+    /// Name of the Mitigation object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Name of the entry in spec.mitigations; absent for a Mitigation that stands alone.
+    #[schemars(length(max = 63))]
+    pub entry: Option<String>,
+    /// uid of the Mitigation object. An entry that has had an object is not made anew.
+    #[schemars(length(max = 64))]
+    pub uid: Option<String>,
+    /// The action.
+    #[schemars(length(max = 63))]
+    pub action: Option<String>,
+    /// The target as kind/name.
+    #[schemars(length(max = 320))]
+    pub target: Option<String>,
+    /// Where it stands.
+    pub phase: MitigationPhase,
+    /// Whether it works: True, False or Unknown.
+    #[schemars(length(max = 16))]
+    pub effective: Option<String>,
+    /// What it says of itself.
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// True once the entry was taken out of spec.mitigations.
+    pub removed: Option<bool>,
+}
+
+/// One entry of the timeline.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineRecord {
+    /// When it happened.
+    pub time: Time,
+    /// When it was recorded.
+    pub recorded_time: Time,
+    /// What it is, in one word; also the reason of the mirrored Event.
+    #[schemars(length(min = 1, max = 128))]
+    pub reason: String,
+    /// What happened, in words.
+    #[schemars(length(max = 4096))]
+    pub message: String,
+    /// Who caused it; the operator itself when absent.
+    #[schemars(length(max = 253))]
+    pub author: Option<String>,
+    /// True when the API server vouches for the author.
+    pub authenticated: Option<bool>,
+    /// Who may read it.
+    pub audience: Option<Audience>,
+    /// Address of something that shows it.
+    #[schemars(length(max = 2048))]
+    pub link: Option<String>,
+    /// uid of the TimelineEntry that this came from, so that it is folded exactly once.
+    #[schemars(length(max = 64))]
+    pub entry_uid: Option<String>,
+}
+
+/// Where the older entries of a timeline are: ConfigMaps named <incident>-timeline-<n>.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct TimelineArchive {
+    /// Number of ConfigMaps.
+    pub config_maps: i32,
+    /// Number of entries in them.
+    pub entries: i64,
+}

@@ -1,0 +1,310 @@
+//! Postmortem: the learning record. It outlives its incident.
+
+use super::{Condition, LocalRef, Severity, Time, TimelineRecord};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What people write about an incident. The operator drafts it once and then leaves the spec alone.
+#[serde_with::skip_serializing_none]
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "incident-operator.dev",
+    version = "v1alpha1",
+    kind = "Postmortem",
+    plural = "postmortems",
+    shortname = "pm",
+    category = "incident-operator",
+    doc = "A Postmortem is the learning record of an incident: what happened, why, and what is done so that it does not happen again. It outlives the Incident.",
+    namespaced,
+    status = "PostmortemStatus",
+    derive = "PartialEq",
+    selectable = ".spec.state",
+    printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
+    printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
+    printcolumn(name = "Missing", type_ = "integer", json_path = ".status.missingCount"),
+    printcolumn(name = "Open-Actions", type_ = "integer", json_path = ".status.openActionItems"),
+    printcolumn(name = "Due", type_ = "string", json_path = ".status.dueTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Title", type_ = "string", json_path = ".spec.title", priority = 1)
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostmortemSpec {
+    /// The incident this is about. It need not exist any more.
+    pub incident_ref: Option<IncidentRef>,
+    /// What happened, in one line.
+    #[schemars(length(min = 1, max = 256))]
+    pub title: Option<String>,
+    /// Draft (the default), InReview or Reviewed.
+    pub state: Option<PostmortemState>,
+    /// Who writes it.
+    #[schemars(length(min = 1, max = 253))]
+    pub owner: Option<String>,
+    /// Who reviews it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub reviewers: Vec<String>,
+    /// What happened, for somebody who was not there.
+    #[schemars(length(max = 65536))]
+    pub summary: Option<String>,
+    /// Who was affected, how, for how long.
+    #[schemars(length(max = 65536))]
+    pub impact: Option<String>,
+    /// Why it could happen.
+    #[schemars(length(max = 65536))]
+    pub root_causes: Option<String>,
+    /// What set it off.
+    #[schemars(length(max = 65536))]
+    pub trigger: Option<String>,
+    /// How it was found, and how it could have been found earlier.
+    #[schemars(length(max = 65536))]
+    pub detection: Option<String>,
+    /// What ended it.
+    #[schemars(length(max = 65536))]
+    pub resolution: Option<String>,
+    /// What went well.
+    #[schemars(length(max = 65536))]
+    pub went_well: Option<String>,
+    /// What went poorly.
+    #[schemars(length(max = 65536))]
+    pub went_poorly: Option<String>,
+    /// Where luck helped.
+    #[schemars(length(max = 65536))]
+    pub got_lucky: Option<String>,
+    /// Entries that complete or correct the recorded timeline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub timeline: Vec<CuratedEntry>,
+    /// What is done so that it does not happen again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub action_items: Vec<ActionItem>,
+    /// Further reading.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 2048)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub links: Vec<String>,
+}
+
+/// Names the incident of a postmortem.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentRef {
+    /// Name of the incident, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// uid of the incident, which tells it from a later one of the same name.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: Option<String>,
+}
+
+/// How far a postmortem is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum PostmortemState {
+    /// Being written.
+    #[default]
+    Draft,
+    /// Being reviewed.
+    InReview,
+    /// Reviewed.
+    Reviewed,
+}
+
+/// An entry that completes or corrects the recorded timeline.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct CuratedEntry {
+    /// When it happened.
+    pub time: Time,
+    /// What happened.
+    #[schemars(length(min = 1, max = 4096))]
+    pub message: String,
+    /// Address of something that shows it.
+    #[schemars(length(min = 1, max = 2048))]
+    pub link: Option<String>,
+}
+
+/// Something that is done so that it does not happen again.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct ActionItem {
+    /// Name of the item within the postmortem.
+    #[schemars(length(min = 1, max = 63))]
+    pub id: String,
+    /// What is to be done.
+    #[schemars(length(min = 1, max = 512))]
+    pub title: String,
+    /// What kind of improvement it is.
+    #[serde(rename = "type")]
+    pub type_: Option<ActionItemType>,
+    /// Who does it.
+    #[schemars(length(min = 1, max = 253))]
+    pub owner: Option<String>,
+    /// By which day (YYYY-MM-DD).
+    #[schemars(length(max = 10), regex(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))]
+    pub due_date: Option<String>,
+    /// How urgent it is.
+    pub priority: Option<Priority>,
+    /// Open (the default), InProgress, Done or WontFix.
+    #[serde(default)]
+    pub state: ActionItemState,
+    /// Why it is not done, with WontFix.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: Option<String>,
+    /// Address of the ticket.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: Option<String>,
+}
+
+/// What kind of improvement an action item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ActionItemType {
+    /// It cannot happen again.
+    Prevent,
+    /// It hurts less.
+    Mitigate,
+    /// It is found earlier.
+    Detect,
+    /// We work better together.
+    Process,
+}
+
+/// How urgent an action item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum Priority {
+    /// At once.
+    P0,
+    /// Next.
+    P1,
+    /// Soon.
+    P2,
+    /// Some time.
+    P3,
+}
+
+/// How far an action item is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ActionItemState {
+    /// Not begun.
+    #[default]
+    Open,
+    /// Begun.
+    InProgress,
+    /// Done.
+    Done,
+    /// Will not be done.
+    WontFix,
+}
+
+/// What is true about a postmortem; written by the operator alone.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostmortemStatus {
+    /// The generation of the spec that this status is about.
+    pub observed_generation: Option<i64>,
+    /// Sections that are missing, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub missing_sections: Vec<String>,
+    /// Number of missing sections.
+    pub missing_count: Option<i32>,
+    /// When the review is due.
+    pub due_time: Option<Time>,
+    /// How long detection, acknowledgement, mitigation and resolution took.
+    pub durations: Option<Durations>,
+    /// The incident, as it was when it was resolved.
+    pub incident: Option<IncidentSnapshot>,
+    /// The incident's timeline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub timeline: Vec<TimelineRecord>,
+    /// Number of action items that are open or in progress.
+    pub open_action_items: Option<i32>,
+    /// Ids of action items whose due date has passed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub overdue_action_items: Vec<String>,
+    /// The Markdown.
+    pub export: Option<PostmortemExport>,
+    /// Observations: Complete, Reviewed, ActionItemsDone, Overdue, Ready, Stalled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}
+
+/// How long things took, in seconds.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct Durations {
+    /// From the start of the impact to detection.
+    pub detect_seconds: Option<i64>,
+    /// From detection to acknowledgement.
+    pub acknowledge_seconds: Option<i64>,
+    /// From the start of the impact to mitigation.
+    pub mitigate_seconds: Option<i64>,
+    /// From the start of the impact to resolution.
+    pub resolve_seconds: Option<i64>,
+}
+
+/// The incident, as it was when it was resolved.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct IncidentSnapshot {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its uid.
+    #[schemars(length(max = 64))]
+    pub uid: Option<String>,
+    /// Its title.
+    #[schemars(length(max = 256))]
+    pub title: String,
+    /// Its severity.
+    pub severity: Option<Severity>,
+    /// Its service.
+    #[schemars(length(max = 253))]
+    pub service: Option<String>,
+    /// Who led it.
+    #[schemars(length(max = 253))]
+    pub commander: Option<String>,
+    /// When the impact began.
+    pub started_time: Option<Time>,
+    /// When it was found.
+    pub detected_time: Option<Time>,
+    /// When it was resolved.
+    pub resolved_time: Option<Time>,
+    /// What was done, one line a mitigation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub mitigations: Vec<String>,
+}
+
+/// Where the Markdown is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct PostmortemExport {
+    /// The ConfigMap, key postmortem.md.
+    pub config_map_ref: LocalRef,
+    /// sha256 of the Markdown, in hex.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+}

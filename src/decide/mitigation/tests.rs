@@ -1,0 +1,539 @@
+//! A small world in which plans are carried out as the API server would, so that whole lives of mitigations,
+//! with other people's edits and lost statuses in between, are tested without a server.
+
+use super::*;
+use crate::api::{API_VERSION, Condition};
+use serde_json::json;
+
+struct World {
+    mitigation: Mitigation,
+    target: Option<Value>,
+    incident: Incident,
+    now: Timestamp,
+    version: u64,
+    /// What was written to the target.
+    writes: Vec<Write>,
+    gone: bool,
+    read: bool,
+}
+
+fn importer() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "importer", "namespace": "shop", "uid": "target-1", "resourceVersion": "1", "generation": 1,
+            "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]},
+        "spec": {"replicas": 3}, "status": {"observedGeneration": 1, "replicas": 3, "readyReplicas": 3}})
+}
+
+fn stop_importer(extra: Value) -> Mitigation {
+    let mut m = json!({"apiVersion": API_VERSION, "kind": "Mitigation",
+        "metadata": {"name": "stop", "namespace": "shop", "uid": "aaaaaaaa-1", "generation": 1, "finalizers": [FINALIZER]},
+        "spec": {"reason": "floods", "targetRef": {"kind": "Deployment", "name": "importer"}, "scale": {"replicas": 0}}});
+    json_patch::merge(&mut m["spec"], &extra);
+    serde_json::from_value(m).unwrap()
+}
+
+impl World {
+    fn new(spec: Value) -> World {
+        World {
+            mitigation: stop_importer(spec),
+            target: Some(importer()),
+            incident: Incident { recorded_end: true, ..Incident::default() },
+            now: "2026-11-23T10:00:00Z".parse().unwrap(),
+            version: 1,
+            writes: Vec::new(),
+            gone: false,
+            read: true,
+        }
+    }
+
+    fn plan_with(&self, refused: Option<&Refused>, dry_run_passed: bool) -> Plan {
+        let object: Option<DynamicObject> = self.target.clone().map(|t| serde_json::from_value(t).unwrap());
+        let target = match (&object, self.read) {
+            (_, false) => Target::Unread,
+            (None, true) => Target::Missing,
+            (Some(object), true) => Target::Found(object),
+        };
+        let observed = Observed {
+            mitigation: &self.mitigation,
+            target,
+            incident: self.incident.clone(),
+            refused,
+            dry_run_passed,
+        };
+        decide(&observed, self.now)
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan_with(None, false)
+    }
+
+    /// One effect, carried out; `keep_status` says whether the process lived to remember what it worked out.
+    fn step(&mut self, keep_status: bool) -> bool {
+        let plan = self.plan();
+        if keep_status {
+            self.mitigation.status = Some(plan.status.clone());
+        }
+        match plan.effect {
+            None => return false,
+            Some(Effect::ReadTarget) => self.read = true,
+            Some(Effect::AddFinalizer) => {
+                self.mitigation.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
+            }
+            Some(Effect::RemoveFinalizer) => {
+                self.mitigation.metadata.finalizers = None;
+                self.gone = true;
+            }
+            Some(Effect::Write { what, patch }) => self.write(what, &patch),
+        }
+        !self.gone
+    }
+
+    fn write(&mut self, what: Write, patch: &Value) {
+        let target = self.target.as_mut().expect("only an existing target is written");
+        json_patch::patch(target, &serde_json::from_value::<json_patch::Patch>(patch.clone()).unwrap())
+            .unwrap_or_else(|e| panic!("{what:?} failed: {e}\n{patch:#}\n{target:#}"));
+        self.writes.push(what);
+        if what != Write::Disown {
+            let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
+            if !fields.iter().any(|f| f["manager"] == "incident-operator-scale") {
+                fields.push(json!({"manager": "incident-operator-scale", "operation": "Update"}));
+            }
+        }
+        self.bump();
+    }
+
+    fn bump(&mut self) {
+        self.version += 1;
+        if let Some(target) = self.target.as_mut() {
+            target["metadata"]["resourceVersion"] = json!(self.version.to_string());
+            for map in ["annotations", "labels"] {
+                if target["metadata"][map] == json!({}) {
+                    target["metadata"].as_object_mut().unwrap().remove(map);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self) -> &mut World {
+        for _ in 0..20 {
+            if !self.step(true) {
+                return self;
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.writes);
+    }
+
+    /// The workload's controller does its work.
+    fn workload_settles(&mut self) -> &mut World {
+        let target = self.target.as_mut().unwrap();
+        let n = target["spec"]["replicas"].clone();
+        target["status"] = json!({"observedGeneration": 1, "replicas": n, "readyReplicas": n});
+        self.bump();
+        self
+    }
+
+    fn edit(&mut self, manager: &str, operation: &str, replicas: i64) -> &mut World {
+        let target = self.target.as_mut().unwrap();
+        target["spec"]["replicas"] = json!(replicas);
+        let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
+        fields.retain(|f| f["manager"] != manager);
+        fields.push(json!({"manager": manager, "operation": operation, "time": "2026-11-23T10:00:30Z",
+            "fieldsV1": {"f:spec": {"f:replicas": {}}}}));
+        self.bump();
+        self
+    }
+
+    fn delete(&mut self) -> &mut World {
+        self.mitigation.metadata.deletion_timestamp = Some(whole_seconds(self.now));
+        self
+    }
+
+    fn status(&self) -> &MitigationStatus {
+        self.mitigation.status.as_ref().unwrap()
+    }
+
+    fn phase(&self) -> Phase {
+        self.status().phase.unwrap()
+    }
+
+    fn condition(&self, type_: &str) -> &Condition {
+        super::super::conditions::find(&self.status().conditions, type_).unwrap()
+    }
+
+    fn replicas(&self) -> i64 {
+        self.target.as_ref().unwrap()["spec"]["replicas"].as_i64().unwrap()
+    }
+
+    /// The target without what the API server counts up.
+    fn settled_target(&self) -> Value {
+        let mut target = self.target.clone().unwrap();
+        target["metadata"]["resourceVersion"] = json!("1");
+        target.as_object_mut().unwrap().remove("status");
+        target
+    }
+}
+
+fn untouched() -> Value {
+    let mut target = importer();
+    target.as_object_mut().unwrap().remove("status");
+    target
+}
+
+#[test]
+fn a_mitigation_is_taken_verified_held_and_released_and_leaves_no_trace() {
+    let mut w = World::new(json!({}));
+    w.run();
+    assert_eq!((w.phase(), w.replicas()), (Phase::Active, 0));
+    assert_eq!(w.condition("Effective").status, Unknown, "applied is never reported as effective");
+    assert_eq!(w.condition("Ready").status, False);
+    w.workload_settles().run();
+    assert_eq!((w.condition("Effective").status, w.condition("Ready").status), (True, True));
+    w.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+    w.run();
+    assert_eq!(w.phase(), Phase::Released);
+    assert_eq!(w.settled_target(), untouched());
+    assert_eq!(w.writes, [Write::Take, Write::Restore, Write::Disown]);
+    assert_eq!(w.plan().effect, None, "and then it is at rest");
+}
+
+#[test]
+fn one_write_takes_and_nothing_is_written_before_it() {
+    let mut w = World::new(json!({}));
+    assert!(matches!(w.plan().effect, Some(Effect::Write { what: Write::Take, .. })));
+    w.run();
+    assert_eq!(w.writes, [Write::Take]);
+}
+
+/// The status is lost in every pattern over the first steps; the end is the same and the prior value survives.
+#[test]
+fn losing_the_status_after_any_effect_changes_nothing_in_the_end() {
+    for pattern in 0u32..256 {
+        let mut w = World::new(json!({}));
+        let mut bit = 0;
+        let mut kept = |w: &mut World| {
+            let keep = pattern >> (bit % 8) & 1 == 1;
+            bit += 1;
+            w.step(keep)
+        };
+        for _ in 0..4 {
+            kept(&mut w);
+        }
+        assert_eq!(w.replicas(), 0, "{pattern:b}");
+        w.workload_settles();
+        kept(&mut w);
+        w.delete();
+        for _ in 0..8 {
+            if !kept(&mut w) {
+                break;
+            }
+        }
+        w.run();
+        assert_eq!(w.settled_target(), untouched(), "{pattern:b}");
+        assert!(w.gone, "{pattern:b}");
+        assert_eq!(w.writes.iter().filter(|x| **x == Write::Take).count(), 1, "captured once: {pattern:b}");
+    }
+}
+
+#[test]
+fn deleting_it_releases_it_and_the_object_goes_only_when_the_incident_has_the_end_on_record() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.incident.recorded_end = false;
+    w.delete().run();
+    assert_eq!((w.phase(), w.replicas(), w.gone), (Phase::Released, 3, false));
+    w.incident.recorded_end = true;
+    w.run();
+    assert!(w.gone);
+}
+
+#[test]
+fn what_a_person_changes_stands_at_once_and_for_good() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.edit("kubectl-edit", "Update", 2).run();
+    assert_eq!((w.phase(), w.replicas()), (Phase::Superseded, 2));
+    assert_eq!(w.status().undone_by.as_deref(), Some("kubectl-edit"));
+    assert!(w.condition("Ready").message.contains("kubectl-edit"));
+    let text = w.settled_target().to_string();
+    assert!(!text.contains("incident-operator"), "no trace of ours: {text}");
+    w.edit("kubectl-edit", "Update", 0).run();
+    assert_eq!(w.phase(), Phase::Superseded);
+}
+
+#[test]
+fn losing_the_status_while_a_persons_change_is_accepted_leaves_their_value() {
+    for pattern in 0u32..16 {
+        let mut w = World::new(json!({}));
+        w.run();
+        w.edit("kubectl-edit", "Update", 2);
+        for bit in 0..4 {
+            w.step(pattern >> bit & 1 == 1);
+        }
+        w.run();
+        assert_eq!((w.phase(), w.replicas()), (Phase::Superseded, 2), "{pattern:b}");
+    }
+}
+
+#[test]
+fn a_machines_change_is_taken_back_three_times_and_then_contested_with_its_name() {
+    let mut w = World::new(json!({}));
+    w.run();
+    for _ in 0..6 {
+        w.edit("kustomize-controller", "Apply", 3);
+        w.now += Duration::from_secs(60);
+        w.run();
+    }
+    assert_eq!(w.writes.iter().filter(|x| **x == Write::Reassert).count(), 3);
+    assert_eq!((w.phase(), w.replicas()), (Phase::Active, 3));
+    let contested = w.condition("Contested");
+    assert_eq!(contested.status, True);
+    assert!(contested.message.contains("kustomize-controller") && contested.message.contains("/spec/replicas"));
+    assert_eq!(w.condition("Effective").status, False);
+    w.delete().run();
+    assert_eq!(w.replicas(), 3, "a release leaves what is not ours");
+    assert!(w.gone);
+}
+
+#[test]
+fn a_machine_is_not_fought_faster_than_the_backoff() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.edit("argocd-controller", "Apply", 3).run();
+    assert_eq!(w.replicas(), 0);
+    w.edit("argocd-controller", "Apply", 3).run();
+    assert_eq!(w.replicas(), 3, "too soon");
+    let wake = w.plan().wake.expect("it looks again later");
+    w.now = wake;
+    w.run();
+    assert_eq!(w.replicas(), 0);
+}
+
+#[test]
+fn it_waits_for_a_target_that_does_not_exist_and_takes_it_when_it_appears() {
+    let mut w = World::new(json!({}));
+    w.target = None;
+    w.run();
+    assert_eq!((w.phase(), w.condition("Applied").reason.as_str()), (Phase::Pending, "TargetNotFound"));
+    assert!(w.plan().await_target);
+    w.target = Some(importer());
+    w.run();
+    assert_eq!((w.phase(), w.replicas()), (Phase::Active, 0));
+}
+
+#[test]
+fn a_target_made_anew_under_the_same_name_is_left_alone() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.target.as_mut().unwrap()["metadata"]["uid"] = json!("target-2");
+    w.target.as_mut().unwrap()["spec"]["replicas"] = json!(5);
+    let before = w.target.clone();
+    w.run();
+    assert_eq!((w.phase(), w.target.clone()), (Phase::Abandoned, before));
+    w.delete().run();
+    assert!(w.gone);
+}
+
+#[test]
+fn a_record_copied_to_another_object_counts_for_nothing() {
+    let mut w = World::new(json!({}));
+    w.run();
+    // Somebody restores the workload from a file that was saved while it was mitigated.
+    w.target.as_mut().unwrap()["metadata"]["uid"] = json!("target-2");
+    w.mitigation.status = None;
+    let object: DynamicObject = serde_json::from_value(w.target.clone().unwrap()).unwrap();
+    assert_eq!(Record::find(&object, "aaaaaaaa-1"), None);
+}
+
+#[test]
+fn the_second_mitigation_of_a_field_waits_and_names_the_first() {
+    let mut first = World::new(json!({}));
+    first.run();
+    let mut second = World::new(json!({}));
+    second.mitigation.metadata.uid = Some("bbbbbbbb-2".into());
+    second.mitigation.metadata.name = Some("second".into());
+    second.target = first.target.clone();
+    second.run();
+    let applied = second.condition("Applied");
+    assert_eq!((second.phase(), applied.reason.as_str()), (Phase::Pending, "FieldBusy"));
+    assert!(applied.message.contains("mitigation stop"), "{}", applied.message);
+    first.delete().run();
+    second.target = first.target.clone();
+    second.run();
+    assert_eq!(second.phase(), Phase::Active);
+    second.delete().run();
+    assert_eq!(second.replicas(), 3, "the value that the second one captured is the first one's prior");
+}
+
+#[test]
+fn a_removed_annotation_is_put_back_from_status_and_the_prior_value_is_not_lost() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.target.as_mut().unwrap()["metadata"].as_object_mut().unwrap().remove("annotations");
+    w.bump();
+    w.run();
+    let object: DynamicObject = serde_json::from_value(w.target.clone().unwrap()).unwrap();
+    assert_eq!(Record::find(&object, "aaaaaaaa-1").unwrap().fields[0].prior, Some(json!(3)));
+
+    w.target.as_mut().unwrap()["metadata"].as_object_mut().unwrap().remove("annotations");
+    w.bump();
+    w.delete().run();
+    assert_eq!((w.replicas(), w.gone), (3, true));
+}
+
+#[test]
+fn a_removed_label_is_put_back() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.target.as_mut().unwrap()["metadata"].as_object_mut().unwrap().remove("labels");
+    w.bump();
+    w.run();
+    assert_eq!(w.target.as_ref().unwrap()["metadata"]["labels"][MITIGATED_LABEL], "true");
+}
+
+#[test]
+fn an_effect_that_does_not_come_is_reported_at_the_deadline() {
+    let mut w = World::new(json!({"verification": {"timeout": "30s"}}));
+    w.run();
+    assert_eq!(w.plan().wake, Some(w.now + Duration::from_secs(30)));
+    w.now += Duration::from_secs(30);
+    w.run();
+    assert_eq!(w.condition("Effective").status, False);
+    assert!(w.condition("Effective").message.contains("3 pods are there, 0 wanted"));
+    w.workload_settles().run();
+    assert_eq!(w.condition("Effective").status, True, "late is better than never");
+}
+
+#[test]
+fn at_expiry_notify_tells_and_release_undoes() {
+    for (on_expire, phase, replicas) in [("Notify", Phase::Active, 0), ("Release", Phase::Released, 3)] {
+        let mut w = World::new(json!({"expiresAfter": "10m", "onExpire": on_expire}));
+        w.run();
+        w.workload_settles().run();
+        assert_eq!(w.plan().wake, Some(w.now + Duration::from_secs(600)));
+        assert_eq!(w.status().expired_time, None);
+        w.now += Duration::from_secs(600);
+        w.run();
+        assert_eq!((w.phase(), w.replicas()), (phase, replicas), "{on_expire}");
+        if on_expire == "Notify" {
+            assert!(w.status().expired_time.is_some());
+        }
+    }
+}
+
+#[test]
+fn resolving_the_incident_releases_what_says_so_and_cancelling_releases_all() {
+    for (reason, release_on, phase) in [
+        ("IncidentResolved", "Resolve", Phase::Released),
+        ("IncidentResolved", "Manual", Phase::Active),
+        ("IncidentCancelled", "Manual", Phase::Released),
+    ] {
+        let mut w = World::new(json!({"releaseOn": release_on}));
+        w.run();
+        w.incident.releases = Some(reason);
+        w.run();
+        assert_eq!(w.phase(), phase, "{reason} {release_on}");
+    }
+}
+
+#[test]
+fn keep_ends_the_hold_and_leaves_the_value_whatever_is_lost_in_between() {
+    for pattern in 0u32..16 {
+        let mut w = World::new(json!({"onRelease": "Keep"}));
+        w.run();
+        w.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+        for bit in 0..4 {
+            w.step(pattern >> bit & 1 == 1);
+        }
+        w.run();
+        assert_eq!((w.phase(), w.replicas()), (Phase::Kept, 0), "{pattern:b}");
+        assert!(!w.settled_target().to_string().contains("incident-operator"));
+    }
+}
+
+#[test]
+fn a_value_that_was_there_already_is_held_and_not_restored_to_anything_else() {
+    let mut w = World::new(json!({}));
+    w.target.as_mut().unwrap()["spec"]["replicas"] = json!(0);
+    w.workload_settles().run();
+    assert_eq!(w.condition("Applied").reason, "AlreadyAtValue");
+    w.delete().run();
+    assert_eq!((w.replicas(), w.gone), (0, true));
+}
+
+#[test]
+fn a_dry_run_asks_the_api_server_and_says_what_would_change() {
+    let mut w = World::new(json!({"dryRun": true}));
+    let plan = w.plan();
+    assert!(matches!(plan.effect, Some(Effect::Write { what: Write::DryRun, .. })));
+    w.mitigation.status = Some(w.plan_with(None, true).status);
+    let plan = w.status().plan.clone().unwrap();
+    assert_eq!(plan.summary, "would scale Deployment/importer from 3 to 0");
+    assert_eq!(plan.changes[0].written_by.as_deref(), Some("kubectl"));
+    assert_eq!((w.condition("Ready").status, w.phase()), (True, Phase::Pending));
+    assert_eq!(w.target, Some(importer()));
+}
+
+#[test]
+fn what_the_api_server_denies_is_refused_with_its_words_and_a_missing_right_names_the_fix() {
+    let w = World::new(json!({}));
+    let denied = w.plan_with(Some(&Refused::Denied("policy 'x' denied request: not now".into())), false);
+    assert_eq!((denied.status.phase, denied.effect), (Some(Phase::Refused), None));
+    assert!(denied.status.conditions.iter().any(|c| c.type_ == "Stalled" && c.message.contains("not now")));
+    let forbidden = w.plan_with(Some(&Refused::Forbidden("cannot patch".into())), false);
+    assert_eq!(forbidden.status.phase, Some(Phase::Pending));
+    assert!(forbidden.wake.is_some(), "a right may be granted meanwhile");
+    let ready = forbidden.status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert!(ready.message.contains("incident-operator-mitigator-scale"), "{}", ready.message);
+}
+
+#[test]
+fn what_has_no_engine_is_refused_in_words_and_never_silently() {
+    for (spec, reason) in [
+        (json!({"scale": null, "pauseRollout": {}}), "NotImplemented"),
+        (json!({"targetRef": {"kind": "Node", "name": "n"}}), "KindNotAllowed"),
+        (json!({"targetRef": {"apiVersion": "apps/v2", "kind": "Deployment", "name": "n"}}), "KindNotAllowed"),
+        (json!({"evidence": "Required"}), "NotImplemented"),
+        (json!({"serviceAccountName": "x"}), "NotImplemented"),
+        (json!({"policyRef": {"name": "x"}}), "NotImplemented"),
+    ] {
+        let mut w = World::new(spec.clone());
+        w.run();
+        assert_eq!((w.phase(), w.condition("Stalled").status), (Phase::Refused, True), "{spec}");
+        assert_eq!(w.condition("Stalled").reason, reason, "{spec}");
+        w.delete().run();
+        assert!(w.gone, "{spec}");
+    }
+}
+
+#[test]
+fn the_finalizer_comes_before_the_take() {
+    let mut w = World::new(json!({}));
+    w.mitigation.metadata.finalizers = None;
+    assert_eq!(w.plan().effect, Some(Effect::AddFinalizer));
+    w.run();
+    assert_eq!(w.writes, [Write::Take]);
+}
+
+#[test]
+fn every_known_condition_is_there_from_the_first_visit() {
+    let mut w = World::new(json!({}));
+    w.target = None;
+    w.run();
+    let mut types: Vec<&str> = w.status().conditions.iter().map(|c| c.type_.as_str()).collect();
+    types.sort_unstable();
+    assert_eq!(
+        types,
+        ["Applied", "Approved", "Authorized", "Contested", "Effective", "EvidenceCaptured", "Ready", "Stalled"]
+    );
+}
+
+#[test]
+fn deciding_twice_on_the_same_facts_is_the_same_and_writes_nothing_new() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.workload_settles().run();
+    let before = w.status().clone();
+    w.now += Duration::from_secs(3600);
+    let plan = w.plan();
+    assert_eq!((plan.status, plan.effect), (before, None), "time alone changes nothing");
+}

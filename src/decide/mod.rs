@@ -1,0 +1,5 @@
+//! The rules. Everything here is pure: no client, no clock, no randomness, no async. What was observed and the
+//! time go in, a plan comes out; `controller` carries it out.
+
+pub mod conditions;
+pub mod mitigation;

@@ -1,0 +1,309 @@
+//! The JSON Patches on a target. Every one tests what it was decided on, so that a change by somebody else in
+//! between makes it fail as a whole instead of being overwritten.
+
+use super::record::{HeldField, Record, key};
+use crate::api::MITIGATED_LABEL;
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+/// A JSON Pointer from its parts, escaped.
+pub fn pointer(parts: &[&str]) -> String {
+    parts.iter().map(|part| format!("/{}", part.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+fn annotation(uid: &str) -> String {
+    pointer(&["metadata", "annotations", &key(uid)])
+}
+
+fn label() -> String {
+    pointer(&["metadata", "labels", MITIGATED_LABEL])
+}
+
+/// Collects operations and remembers what they rest on.
+struct Builder<'a> {
+    target: &'a DynamicObject,
+    tests: Vec<Value>,
+    ops: Vec<Value>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(target: &'a DynamicObject) -> Self {
+        let uid = json!({"op": "test", "path": "/metadata/uid", "value": target.metadata.uid});
+        Builder { target, tests: vec![uid], ops: Vec::new() }
+    }
+
+    /// JSON Patch cannot test that something is absent; then the whole object must be unchanged.
+    fn test_unchanged(&mut self) {
+        let version = &self.target.metadata.resource_version;
+        let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
+        if !self.tests.contains(&test) {
+            self.tests.push(test);
+        }
+    }
+
+    fn test(&mut self, path: &str, value: Option<&Value>) {
+        match value {
+            Some(value) => self.tests.push(json!({"op": "test", "path": path, "value": value})),
+            None => self.test_unchanged(),
+        }
+    }
+
+    fn set(&mut self, path: &str, value: &Value) {
+        self.ops.push(json!({"op": "add", "path": path, "value": value}));
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.ops.push(json!({"op": "remove", "path": path}));
+    }
+
+    fn set_record(&mut self, record: &Record) {
+        if self.target.metadata.annotations.is_none() {
+            self.test_unchanged();
+            self.set("/metadata/annotations", &json!({}));
+        }
+        self.set(&annotation(&record.uid), &json!(record.to_text()));
+    }
+
+    fn set_label(&mut self) {
+        match &self.target.metadata.labels {
+            Some(labels) if labels.get(MITIGATED_LABEL).is_some_and(|v| v == "true") => return,
+            Some(_) => {}
+            None => {
+                self.test_unchanged();
+                self.set("/metadata/labels", &json!({}));
+            }
+        }
+        self.set(&label(), &json!("true"));
+    }
+
+    fn set_field(&mut self, path: &str, value: &Value) {
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && !parent.is_empty()
+            && super::field(self.target, parent).is_none()
+        {
+            self.test_unchanged();
+            self.set(parent, &json!({}));
+        }
+        self.set(path, value);
+    }
+
+    /// Drops the record, and the label when nobody else holds the object.
+    fn drop_hold(&mut self, record: &Record) {
+        let path = annotation(&record.uid);
+        let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(&record.uid)));
+        if let Some(text) = text {
+            self.tests.push(json!({"op": "test", "path": path, "value": text}));
+            self.remove(&path);
+        }
+        let others = Record::all(self.target).any(|other| other.uid != record.uid);
+        let labelled = self.target.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MITIGATED_LABEL));
+        if labelled && !others {
+            self.remove(&label());
+        }
+    }
+
+    fn build(self) -> Value {
+        Value::Array(self.tests.into_iter().chain(self.ops).collect())
+    }
+}
+
+/// Captures the prior values and changes the fields, in one write.
+pub fn take(target: &DynamicObject, record: &Record) -> Value {
+    let mut patch = Builder::new(target);
+    for held in &record.fields {
+        patch.test(&held.path, held.prior.as_ref());
+        if held.prior.as_ref() == Some(&held.applied) {
+            // The value does not change, so testing it would not notice another mitigation in between.
+            patch.test_unchanged();
+        }
+    }
+    patch.set_record(record);
+    patch.set_label();
+    for held in &record.fields {
+        patch.set_field(&held.path, &held.applied);
+    }
+    patch.build()
+}
+
+/// Takes back a machine's change and counts it, in one write.
+pub fn reassert(target: &DynamicObject, record: &Record) -> Value {
+    let mut patch = Builder::new(target);
+    for held in &record.fields {
+        patch.test(&held.path, super::field(target, &held.path));
+    }
+    patch.set_record(record);
+    patch.set_label();
+    for held in &record.fields {
+        patch.set_field(&held.path, &held.applied);
+    }
+    patch.build()
+}
+
+/// Puts record and label back on a target whose fields still have our values.
+pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
+    let mut patch = Builder::new(target);
+    for held in &record.fields {
+        patch.test(&held.path, Some(&held.applied));
+    }
+    patch.set_record(record);
+    patch.set_label();
+    patch.build()
+}
+
+/// Restores the prior values where the fields still have ours, and ends the hold.
+pub fn restore(target: &DynamicObject, record: &Record) -> Value {
+    let mut patch = Builder::new(target);
+    for HeldField { path, prior, applied } in &record.fields {
+        patch.test(path, Some(applied));
+        match prior {
+            Some(prior) => patch.set(path, prior),
+            None => patch.remove(path),
+        }
+    }
+    patch.drop_hold(record);
+    patch.build()
+}
+
+/// Ends the hold and leaves the fields as they are.
+pub fn let_go(target: &DynamicObject, record: &Record) -> Value {
+    let mut patch = Builder::new(target);
+    patch.drop_hold(record);
+    patch.build()
+}
+
+/// Removes what the API server noted of our writes (`metadata.managedFields`), or `None` when there is nothing.
+/// Left behind, it would make us owner of a restored field for ever.
+pub fn disown(target: &DynamicObject, manager: &str) -> Option<Value> {
+    let entries = target.metadata.managed_fields.as_deref().unwrap_or_default();
+    let mut patch = Builder::new(target);
+    patch.test_unchanged();
+    // From the end, so that removing one does not move the others.
+    for (index, _) in entries.iter().enumerate().rev().filter(|(_, e)| e.manager.as_deref() == Some(manager)) {
+        let path = format!("/metadata/managedFields/{index}");
+        patch.ops.push(json!({"op": "test", "path": format!("{path}/manager"), "value": manager}));
+        patch.remove(&path);
+    }
+    (!patch.ops.is_empty()).then(|| patch.build())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+
+    pub(crate) fn object(value: Value) -> DynamicObject {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn record(prior: Option<Value>) -> Record {
+        Record {
+            v: 1,
+            uid: "0123456789".into(),
+            mitigation: "m".into(),
+            incident: None,
+            action: "scale".into(),
+            target: "t".into(),
+            fields: vec![HeldField { path: "/spec/replicas".into(), prior, applied: json!(0) }],
+            at: Timestamp::UNIX_EPOCH,
+            reasserts: 0,
+            reasserted: None,
+        }
+    }
+
+    fn deployment(metadata: Value) -> Value {
+        let mut base = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "d", "uid": "t", "resourceVersion": "7"}, "spec": {"replicas": 3}});
+        json_patch::merge(&mut base["metadata"], &metadata);
+        base
+    }
+
+    /// Applies a patch as the API server does: all of it, or an error.
+    fn apply(to: &Value, patch: &Value) -> Result<Value, json_patch::PatchError> {
+        let mut out = to.clone();
+        json_patch::patch(&mut out, &serde_json::from_value::<json_patch::Patch>(patch.clone()).unwrap())?;
+        Ok(out)
+    }
+
+    #[test]
+    fn take_and_restore_leave_the_object_as_it_was() {
+        for metadata in [json!({}), json!({"annotations": {"a": "b"}, "labels": {"c": "d"}})] {
+            let before = deployment(metadata);
+            let taken = apply(&before, &take(&object(before.clone()), &record(Some(json!(3))))).unwrap();
+            assert_eq!(taken["spec"]["replicas"], 0);
+            assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
+            let mut restored = apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
+            // The API server does not store empty maps.
+            for map in ["annotations", "labels"] {
+                if restored["metadata"][map] == json!({}) {
+                    restored["metadata"].as_object_mut().unwrap().remove(map);
+                }
+            }
+            assert_eq!(restored, before);
+        }
+    }
+
+    #[test]
+    fn take_fails_as_a_whole_when_the_field_or_the_object_is_another_by_then() {
+        let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+        let patch = take(&object(before.clone()), &record(Some(json!(3))));
+        for change in [json!({"spec": {"replicas": 4}}), json!({"metadata": {"uid": "other"}})] {
+            let mut changed = before.clone();
+            json_patch::merge(&mut changed, &change);
+            assert!(apply(&changed, &patch).is_err(), "{change}");
+        }
+        let mut unrelated = before.clone();
+        json_patch::merge(&mut unrelated, &json!({"metadata": {"resourceVersion": "8"}}));
+        assert!(apply(&unrelated, &patch).is_ok(), "status churn must not make a take fail");
+    }
+
+    #[test]
+    fn maps_that_were_missing_are_not_overwritten_when_somebody_adds_them_in_between() {
+        let before = deployment(json!({}));
+        let patch = take(&object(before.clone()), &record(Some(json!(3))));
+        let mut changed = before;
+        json_patch::merge(&mut changed, &json!({"metadata": {"resourceVersion": "8", "labels": {"new": "x"}}}));
+        assert!(apply(&changed, &patch).is_err());
+    }
+
+    #[test]
+    fn a_field_that_was_absent_is_removed_on_restore() {
+        let mut before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+        before["spec"] = json!({"paused": false});
+        let taken = apply(&before, &take(&object(before.clone()), &record(None))).unwrap();
+        assert_eq!(taken["spec"]["replicas"], 0);
+        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None))).unwrap();
+        assert_eq!(restored, before);
+    }
+
+    #[test]
+    fn restore_never_overwrites_a_later_change_of_somebody_else() {
+        let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+        let mut taken = apply(&before, &take(&object(before.clone()), &record(Some(json!(3))))).unwrap();
+        let patch = restore(&object(taken.clone()), &record(Some(json!(3))));
+        taken["spec"]["replicas"] = json!(7);
+        assert!(apply(&taken, &patch).is_err());
+    }
+
+    #[test]
+    fn the_label_stays_while_another_mitigation_holds_the_object() {
+        let mut other = record(Some(json!(1)));
+        other.uid = "99999999-other".into();
+        let before = deployment(json!({
+            "labels": {MITIGATED_LABEL: "true"},
+            "annotations": {key(&other.uid): other.to_text(), key("0123456789"): record(Some(json!(3))).to_text()}}));
+        let mut held = before;
+        held["spec"]["replicas"] = json!(0);
+        let after = apply(&held, &restore(&object(held.clone()), &record(Some(json!(3))))).unwrap();
+        assert_eq!(after["metadata"]["labels"][MITIGATED_LABEL], "true");
+    }
+
+    #[test]
+    fn disowning_removes_exactly_our_entries() {
+        let target = object(deployment(json!({"managedFields": [
+            {"manager": "incident-operator-scale"}, {"manager": "kubectl"}, {"manager": "incident-operator-scale"}]})));
+        let patch = disown(&target, "incident-operator-scale").unwrap();
+        let after = apply(&serde_json::to_value(&target).unwrap(), &patch).unwrap();
+        assert_eq!(after["metadata"]["managedFields"], json!([{"manager": "kubectl"}]));
+        assert_eq!(disown(&target, "incident-operator-rollback"), None);
+    }
+}

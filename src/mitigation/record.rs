@@ -1,0 +1,110 @@
+//! The capture record: the annotation on the target that keeps the prior value.
+//!
+//! It is written in the same patch as the change, so a change without its prior value never exists. If it is
+//! there, the mitigation is applied; that is what makes a crash at any point harmless.
+
+use super::Change;
+use crate::api::CAPTURE_PREFIX;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What is kept on the target while a mitigation holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this format.
+    pub v: u8,
+    /// uid of the Mitigation.
+    pub uid: String,
+    /// Name of the Mitigation, in the target's namespace.
+    pub mitigation: String,
+    /// Name of the incident, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// Name of the action.
+    pub action: String,
+    /// uid of the target. A record on an object with another uid was copied there and counts for nothing.
+    pub target: String,
+    /// The fields that are held.
+    pub fields: Vec<HeldField>,
+    /// When the change was made.
+    pub at: Timestamp,
+    /// How often a machine's change was taken back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reasserts: u8,
+    /// When that was done last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasserted: Option<Timestamp>,
+}
+
+/// One field that is held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldField {
+    /// JSON Pointer of the field.
+    pub path: String,
+    /// The value before; left out when the field was absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<Value>,
+    /// The value during the mitigation.
+    pub applied: Value,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(n: &u8) -> bool {
+    *n == 0
+}
+
+impl From<Change> for HeldField {
+    fn from(change: Change) -> Self {
+        HeldField { path: change.path, prior: change.from, applied: change.to }
+    }
+}
+
+/// Key of the annotation for the Mitigation with this uid.
+pub fn key(uid: &str) -> String {
+    format!("{CAPTURE_PREFIX}{}", uid.get(..8).unwrap_or(uid))
+}
+
+impl Record {
+    /// The annotation's value.
+    pub fn to_text(&self) -> String {
+        // Serialising plain data to a string cannot fail; an empty record would be refused when read.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The record of this Mitigation on the target, when there is one that belongs to both.
+    pub fn find(target: &DynamicObject, mitigation_uid: &str) -> Option<Record> {
+        let text = target.metadata.annotations.as_ref()?.get(&key(mitigation_uid))?;
+        let record: Record = serde_json::from_str(text).ok()?;
+        let ours = record.uid == mitigation_uid && Some(&record.target) == target.metadata.uid.as_ref();
+        ours.then_some(record)
+    }
+
+    /// Every record on the target that belongs to it.
+    pub fn all(target: &DynamicObject) -> impl Iterator<Item = Record> + '_ {
+        let annotations = target.metadata.annotations.iter().flatten();
+        annotations
+            .filter(|(key, _)| key.starts_with(CAPTURE_PREFIX))
+            .filter_map(|(_, text)| serde_json::from_str::<Record>(text).ok())
+            .filter(|record| Some(&record.target) == target.metadata.uid.as_ref())
+    }
+}
+
+/// True when holding one path would disturb the other: they are the same, or one lies inside the other.
+pub fn overlaps(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    long.starts_with(short) && (long.len() == short.len() || long.as_bytes()[short.len()] == b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_overlap_when_they_are_equal_or_nested_and_not_when_names_merely_begin_alike() {
+        assert!(overlaps("/spec/replicas", "/spec/replicas"));
+        assert!(overlaps("/spec", "/spec/replicas"));
+        assert!(!overlaps("/data/new", "/data/new-pricing"));
+    }
+}

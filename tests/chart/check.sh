@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# make helm-check: lints the chart and renders it in the ways that differ; no cluster is needed.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/controlplane/lib.sh
+. "$here/../controlplane/lib.sh"
+cd "$root"
+chart=charts/incident-operator
+controlplane=$(tests/controlplane/build.sh)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export HELM_CACHE_HOME=$scratch/cache HELM_CONFIG_HOME=$scratch/config HELM_DATA_HOME=$scratch/data
+helm() { "$controlplane/helm" "$@"; }
+
+helm lint --strict "$chart" >"$scratch/lint" 2>&1 || { cat "$scratch/lint" >&2; fail "helm lint finds fault with $chart"; }
+
+render() {
+  helm template incident-operator "$chart" --namespace incident-operator "$@" >"$scratch/out" 2>"$scratch/err" ||
+    { tail -n 5 "$scratch/err" >&2; fail "the chart does not render with: ${*:-the default values}"; }
+}
+render
+render --set 'namespaces={shop,billing}'
+render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
+render --set watchNamespace=shop --set metrics.serviceMonitor.enabled=true
+
+if helm template incident-operator "$chart" --set replcas=2 >/dev/null 2>"$scratch/err"; then
+  fail "the chart takes a misspelt value (replcas): see $chart/values.schema.json"
+fi
+say "the chart is clean and renders"

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs the tests that need a control plane, on one of their own that is always stopped afterwards.
+#
+#   tests/e2e.sh [FILTER] [-- ARGUMENTS]   passed on to the test program, e.g. "schema::" or "scale_"
+#
+#   KEEP=1   leaves the control plane running in target/test, and uses it again: for one's own quick runs
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/controlplane/lib.sh
+. "$here/controlplane/lib.sh"
+dir=$root/target/test
+cd "$root"
+need_rust
+need_go
+
+mkdir -p "$dir"
+exec 7>"$dir/lock"
+flock -n 7 || fail "another run of these tests uses $dir: wait for it to end"
+
+# Built first: what does not compile should not cost a control plane.
+step "building the end-to-end tests"
+cargo test --locked --test e2e --no-run 7>&-
+
+finish() {
+  local code=$?
+  # A second ctrl-C must not leave half of it running.
+  trap - EXIT
+  trap '' INT TERM HUP
+  if [ -n "${KEEP:-}" ]; then
+    say "the control plane keeps running: KUBECONFIG=$dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down test target/test"
+  else
+    "$here/controlplane/cluster.sh" down test "$dir" 7>&-
+  fi
+  [ "$code" = 0 ] || [ ! -d "$dir/logs" ] || say "logs of the operators: $dir/logs"
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+step "starting a control plane for the tests"
+[ -n "${KEEP:-}" ] || "$here/controlplane/cluster.sh" down test "$dir" 7>&-
+rm -rf "$dir/logs"
+"$here/controlplane/cluster.sh" up test "$dir" 7>&-
+# Nothing runs in "consented": the tests read there which roles the chart binds, and bind the same in the
+# namespaces that they make.
+"$here/controlplane/install.sh" "$dir" consented 7>&-
+
+step "running the end-to-end tests"
+# The tests wait more than they compute, so there are more of them at a time than cores.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} E2E_DIR=$dir
+cargo test --locked --test e2e -- "$@" 7>&-

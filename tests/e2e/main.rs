@@ -1,0 +1,8 @@
+//! End-to-end tests on a real control plane. `make e2e` starts one, installs the chart in it and runs these;
+//! without one they fail at once and say so.
+//!
+//! Every test has a namespace and an operator process of its own, so that they run side by side.
+
+mod harness;
+mod schema;
+mod support;

@@ -1,0 +1,204 @@
+//! A namespace per test, in which the operator has exactly the rights that the chart gives it.
+
+use super::cluster::{Cluster, Output, SERVICE_ACCOUNT, kubectl_with};
+use super::poll::{PATIENCE, wait_for};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{Api, DynamicObject, ObjectMeta, PostParams};
+use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
+
+/// The namespace that the chart was told to act in. Its bindings are the pattern for those of the tests, so
+/// that a right which the chart forgets is missing here, too.
+const CONSENTED: &str = "consented";
+
+/// A namespace that is deleted when it goes out of scope. Make it before the operator: what is made last is
+/// dropped first.
+pub struct TestNamespace {
+    /// Its name.
+    pub name: String,
+    /// The control plane it is in.
+    pub cluster: Cluster,
+}
+
+impl TestNamespace {
+    /// Makes a namespace whose name begins with `t-` and the short name of the test.
+    pub async fn new(short: &str) -> TestNamespace {
+        let cluster = Cluster::get().await;
+        let name = format!("t-{short}-{}", random_suffix());
+        let namespace: Namespace = named(&name);
+        let namespaces = Api::<Namespace>::all(cluster.client.clone());
+        namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace can be made");
+        let this = TestNamespace { name, cluster };
+        this.bind_as_the_chart_does().await;
+        this
+    }
+
+    /// A kind with a Rust type, in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        self.cluster.api(&self.name)
+    }
+
+    /// A kind of this project without its Rust type.
+    pub fn raw(&self, kind: &str) -> Api<DynamicObject> {
+        self.cluster.raw(kind, &self.name)
+    }
+
+    /// Creates an object; its `apiVersion` and `kind` say of which kind.
+    #[track_caller]
+    pub fn create(&self, object: Value) -> impl Future<Output = DynamicObject> {
+        let caller = std::panic::Location::caller();
+        async move {
+            self.try_create(object.clone())
+                .await
+                .unwrap_or_else(|error| panic!("{caller}: cannot create {object}: {error}"))
+        }
+    }
+
+    /// Creates an object that may be refused.
+    pub async fn try_create(&self, object: Value) -> Result<DynamicObject, kube::Error> {
+        let api = self.cluster.api_of(&object, &self.name);
+        let object = serde_json::from_value(object).expect("the object has metadata");
+        api.create(&PostParams::default(), &object).await
+    }
+
+    /// Creates a workload and waits until all its replicas are ready.
+    pub async fn create_ready(&self, workload: Value) {
+        let api = self.cluster.api_of(&workload, &self.name);
+        let name = workload["metadata"]["name"].as_str().expect("the workload has a name").to_owned();
+        let wanted = workload["spec"]["replicas"].clone();
+        self.create(workload).await;
+        super::wait_status(&api, &name, "readiness of the workload", |object| {
+            let ready = &object.data["status"]["readyReplicas"];
+            *ready == wanted || (wanted == 0 && ready.is_null())
+        })
+        .await;
+    }
+
+    /// Runs the real kubectl in this namespace.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.kubectl_with(args, "")
+    }
+
+    /// `kubectl apply -f -` of a text with one or more documents: what it said, or why it refused.
+    pub fn apply(&self, yaml: &str) -> Result<String, String> {
+        let output = self.kubectl_with(&["apply", "-f", "-"], yaml);
+        if output.ok { Ok(output.stdout) } else { Err(output.stderr) }
+    }
+
+    fn kubectl_with(&self, args: &[&str], input: &str) -> Output {
+        let args: Vec<&str> = ["--namespace", &self.name].into_iter().chain(args.iter().copied()).collect();
+        kubectl_with(&args, input)
+    }
+
+    /// Copies what the chart binds to its ServiceAccount: the rights on workloads from the namespace that it
+    /// was told to act in, and the right on leases from the one that it lives in.
+    async fn bind_as_the_chart_does(&self) {
+        for source in [CONSENTED, SERVICE_ACCOUNT.0] {
+            let bindings: Api<RoleBinding> = self.cluster.api(source);
+            let found = bindings.list(&Default::default()).await.expect("role bindings can be listed").items;
+            let ours: Vec<_> = found.into_iter().filter(is_for_the_operator).collect();
+            assert!(
+                !ours.is_empty(),
+                "the chart binds nothing in namespace {source}: was it installed by `make e2e`?"
+            );
+            for binding in ours {
+                if binding.role_ref.kind == "Role" {
+                    let roles: Api<Role> = self.cluster.api(source);
+                    let role = roles.get(&binding.role_ref.name).await.expect("the role of a binding exists");
+                    self.create_bare(Role { metadata: bare(&role), rules: role.rules }).await;
+                }
+                self.create_bare(RoleBinding { metadata: bare(&binding), ..binding }).await;
+            }
+        }
+        self.wait_for_rights().await;
+    }
+
+    async fn create_bare<K>(&self, object: K)
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug,
+        K: serde::Serialize + serde::de::DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        self.api::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("roles and bindings can be made");
+    }
+
+    /// The API server learns of new bindings by a watch of its own: an operator that starts before that
+    /// would begin with a refusal.
+    async fn wait_for_rights(&self) {
+        let review: SubjectAccessReview = serde_json::from_value(json!({
+            "spec": {
+                "user": format!("system:serviceaccount:{}:{}", SERVICE_ACCOUNT.0, SERVICE_ACCOUNT.1),
+                "resourceAttributes": {
+                    "namespace": self.name, "verb": "create", "group": "coordination.k8s.io", "resource": "leases",
+                },
+            },
+        }))
+        .expect("the review is well formed");
+        let reviews: Api<SubjectAccessReview> = Api::all(self.cluster.client.clone());
+        wait_for(PATIENCE, "right of the operator to make a lease", async || {
+            let answer = reviews.create(&PostParams::default(), &review).await.ok()?.status?;
+            answer.allowed.then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for TestNamespace {
+    fn drop(&mut self) {
+        if std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
+            return;
+        }
+        // Not waited for. Mitigations whose operator is gone already would hold the namespace for ever.
+        let script = r#"
+            kubectl="$0 --namespace $1"
+            for name in $($kubectl get mitigations -o name); do
+                $kubectl patch "$name" --type=merge -p '{"metadata":{"finalizers":null}}'
+            done
+            $kubectl delete namespace "$1" --wait=false
+        "#;
+        let dir = Cluster::dir();
+        let _ = Command::new("sh")
+            .args(["-c", script])
+            .arg(dir.join("bin/kubectl"))
+            .arg(&self.name)
+            .env("KUBECONFIG", dir.join("kubeconfig"))
+            .env("KUBECACHEDIR", dir.join("kube-cache"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+    }
+}
+
+fn is_for_the_operator(binding: &RoleBinding) -> bool {
+    binding.subjects.iter().flatten().any(|subject| {
+        subject.kind == "ServiceAccount"
+            && subject.namespace.as_deref() == Some(SERVICE_ACCOUNT.0)
+            && subject.name == SERVICE_ACCOUNT.1
+    })
+}
+
+fn bare(object: &impl Resource) -> ObjectMeta {
+    ObjectMeta { name: Some(object.name_any()), ..Default::default() }
+}
+
+fn named<K: Resource + Default>(name: &str) -> K {
+    let mut object = K::default();
+    object.meta_mut().name = Some(name.to_owned());
+    object
+}
+
+fn random_suffix() -> String {
+    std::iter::repeat_with(|| fastrand::char('a'..='z')).take(5).collect()
+}
