@@ -10,16 +10,10 @@ use serde_json::{Map, Value, json};
 
 /// Every CustomResourceDefinition of this project, in the order in which they are documented.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    [
-        Incident::crd(),
-        Mitigation::crd(),
-        TimelineEntry::crd(),
-        Postmortem::crd(),
-        MitigationPolicy::crd(),
-    ]
-    .into_iter()
-    .map(finish)
-    .collect()
+    [Incident::crd(), Mitigation::crd(), TimelineEntry::crd(), Postmortem::crd(), MitigationPolicy::crd()]
+        .into_iter()
+        .map(finish)
+        .collect()
 }
 
 /// One CRD as YAML, with the header that says where it comes from.
@@ -92,7 +86,8 @@ fn union_members(schema: &Map<String, Value>) -> Option<Vec<String>> {
 ///
 /// The schema's own `oneOf` answers "Required value" for a branch nobody meant; these messages tell the fix.
 fn union_rules(names: &[String]) -> Vec<Value> {
-    let set = |object: &str| names.iter().map(|n| format!("has({object}.{n})")).collect::<Vec<_>>().join(", ");
+    let set =
+        |object: &str| names.iter().map(|n| format!("has({object}.{n})")).collect::<Vec<_>>().join(", ");
     let mut rules = vec![
         json!({
             "rule": format!("[{}].exists_one(set, set)", set("self")),

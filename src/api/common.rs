@@ -67,7 +67,9 @@ pub struct LocalRef {
 #[schemars(description = "")]
 #[serde(transparent)]
 #[schemars(inline)]
-pub struct GoDuration(#[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))] pub String);
+pub struct GoDuration(
+    #[schemars(length(max = 24), regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))] pub String,
+);
 
 impl GoDuration {
     /// The length, or `None` when the text is not a duration (the schema refuses such text, a stored object

@@ -29,7 +29,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Next-Update", type_ = "string", json_path = ".status.nextUpdateTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service", priority = 1),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", priority = 1),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        priority = 1
+    ),
     printcolumn(name = "Title", type_ = "string", json_path = ".spec.title", priority = 1)
 )]
 #[x_kube(

@@ -255,6 +255,10 @@ pub struct MitigationSummary {
     pub message: Option<String>,
     /// True once the entry was taken out of spec.mitigations.
     pub removed: Option<bool>,
+    /// When its effect was first seen.
+    pub effective_time: Option<Time>,
+    /// When it was told that its time is over.
+    pub expired_time: Option<Time>,
 }
 
 /// One entry of the timeline.

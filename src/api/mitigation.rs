@@ -25,7 +25,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Action", type_ = "string", json_path = ".status.action"),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.target"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Effective", type_ = "string", json_path = ".status.conditions[?(@.type==\"Effective\")].status"),
+    printcolumn(
+        name = "Effective",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Effective\")].status"
+    ),
     printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = 1)
@@ -156,7 +160,9 @@ pub struct PlannedChange {
 }
 
 /// Where a mitigation stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[schemars(description = "")]
 pub enum MitigationPhase {
     /// Asked for; nothing is changed yet.

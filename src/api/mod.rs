@@ -9,6 +9,7 @@ mod common;
 mod incident;
 mod incident_status;
 mod mitigation;
+pub mod names;
 mod policy;
 mod postmortem;
 mod timeline;
@@ -38,3 +39,9 @@ pub const MITIGATED_LABEL: &str = "incident-operator.dev/mitigated";
 pub const CAPTURE_PREFIX: &str = "incident-operator.dev/mit-";
 /// Label that names the incident an object belongs to (first 63 characters of its name).
 pub const INCIDENT_LABEL: &str = "incident-operator.dev/incident";
+/// Label that names the entry of spec.mitigations a Mitigation was expanded from.
+pub const ENTRY_LABEL: &str = "incident-operator.dev/entry";
+/// Annotation with the authenticated name of who created an object; admission stamps it.
+pub const REQUESTER_ANNOTATION: &str = "incident-operator.dev/requester";
+/// Annotation with the authenticated name of who changed an object's spec last; admission stamps it.
+pub const ACTOR_ANNOTATION: &str = "incident-operator.dev/actor";

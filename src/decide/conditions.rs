@@ -71,10 +71,8 @@ pub fn clip(text: &str, max: usize) -> String {
 
 /// Text for one line of a person's terminal: no control characters, no direction overrides.
 pub fn one_line(text: &str, max: usize) -> String {
-    let safe: String = text
-        .chars()
-        .map(|c| if c.is_control() || is_direction_override(c) { ' ' } else { c })
-        .collect();
+    let safe: String =
+        text.chars().map(|c| if c.is_control() || is_direction_override(c) { ' ' } else { c }).collect();
     clip(safe.trim(), max)
 }
 

@@ -178,12 +178,8 @@ impl<'a> Decision<'a> {
         let target = &m.spec.template.target_ref;
         status.target = Some(format!("{}/{}", target.kind, target.name));
         status.phase.get_or_insert(Phase::Pending);
-        let mut d = Decision {
-            seen,
-            m,
-            now,
-            plan: Plan { status, effect: None, wake: None, await_target: false },
-        };
+        let mut d =
+            Decision { seen, m, now, plan: Plan { status, effect: None, wake: None, await_target: false } };
         if fresh {
             d.first_visit();
         } else {
@@ -454,7 +450,10 @@ impl<'a> Decision<'a> {
     fn take(&mut self, engine: &'a dyn Engine, target: &DynamicObject) {
         if target.metadata.deletion_timestamp.is_some() {
             let name = self.plan.status.target.clone().unwrap_or_default();
-            self.wait("TargetTerminating", format!("{name} is being deleted; the change waits for a new one"));
+            self.wait(
+                "TargetTerminating",
+                format!("{name} is being deleted; the change waits for a new one"),
+            );
             self.plan.await_target = true;
             return;
         }
@@ -473,7 +472,8 @@ impl<'a> Decision<'a> {
         }
         match self.seen.refused {
             Some(Refused::Denied(words)) => {
-                return self.refuse(&Refusal::new("Denied", format!("the API server refused the change: {words}")));
+                return self
+                    .refuse(&Refusal::new("Denied", format!("the API server refused the change: {words}")));
             }
             Some(Refused::Forbidden(words)) => return self.forbidden(words),
             None => {}
@@ -504,7 +504,8 @@ impl<'a> Decision<'a> {
         if !self.seen.dry_run_passed {
             let fields = changes.iter().cloned().map(HeldField::from).collect();
             let record = self.new_record(target, fields);
-            self.plan.effect = Some(Effect::Write { what: Write::DryRun, patch: patch::take(target, &record) });
+            self.plan.effect =
+                Some(Effect::Write { what: Write::DryRun, patch: patch::take(target, &record) });
             return;
         }
         let template = &self.m.spec.template;
@@ -539,8 +540,11 @@ impl<'a> Decision<'a> {
             return self.drifted(target, &record, by);
         }
         self.conditions().set("Contested", False, "Held", "the field has the mitigation's value");
-        let labelled =
-            target.metadata.labels.as_ref().is_some_and(|l| l.get(MITIGATED_LABEL).is_some_and(|v| v == "true"));
+        let labelled = target
+            .metadata
+            .labels
+            .as_ref()
+            .is_some_and(|l| l.get(MITIGATED_LABEL).is_some_and(|v| v == "true"));
         if !labelled {
             let patch = patch::recapture(target, &record);
             self.plan.effect = Some(Effect::Write { what: Write::Recapture, patch });
@@ -625,7 +629,8 @@ impl<'a> Decision<'a> {
         if !machine {
             self.plan.status.undone_by = Some(clip(&name, 256));
             self.plan.status.phase = Some(Phase::Releasing);
-            self.plan.effect = Some(Effect::Write { what: Write::LetGo, patch: patch::let_go(target, record) });
+            self.plan.effect =
+                Some(Effect::Write { what: Write::LetGo, patch: patch::let_go(target, record) });
             return;
         }
         let values = record
@@ -662,8 +667,11 @@ impl<'a> Decision<'a> {
         if due > self.now {
             return self.wake_at(due);
         }
-        let again =
-            Record { reasserts: record.reasserts + 1, reasserted: Some(whole_seconds(self.now).0), ..record.clone() };
+        let again = Record {
+            reasserts: record.reasserts + 1,
+            reasserted: Some(whole_seconds(self.now).0),
+            ..record.clone()
+        };
         let patch = patch::reassert(target, &again);
         self.plan.effect = Some(Effect::Write { what: Write::Reassert, patch });
     }
@@ -674,7 +682,8 @@ impl<'a> Decision<'a> {
             return self.finish(
                 Phase::Superseded,
                 "CaptureRemoved",
-                "the annotation with the prior value was removed from the target; its value stands".to_owned(),
+                "the annotation with the prior value was removed from the target; its value stands"
+                    .to_owned(),
             );
         };
         if record.fields.iter().all(|f| field(target, &f.path) == Some(&f.applied)) {
@@ -693,7 +702,11 @@ impl<'a> Decision<'a> {
         }
         let who = by.clone().unwrap_or_else(|| "somebody".to_owned());
         self.plan.status.undone_by = by;
-        self.finish(Phase::Superseded, "ChangedBySomebodyElse", format!("{who} changed the field; that value stands"));
+        self.finish(
+            Phase::Superseded,
+            "ChangedBySomebodyElse",
+            format!("{who} changed the field; that value stands"),
+        );
     }
 
     // ---- release -------------------------------------------------------------------------------------------
@@ -718,14 +731,20 @@ impl<'a> Decision<'a> {
         };
         self.note_applied(target, &record);
         self.plan.status.phase = Some(Phase::Releasing);
-        self.conditions().set("Ready", False, "Releasing", format!("the change is being undone: {}", end.because()));
+        self.conditions().set(
+            "Ready",
+            False,
+            "Releasing",
+            format!("the change is being undone: {}", end.because()),
+        );
         if let Some(refused) = self.seen.refused {
             return self.release_refused(refused);
         }
         let intact = record.fields.iter().all(|f| field(target, &f.path) == Some(&f.applied));
         if !keep && !intact {
             let by = record.fields.first().and_then(|f| writer(target, &f.path));
-            self.plan.status.undone_by = Some(by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256)));
+            self.plan.status.undone_by =
+                Some(by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256)));
         }
         self.plan.effect = Some(if keep || !intact {
             Effect::Write { what: Write::LetGo, patch: patch::let_go(target, &record) }
@@ -746,14 +765,23 @@ impl<'a> Decision<'a> {
     }
 
     fn nothing_to_undo(&mut self, end: End) {
-        self.finish(Phase::Released, end.reason(), format!("nothing had been changed when {}", end.because()));
+        self.finish(
+            Phase::Released,
+            end.reason(),
+            format!("nothing had been changed when {}", end.because()),
+        );
     }
 
     /// There is no record on the target: it was never changed, or the release is done but not recorded yet.
     fn released(&mut self, target: &'a DynamicObject, end: End, keep: bool) {
-        if self.was_applied() && self.phase() != Phase::Releasing && !keep
+        if self.was_applied()
+            && self.phase() != Phase::Releasing
+            && !keep
             && let Some(record) = self.record_from_status(target)
-            && record.fields.iter().all(|f| field(target, &f.path) == Some(&f.applied) && f.prior.as_ref() != Some(&f.applied))
+            && record
+                .fields
+                .iter()
+                .all(|f| field(target, &f.path) == Some(&f.applied) && f.prior.as_ref() != Some(&f.applied))
         {
             // Our value is still there, so it was not our release that removed the record.
             self.plan.status.phase = Some(Phase::Releasing);
@@ -774,9 +802,9 @@ impl<'a> Decision<'a> {
         if keep {
             return self.finish(Phase::Kept, end.reason(), format!("the value stays, as asked; {because}"));
         }
-        let restored = self.record_from_status(target).is_none_or(|record| {
-            record.fields.iter().all(|f| field(target, &f.path) == f.prior.as_ref())
-        });
+        let restored = self
+            .record_from_status(target)
+            .is_none_or(|record| record.fields.iter().all(|f| field(target, &f.path) == f.prior.as_ref()));
         if restored {
             self.finish(Phase::Released, end.reason(), format!("the prior value is back; {because}"));
         } else {

@@ -2,4 +2,6 @@
 //! time go in, a plan comes out; `controller` carries it out.
 
 pub mod conditions;
+pub mod incident;
 pub mod mitigation;
+pub mod postmortem;

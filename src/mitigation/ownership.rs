@@ -88,11 +88,13 @@ mod tests {
 
     fn written_by(manager: &str, operation: &str) -> DynamicObject {
         let owner = json!({"f:spec": {"f:replicas": {}}});
-        object(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "managedFields": [
+        object(
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "managedFields": [
             {"manager": "incident-operator-scale", "operation": "Update", "time": "2026-01-01T00:00:09Z", "fieldsV1": owner},
             {"manager": "old", "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": owner},
             {"manager": "elsewhere", "operation": "Update", "time": "2026-01-01T00:00:08Z", "fieldsV1": {"f:spec": {"f:paused": {}}}},
-            {"manager": manager, "operation": operation, "time": "2026-01-01T00:00:05Z", "fieldsV1": owner}]}}))
+            {"manager": manager, "operation": operation, "time": "2026-01-01T00:00:05Z", "fieldsV1": owner}]}}),
+        )
     }
 
     #[test]

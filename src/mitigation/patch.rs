@@ -178,7 +178,8 @@ pub fn disown(target: &DynamicObject, manager: &str) -> Option<Value> {
     let mut patch = Builder::new(target);
     patch.test_unchanged();
     // From the end, so that removing one does not move the others.
-    for (index, _) in entries.iter().enumerate().rev().filter(|(_, e)| e.manager.as_deref() == Some(manager)) {
+    for (index, _) in entries.iter().enumerate().rev().filter(|(_, e)| e.manager.as_deref() == Some(manager))
+    {
         let path = format!("/metadata/managedFields/{index}");
         patch.ops.push(json!({"op": "test", "path": format!("{path}/manager"), "value": manager}));
         patch.remove(&path);
@@ -231,7 +232,8 @@ pub(crate) mod tests {
             let taken = apply(&before, &take(&object(before.clone()), &record(Some(json!(3))))).unwrap();
             assert_eq!(taken["spec"]["replicas"], 0);
             assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
-            let mut restored = apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
+            let mut restored =
+                apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
             // The API server does not store empty maps.
             for map in ["annotations", "labels"] {
                 if restored["metadata"][map] == json!({}) {
@@ -261,7 +263,10 @@ pub(crate) mod tests {
         let before = deployment(json!({}));
         let patch = take(&object(before.clone()), &record(Some(json!(3))));
         let mut changed = before;
-        json_patch::merge(&mut changed, &json!({"metadata": {"resourceVersion": "8", "labels": {"new": "x"}}}));
+        json_patch::merge(
+            &mut changed,
+            &json!({"metadata": {"resourceVersion": "8", "labels": {"new": "x"}}}),
+        );
         assert!(apply(&changed, &patch).is_err());
     }
 

@@ -83,7 +83,8 @@ impl Engine for Scale {
     }
 
     fn summary(&self, target: &TargetRef, changes: &[Change]) -> String {
-        let from = changes.first().and_then(|c| c.from.as_ref()).map_or("the default".into(), Value::to_string);
+        let from =
+            changes.first().and_then(|c| c.from.as_ref()).map_or("the default".into(), Value::to_string);
         format!("scale {}/{} from {from} to {}", target.kind, target.name, self.replicas)
     }
 
@@ -93,7 +94,8 @@ impl Engine for Scale {
             warnings.push(format!("the number is {} already: nothing will change", self.replicas));
         }
         if i64::from(self.replicas) < replicas(target) {
-            warnings.push("a PodDisruptionBudget does not slow this down: it binds evictions only".to_owned());
+            warnings
+                .push("a PodDisruptionBudget does not slow this down: it binds evictions only".to_owned());
         }
         warnings
     }
@@ -142,7 +144,8 @@ mod tests {
 
     #[test]
     fn scaling_down_is_refused_where_it_would_delete_volumes_and_scaling_up_is_not() {
-        let set = deployment(json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}}));
+        let set =
+            deployment(json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}}));
         assert_eq!(to(0).changes(&set).unwrap_err().reason, "WouldDeleteVolumes");
         assert!(to(5).changes(&set).is_ok());
     }
@@ -163,7 +166,8 @@ mod tests {
 
     #[test]
     fn more_replicas_are_effective_only_when_they_are_ready() {
-        let starting = deployment(json!({"spec": {"replicas": 5}, "status": {"replicas": 5, "readyReplicas": 4}}));
+        let starting =
+            deployment(json!({"spec": {"replicas": 5}, "status": {"replicas": 5, "readyReplicas": 4}}));
         assert_eq!(to(5).effect(&starting), Effect::Awaited("4 of 5 pods are ready".into()));
     }
 }

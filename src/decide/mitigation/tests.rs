@@ -287,7 +287,9 @@ fn a_machines_change_is_taken_back_three_times_and_then_contested_with_its_name(
     assert_eq!((w.phase(), w.replicas()), (Phase::Active, 3));
     let contested = w.condition("Contested");
     assert_eq!(contested.status, True);
-    assert!(contested.message.contains("kustomize-controller") && contested.message.contains("/spec/replicas"));
+    assert!(
+        contested.message.contains("kustomize-controller") && contested.message.contains("/spec/replicas")
+    );
     assert_eq!(w.condition("Effective").status, False);
     w.delete().run();
     assert_eq!(w.replicas(), 3, "a release leaves what is not ours");
@@ -491,7 +493,10 @@ fn what_has_no_engine_is_refused_in_words_and_never_silently() {
     for (spec, reason) in [
         (json!({"scale": null, "pauseRollout": {}}), "NotImplemented"),
         (json!({"targetRef": {"kind": "Node", "name": "n"}}), "KindNotAllowed"),
-        (json!({"targetRef": {"apiVersion": "apps/v2", "kind": "Deployment", "name": "n"}}), "KindNotAllowed"),
+        (
+            json!({"targetRef": {"apiVersion": "apps/v2", "kind": "Deployment", "name": "n"}}),
+            "KindNotAllowed",
+        ),
         (json!({"evidence": "Required"}), "NotImplemented"),
         (json!({"serviceAccountName": "x"}), "NotImplemented"),
         (json!({"policyRef": {"name": "x"}}), "NotImplemented"),
@@ -523,7 +528,16 @@ fn every_known_condition_is_there_from_the_first_visit() {
     types.sort_unstable();
     assert_eq!(
         types,
-        ["Applied", "Approved", "Authorized", "Contested", "Effective", "EvidenceCaptured", "Ready", "Stalled"]
+        [
+            "Applied",
+            "Approved",
+            "Authorized",
+            "Contested",
+            "Effective",
+            "EvidenceCaptured",
+            "Ready",
+            "Stalled"
+        ]
     );
 }
 

@@ -81,7 +81,7 @@ pub fn requests(since: Mark, wanted: impl Fn(&Request) -> bool) -> Vec<Request> 
     // What comes after the last line break is still being written.
     text.split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n"))
-        .filter_map(|line| parse(line))
+        .filter_map(parse)
         .filter(wanted)
         .filter(|request| seen.insert(request.id.clone()))
         .collect()

@@ -1,0 +1,344 @@
+//! The lifecycle: Detect → Triage → Mitigate → Resolve → Postmortem → Closed, or Cancelled.
+//!
+//! Each rule answers (status, reason, message); the message says what is missing in words that can be acted
+//! on. The stage is the first whose leaving rule does not hold yet; a resolved incident is past all that came
+//! before.
+
+use super::{Decision, Effect, mitigations::Standing};
+use crate::api::{
+    AudienceStatus, ClockName,
+    ConditionStatus::{self, False, True, Unknown},
+    CriterionState, Impact, Outcome, Stage, Time,
+};
+use crate::decide::{
+    conditions::{find, one_line, status as condition, whole_seconds},
+    postmortem,
+};
+use k8s_openapi::jiff::Timestamp;
+
+type Rule = (ConditionStatus, &'static str, String);
+
+impl Decision<'_> {
+    /// Conditions, milestones and stage.
+    pub(super) fn lifecycle(&mut self, mitigations: &Standing) {
+        let before = self.status.stage;
+        let cancelled = self.cancelled();
+        let acknowledged = self.acknowledged();
+        let triaged = self.triaged();
+        let resolved = self.resolved(mitigations);
+        let mitigated = self.mitigated(mitigations, resolved.0 == True);
+
+        self.milestone_acknowledged(acknowledged.0);
+        self.milestone("Triaged", triaged.0, "severity and impact are stated");
+        self.milestone_mitigated(mitigations, &mitigated);
+        self.milestone_resolved(&resolved);
+        let learned = self.learned(resolved.0 == True);
+
+        for (type_, rule) in [
+            ("Acknowledged", &acknowledged),
+            ("Triaged", &triaged),
+            ("Mitigated", &mitigated),
+            ("Resolved", &resolved),
+            ("PostmortemComplete", &learned),
+        ] {
+            let (status, reason, message) = rule.clone();
+            self.conditions().set(type_, status, reason, message);
+        }
+        let stage = match cancelled {
+            true => Stage::Cancelled,
+            false if resolved.0 == True && learned.0 == True => Stage::Closed,
+            false if resolved.0 == True => Stage::Postmortem,
+            false if acknowledged.0 != True => Stage::Detect,
+            false if triaged.0 != True => Stage::Triage,
+            false if mitigated.0 != True => Stage::Mitigate,
+            false => Stage::Resolve,
+        };
+        self.status.stage = Some(stage);
+        self.enter(before, stage);
+        self.settled(mitigations);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.seen.incident.spec.outcome.unwrap_or_default() != Outcome::Genuine
+    }
+
+    fn enter(&mut self, before: Option<Stage>, stage: Stage) {
+        let closed = matches!(stage, Stage::Closed | Stage::Cancelled);
+        if closed {
+            self.status.milestones.closed_time.get_or_insert(whole_seconds(self.now));
+        } else {
+            self.status.milestones.closed_time = None;
+        }
+        if before == Some(stage) {
+            return;
+        }
+        let author = self.actor().map(str::to_owned);
+        match stage {
+            Stage::Cancelled => {
+                let why = match self.seen.incident.spec.outcome.unwrap_or_default() {
+                    Outcome::Duplicate => {
+                        let other =
+                            self.seen.incident.spec.duplicate_of.as_ref().map_or("another", |r| &r.name);
+                        format!("it is a duplicate of {other}")
+                    }
+                    Outcome::FalseAlarm | Outcome::Genuine => "it was a false alarm".to_owned(),
+                };
+                self.tell(self.now, "Cancelled", author.as_deref(), &format!("incident cancelled: {why}"));
+            }
+            Stage::Closed => self.tell(self.now, "Closed", None, "incident closed: nothing is left to do"),
+            _ => {}
+        }
+    }
+
+    // ---- rules ---------------------------------------------------------------------------------------------
+
+    fn acknowledged(&self) -> Rule {
+        match self.commander() {
+            None => {
+                (False, "NoCommander", "name an incident commander in spec.roles.incidentCommander".into())
+            }
+            Some((who, None)) => {
+                let who = one_line(who, 253);
+                (
+                    False,
+                    "NotConfirmed",
+                    format!("{who} is to confirm command: create a TimelineEntry of type Acknowledgement"),
+                )
+            }
+            Some((who, Some(_))) => (True, "Commanded", format!("{} has command", one_line(who, 253))),
+        }
+    }
+
+    fn triaged(&self) -> Rule {
+        let spec = &self.seen.incident.spec;
+        let mut missing = Vec::new();
+        if spec.severity.is_none() {
+            missing.push("spec.severity");
+        }
+        if !spec.impact.as_ref().is_some_and(is_stated) {
+            missing.push("spec.impact (summary, affectedTenants, affectedFeatures or components)");
+        }
+        if missing.is_empty() {
+            (True, "Stated", "severity and impact are stated".into())
+        } else {
+            (False, "NotStated", format!("state {}", missing.join(" and ")))
+        }
+    }
+
+    fn mitigated(&self, m: &Standing, resolved: bool) -> Rule {
+        let spec = &self.seen.incident.spec;
+        if !m.lacking.is_empty() && !resolved {
+            return (False, "NotEffective", m.lacking.join("; "));
+        }
+        if m.working > 0 {
+            return (
+                True,
+                "Effective",
+                format!("{} of {} mitigations work or have worked", m.working, m.wanted),
+            );
+        }
+        if let Some(why) = &spec.no_mitigation_needed {
+            return (True, "NoneNeeded", format!("no mitigation is needed: {why}"));
+        }
+        if resolved {
+            return (True, "ResolvedWithout", "the incident was resolved without a mitigation".into());
+        }
+        (
+            False,
+            "NothingDone",
+            "no mitigation is asked for: add one to spec.mitigations, or say why none is needed in spec.noMitigationNeeded".into(),
+        )
+    }
+
+    fn resolved(&self, m: &Standing) -> Rule {
+        let spec = &self.seen.incident.spec;
+        let Some(resolution) = &spec.resolution else {
+            return (False, "NotDeclared", "declare the resolution in spec.resolution.summary".into());
+        };
+        let mut missing = Vec::new();
+        if resolution.summary.trim().is_empty() {
+            missing.push("say what resolved it in spec.resolution.summary".to_owned());
+        }
+        let open: Vec<_> = spec
+            .exit_criteria
+            .iter()
+            .filter(|c| c.state != CriterionState::Done)
+            .map(|c| format!("\"{}\"", one_line(&c.description, 128)))
+            .collect();
+        if !open.is_empty() {
+            missing.push(format!("exit criteria are not done: {}", open.join(", ")));
+        }
+        let unwaived: Vec<_> = m
+            .active
+            .iter()
+            .filter(|(name, entry)| {
+                !resolution
+                    .waivers
+                    .iter()
+                    .any(|w| w.mitigation == *name || Some(&w.mitigation) == entry.as_ref())
+            })
+            .map(|(name, entry)| entry.clone().unwrap_or_else(|| name.clone()))
+            .collect();
+        if !unwaived.is_empty() {
+            missing.push(format!(
+                "mitigations are still active: {}; release them, or waive each in spec.resolution.waivers",
+                unwaived.join(", ")
+            ));
+        }
+        if missing.is_empty() {
+            (True, "Resolved", one_line(&resolution.summary, 1024))
+        } else {
+            (False, "NotDone", missing.join("; "))
+        }
+    }
+
+    /// Whether the postmortem is done; drafts it when it is due.
+    fn learned(&mut self, resolved: bool) -> Rule {
+        let rules = self.seen.settings.severity(self.seen.incident.spec.severity);
+        if rules.postmortem.is_none() {
+            return (True, "NotRequired", "no postmortem is required for this severity".into());
+        }
+        if let Some(found) = self.seen.postmortem {
+            let name = found.metadata.name.clone().unwrap_or_default();
+            self.status.postmortem_ref = Some(crate::api::LocalRef { name: name.clone() });
+            let conditions = found.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+            if condition(conditions, "Reviewed") == True {
+                return (True, "Reviewed", format!("postmortem {name} is reviewed"));
+            }
+            let says = find(conditions, "Reviewed").map(|c| format!(": {}", c.message)).unwrap_or_default();
+            return (False, "NotReviewed", format!("postmortem {name} is not reviewed yet{says}"));
+        }
+        if let Some(gone) = &self.status.postmortem_ref {
+            return (
+                False,
+                "PostmortemGone",
+                format!("postmortem {} was deleted: create it again", gone.name),
+            );
+        }
+        if resolved && !self.cancelled() && self.seen.incident.metadata.deletion_timestamp.is_none() {
+            let draft = postmortem::draft(self.seen.incident, &self.status, self.seen.mitigations);
+            self.effects.push(Effect::CreatePostmortem(Box::new(draft)));
+            return (False, "Drafting", "the postmortem is being drafted".into());
+        }
+        (Unknown, "NotResolved", "the postmortem is drafted when the incident is resolved".into())
+    }
+
+    // ---- milestones ----------------------------------------------------------------------------------------
+
+    fn milestone_acknowledged(&mut self, status: ConditionStatus) {
+        if status != True || self.status.milestones.acknowledged_time.is_some() {
+            return;
+        }
+        let Some((who, Some(time))) = self.commander().map(|(who, time)| (who.to_owned(), time)) else {
+            return;
+        };
+        self.status.milestones.acknowledged_time = Some(time.clone());
+        self.tell(time.0, "Acknowledged", Some(&who), &format!("{} has command", one_line(&who, 253)));
+    }
+
+    fn milestone(&mut self, reason: &str, status: ConditionStatus, message: &str) {
+        if status == True && self.status.milestones.triaged_time.is_none() {
+            self.status.milestones.triaged_time = Some(whole_seconds(self.now));
+            let author = self.actor().map(str::to_owned);
+            self.tell(self.now, reason, author.as_deref(), message);
+        }
+    }
+
+    fn milestone_mitigated(&mut self, m: &Standing, rule: &Rule) {
+        let was = condition(&self.status.conditions, "Mitigated") == True;
+        if rule.0 == True {
+            let time = m.latest_effect.unwrap_or(self.now);
+            if self.status.milestones.mitigated_time.is_none() {
+                self.status.milestones.mitigated_time = Some(whole_seconds(time));
+                self.tell(time, "Mitigated", None, &format!("mitigated: {}", rule.2));
+            } else if !was {
+                self.tell(self.now, "Mitigated", None, &format!("mitigated again: {}", rule.2));
+            }
+        } else if was {
+            self.tell(self.now, "Reopened", None, &format!("no longer mitigated: {}", rule.2));
+        }
+    }
+
+    fn milestone_resolved(&mut self, rule: &Rule) {
+        let was = condition(&self.status.conditions, "Resolved") == True;
+        let author = self.actor().map(str::to_owned);
+        if rule.0 == True && self.status.milestones.resolved_time.is_none() {
+            self.status.milestones.resolved_time = Some(whole_seconds(self.now));
+            self.tell(self.now, "Resolved", author.as_deref(), &format!("resolved: {}", rule.2));
+        } else if rule.0 != True && was {
+            // The time of resolution is that of the last one; the timeline keeps the others.
+            self.status.milestones.resolved_time = None;
+            self.tell(self.now, "Reopened", author.as_deref(), &format!("reopened: {}", rule.2));
+        }
+    }
+
+    /// `Ready`: this generation is observed and every requested effect is in place. Not: the incident is over.
+    fn settled(&mut self, m: &Standing) {
+        let original = self.seen.original_exists == Some(false);
+        let mut c = self.conditions();
+        if original {
+            let message = "spec.duplicateOf names no other incident in this namespace: correct the name";
+            c.set("Stalled", True, "OriginalNotFound", message);
+            c.set("Ready", False, "OriginalNotFound", message);
+        } else if !m.failed.is_empty() {
+            c.set("Stalled", True, "MitigationRefused", m.failed.join("; "));
+            c.set("Ready", False, "MitigationRefused", m.failed.join("; "));
+        } else if m.unsettled.is_empty() {
+            c.set("Stalled", False, "Settled", "nothing is in the way");
+            c.set("Ready", True, "Settled", "every requested effect is in place");
+        } else {
+            c.set("Stalled", False, "Progressing", "nothing is in the way");
+            c.set("Ready", False, "Progressing", m.unsettled.join("; "));
+        }
+    }
+
+    // ---- the clock of the internal audience ------------------------------------------------------------------
+
+    fn internal_clock(&mut self) -> &mut AudienceStatus {
+        let clocks = &mut self.status.communication;
+        let index = clocks.iter().position(|c| c.audience == ClockName::Internal).unwrap_or_else(|| {
+            clocks.push(AudienceStatus {
+                audience: ClockName::Internal,
+                last_update_time: None,
+                next_due_time: None,
+                overdue_count: None,
+                text: None,
+                deliveries: Vec::new(),
+            });
+            clocks.len() - 1
+        });
+        &mut clocks[index]
+    }
+
+    /// An update to the company resets its clock.
+    pub(super) fn internal_update(&mut self, time: Timestamp) {
+        let clock = self.internal_clock();
+        let last = clock.last_update_time.as_ref().map_or(time, |t| t.0.max(time));
+        clock.last_update_time = Some(Time(last));
+        self.next_update();
+    }
+
+    /// When the next update is due: counted from the last one, or from detection.
+    pub(super) fn next_update(&mut self) {
+        let spec = &self.seen.incident.spec;
+        let own = spec.communication.as_ref().and_then(|c| c.update_interval.as_ref()).and_then(|d| d.get());
+        let interval = own.or(self.seen.settings.severity(spec.severity).internal_update);
+        let over = matches!(self.status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled));
+        let detected = self.status.milestones.detected_time.clone();
+        let clock = self.internal_clock();
+        let from = clock.last_update_time.clone().or(detected);
+        let due = match (interval, from) {
+            (Some(interval), Some(from)) if !over => from.0.checked_add(interval).ok().map(whole_seconds),
+            _ => None,
+        };
+        clock.next_due_time.clone_from(&due);
+        self.status.next_update_time = due.map(|t| t.0.to_string());
+    }
+}
+
+fn is_stated(impact: &Impact) -> bool {
+    impact.summary.is_some()
+        || impact.affected_tenants.is_some()
+        || !impact.affected_features.is_empty()
+        || !impact.components.is_empty()
+}

@@ -1,0 +1,130 @@
+//! What happens next to an incident.
+//!
+//! [`decide`] reads as a list: facts, milestones, roles, mitigations, timeline, conditions, stage. Facts may
+//! come in any order, and a mitigation never waits for a stage.
+
+mod lifecycle;
+mod mitigations;
+mod record;
+mod roles;
+
+use super::conditions::Conditions;
+use crate::api::{Incident, IncidentStatus, Mitigation, Postmortem, TimelineEntry, TimelineRecord};
+use crate::config::Settings;
+use k8s_openapi::jiff::Timestamp;
+use std::{collections::HashMap, sync::Arc};
+
+pub use mitigations::releases;
+pub use record::{INLINE_ENTRIES, drop_archived};
+
+/// What was seen.
+pub struct Observed<'a> {
+    /// The incident.
+    pub incident: &'a Incident,
+    /// Mitigations that the incident owns or that name it.
+    pub mitigations: &'a [Arc<Mitigation>],
+    /// Who controls the Mitigations of these names now, whoever that is (uid of the controller).
+    pub taken_names: &'a HashMap<String, Option<String>>,
+    /// Timeline entries that name it.
+    pub entries: &'a [Arc<TimelineEntry>],
+    /// The postmortem that names it.
+    pub postmortem: Option<&'a Postmortem>,
+    /// Whether the incident of which this is a duplicate exists; `None` when it names none.
+    pub original_exists: Option<bool>,
+    /// Whether the API server vouches for the authors of requests.
+    pub signed: bool,
+    /// The configuration.
+    pub settings: &'a Settings,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The status as it should be.
+    pub status: IncidentStatus,
+    /// What was added to the timeline.
+    pub added: Vec<TimelineRecord>,
+    /// To do beside the status write, in any order; all of it can be done twice.
+    pub effects: Vec<Effect>,
+    /// Older entries to move out of the status first.
+    pub archive: Option<Archive>,
+    /// Timeline entries to delete once the status is written.
+    pub folded: Vec<Arc<TimelineEntry>>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Timestamp>,
+}
+
+/// One write that the plan needs.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make a Mitigation of an entry of spec.mitigations.
+    CreateMitigation(Box<Mitigation>),
+    /// Carry an edit of an entry over to its Mitigation.
+    UpdateMitigation {
+        /// The Mitigation as it is.
+        object: Arc<Mitigation>,
+        /// The spec as it should be.
+        spec: Box<crate::api::MitigationSpec>,
+    },
+    /// Delete the Mitigation of an entry that was taken out.
+    DeleteMitigation(Arc<Mitigation>),
+    /// Draft the postmortem.
+    CreatePostmortem(Box<Postmortem>),
+}
+
+/// Entries to move to an immutable ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Archive {
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// The entries.
+    pub records: Vec<TimelineRecord>,
+}
+
+/// Decides the next steps.
+pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
+    let mut d = Decision {
+        seen,
+        now,
+        status: seen.incident.status.clone().unwrap_or_default(),
+        added: Vec::new(),
+        effects: Vec::new(),
+        wake: None,
+    };
+    d.status.observed_generation = seen.incident.metadata.generation;
+    d.declare();
+    d.roles();
+    d.severity();
+    let mitigations = d.mitigations();
+    d.lifecycle(&mitigations);
+    d.next_update();
+    let folded = d.fold();
+    let archive = d.archive();
+    Plan { status: d.status, added: d.added, effects: d.effects, archive, folded, wake: d.wake }
+}
+
+struct Decision<'a> {
+    seen: &'a Observed<'a>,
+    now: Timestamp,
+    status: IncidentStatus,
+    added: Vec<TimelineRecord>,
+    effects: Vec<Effect>,
+    wake: Option<Timestamp>,
+}
+
+impl Decision<'_> {
+    fn conditions(&mut self) -> Conditions<'_> {
+        Conditions::new(&mut self.status.conditions, self.seen.incident.metadata.generation, self.now)
+    }
+
+    fn name(&self) -> &str {
+        self.seen.incident.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn created(&self) -> Timestamp {
+        self.seen.incident.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The timeline: what is added to it, what people add, and what moves out when it grows long.
+//!
+//! Entries of the operator are added in the same status write as the change they tell of, so each is there
+//! exactly once. Entries of people are folded by the uid of their object, which is deleted afterwards.
+
+use super::{Archive, Decision};
+use crate::api::{
+    ACTOR_ANNOTATION, Audience, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry,
+    TimelineEntryType, TimelineRecord, names,
+};
+use crate::decide::conditions::{clip, whole_seconds};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+
+/// Entries that stay in the status of the incident.
+pub const INLINE_ENTRIES: usize = 200;
+/// Entries that move out at once, when there are more.
+const ARCHIVED_AT_ONCE: usize = 100;
+/// Longest message of an entry that the operator writes.
+const MAX_MESSAGE: usize = 1024;
+/// How far ahead of the clock an entry may be dated before it is dated now.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+impl Decision<'_> {
+    /// Adds an entry of the operator.
+    pub(super) fn tell(&mut self, time: Timestamp, reason: &str, author: Option<&str>, message: &str) {
+        let record = TimelineRecord {
+            time: whole_seconds(time),
+            recorded_time: whole_seconds(self.now),
+            reason: reason.to_owned(),
+            message: clip(message, MAX_MESSAGE),
+            author: author.map(|a| clip(a, 253)),
+            authenticated: author.map(|_| self.seen.signed),
+            audience: None,
+            link: None,
+            entry_uid: None,
+        };
+        self.push(record);
+    }
+
+    fn push(&mut self, record: TimelineRecord) {
+        self.added.push(record.clone());
+        // By time of occurrence; entries of the same second stay in the order in which they were recorded.
+        let at = self.status.timeline.partition_point(|r| r.time.0 <= record.time.0);
+        self.status.timeline.insert(at, record);
+    }
+
+    /// Who created the incident, as far as anybody vouches for it.
+    pub(super) fn requester(&self) -> Option<&str> {
+        annotation(self.seen.incident, REQUESTER_ANNOTATION)
+    }
+
+    /// Who changed its spec last.
+    pub(super) fn actor(&self) -> Option<&str> {
+        annotation(self.seen.incident, ACTOR_ANNOTATION).or(self.requester())
+    }
+
+    /// The first entry, and the clocks that start with it.
+    pub(super) fn declare(&mut self) {
+        let spec = &self.seen.incident.spec;
+        let detected = spec.detection.as_ref().and_then(|d| d.time.as_ref()).map_or(self.created(), |t| t.0);
+        let started = spec.start_time.as_ref().map_or(detected, |t| t.0);
+        let milestones = &mut self.status.milestones;
+        let first = milestones.detected_time.is_none();
+        // People correct these two as they learn more; they are what is asserted, not what was first seen.
+        milestones.detected_time = Some(whole_seconds(detected));
+        milestones.started_time = Some(whole_seconds(started));
+        if first {
+            let author = self.requester().map(str::to_owned);
+            let severity = spec.severity.map(|s| format!("{s} ")).unwrap_or_default();
+            let message = format!("{severity}incident declared: {}", spec.title);
+            self.tell(self.created(), "Declared", author.as_deref(), &message);
+        }
+    }
+
+    /// Folds people's entries; answers which objects may be deleted once the status is written.
+    pub(super) fn fold(&mut self) -> Vec<Arc<TimelineEntry>> {
+        let mut entries: Vec<_> = self.seen.entries.to_vec();
+        entries
+            .sort_by_key(|e| (e.metadata.creation_timestamp.as_ref().map(|t| t.0), e.metadata.name.clone()));
+        let mut folded = Vec::new();
+        for entry in entries {
+            if !self.is_folded(&entry) {
+                if self.status.timeline.len() >= INLINE_ENTRIES + ARCHIVED_AT_ONCE / 2 {
+                    // The rest waits, as objects, until older entries have moved out.
+                    self.wake = Some(self.now);
+                    break;
+                }
+                let record = self.record_of(&entry);
+                self.note_update(&entry, &record);
+                self.push(record);
+            }
+            folded.push(entry);
+        }
+        folded
+    }
+
+    fn is_folded(&self, entry: &TimelineEntry) -> bool {
+        let uid = entry.metadata.uid.as_deref();
+        uid.is_some() && self.status.timeline.iter().any(|r| r.entry_uid.as_deref() == uid)
+    }
+
+    fn record_of(&self, entry: &TimelineEntry) -> TimelineRecord {
+        let created = entry.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
+        let occurred = entry.spec.occurred_time.as_ref().map_or(created, |t| t.0);
+        // What is dated in the future happened when it was written down.
+        let time = if occurred > created + CLOCK_SKEW { created } else { occurred };
+        let author = entry.metadata.annotations.as_ref().and_then(|a| a.get(REQUESTER_ANNOTATION));
+        TimelineRecord {
+            time: whole_seconds(time),
+            recorded_time: whole_seconds(self.now),
+            reason: reason_of(entry.spec.type_).to_owned(),
+            message: entry.spec.message.clone(),
+            author: author.map(|a| clip(a, 253)),
+            authenticated: author.map(|_| self.seen.signed),
+            audience: Some(entry.spec.audience.unwrap_or_default()),
+            link: entry.spec.link.clone(),
+            entry_uid: entry.metadata.uid.clone(),
+        }
+    }
+
+    fn note_update(&mut self, entry: &TimelineEntry, record: &TimelineRecord) {
+        if entry.spec.type_ == TimelineEntryType::StatusUpdate
+            && entry.spec.audience.unwrap_or_default() == Audience::Internal
+        {
+            self.internal_update(record.time.0);
+        }
+    }
+
+    /// Chooses the entries to move out when there are too many. An entry whose object is still there stays, so
+    /// that it is not folded again.
+    pub(super) fn archive(&mut self) -> Option<Archive> {
+        if self.status.timeline.len() <= INLINE_ENTRIES {
+            return None;
+        }
+        let live = |r: &TimelineRecord| {
+            r.entry_uid.is_some() && self.seen.entries.iter().any(|e| e.metadata.uid == r.entry_uid)
+        };
+        let records: Vec<_> =
+            self.status.timeline.iter().filter(|r| !live(r)).take(ARCHIVED_AT_ONCE).cloned().collect();
+        let index = self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps);
+        (!records.is_empty())
+            .then(|| Archive { name: names::joined(self.name(), &format!("timeline-{index}")), records })
+    }
+}
+
+/// Takes entries out of a status that are in the archive now.
+pub fn drop_archived(status: &mut crate::api::IncidentStatus, archived: &[TimelineRecord]) {
+    status.timeline.retain(|r| !archived.contains(r));
+    let archive = status.timeline_archive.get_or_insert_default();
+    archive.config_maps += 1;
+    archive.entries += i64::try_from(archived.len()).unwrap_or(i64::MAX);
+}
+
+fn annotation<'a>(incident: &'a Incident, key: &str) -> Option<&'a str> {
+    incident.metadata.annotations.as_ref()?.get(key).map(String::as_str).filter(|v| !v.is_empty())
+}
+
+/// The word under which an entry of this type is recorded.
+pub(super) fn reason_of(type_: TimelineEntryType) -> &'static str {
+    match type_ {
+        TimelineEntryType::Note => "Note",
+        TimelineEntryType::Decision => "Decision",
+        TimelineEntryType::StatusUpdate => "StatusUpdate",
+        TimelineEntryType::Acknowledgement => "Acknowledgement",
+        TimelineEntryType::Approval => "Approval",
+        TimelineEntryType::Rejection => "Rejection",
+        TimelineEntryType::Hypothesis => "Hypothesis",
+        TimelineEntryType::Evidence => "Evidence",
+    }
+}
+
+/// Labels of what the operator makes for an incident.
+pub(super) fn labels(incident: &str) -> std::collections::BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (INCIDENT_LABEL.to_owned(), names::label_value(incident)),
+    ]
+    .into()
+}
