@@ -8,6 +8,12 @@
 
 pub mod api;
 pub mod config;
+pub mod controller;
 pub mod crds;
 pub mod decide;
+mod health;
+pub mod lease;
+pub mod manifests;
+pub mod metrics;
 pub mod mitigation;
+pub mod telemetry;

@@ -1,6 +1,124 @@
-//! temporary
-fn main() {
-    for c in incident_operator::crds::all() {
-        println!("---\n{}", incident_operator::crds::to_yaml(&c));
+//! The operator: wiring and subcommands.
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use incident_operator::{
+    config::Settings,
+    controller::{self, Options},
+    crds, manifests,
+    telemetry::{self, LogFormat},
+};
+use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+/// Makes an incident a Kubernetes resource: starts the clocks, stops the bleeding, keeps the record.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator.
+    Run(Run),
+    /// Print the CustomResourceDefinitions, or write one file each.
+    Crds {
+        /// Folder to write to.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Write what the chart needs to know of the code: CRDs and rights.
+    Manifests {
+        /// Folder to write to, the chart's `files`.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// Only this namespace; all of them when left out.
+    #[arg(long, env = "WATCH_NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// Namespace of the lease by which one replica is chosen.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "incident-operator")]
+    lease_namespace: String,
+    /// Name of that lease.
+    #[arg(long, env = "LEASE_NAME", default_value = "incident-operator")]
+    lease_name: String,
+    /// Name of this replica; a random one when left out.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// Address for /livez, /readyz and /metrics.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Whether admission stamps the authenticated author on what people create (the chart says so).
+    #[arg(long, env = "SIGNED_REQUESTS", default_value_t = false, action = clap::ArgAction::Set)]
+    signed_requests: bool,
+    /// Format of the logs; RUST_LOG sets the level.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(run) => operate(run),
+        Command::Crds { dir: None } => {
+            for crd in crds::all() {
+                println!("---\n{}", crds::to_yaml(&crd).trim_end());
+            }
+            Ok(())
+        }
+        Command::Crds { dir: Some(dir) } => {
+            let files = crds::all().iter().map(|crd| (crds::file_name(crd), crds::to_yaml(crd))).collect();
+            write_all(&dir, files)
+        }
+        Command::Manifests { dir } => write_all(&dir, manifests::files()),
+    }
+}
+
+fn write_all(dir: &std::path::Path, files: Vec<(String, String)>) -> anyhow::Result<()> {
+    for (name, text) in files {
+        let path = dir.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn operate(run: Run) -> anyhow::Result<()> {
+    telemetry::start(run.log_format);
+    let config = kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")?;
+    let identity =
+        run.identity.unwrap_or_else(|| format!("{}-{:08x}", gethostname(), fastrand::u32(..)));
+    let options = Options {
+        namespace: run.watch_namespace.filter(|n| !n.is_empty()),
+        lease_namespace: run.lease_namespace,
+        lease_name: run.lease_name,
+        identity,
+        listen: run.listen,
+        signed: run.signed_requests,
+        settings: Settings::default(),
+    };
+    controller::run(config, options).await
+}
+
+fn gethostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "incident-operator".to_owned() } else { name.to_owned() }
 }

@@ -3,5 +3,6 @@
 
 pub mod conditions;
 pub mod incident;
+pub mod markdown;
 pub mod mitigation;
 pub mod postmortem;

@@ -1,0 +1,184 @@
+{{/*
+The authority rules as CEL, from files/authority.yaml. A mitigation needs, of whoever asks for it or
+releases it, the right that the action uses on its target:
+  - held by the requester, or
+  - held by the ServiceAccount that the mitigation names, which the requester may impersonate, or
+  - stood in for by the MitigationPolicy that the mitigation names, which the requester may use.
+
+A check costs 350,000 of the 1,000,000 that one expression or variable may cost, so none has more than
+two of them; and of the 10,000,000 that one policy may cost, so one policy deals with four mitigations.
+A variable is worked out when it is first read, so a right that the requester holds costs one check.
+*/}}
+
+{{/* A right in words, such as "patch deployments.apps/scale". */}}
+{{- define "incident-operator.authority.says" -}}
+{{ .verb }} {{ .resource }}{{ with .group }}.{{ . }}{{ end }}{{ with .subresource }}/{{ . }}{{ end }}
+{{- end }}
+
+{{/* A right as a CEL map. All values are strings, since the values of a map must be of one type. */}}
+{{- define "incident-operator.authority.right" -}}
+{"verb": {{ .verb | quote }}, "group": {{ .group | quote }}, "resource": {{ .resource | quote }}, "subresource": {{ default "" .subresource | quote }}, "named": {{ ternary "yes" "" (default false .named) | quote }}, "apiVersion": {{ default "" .apiVersion | quote }}, "says": {{ include "incident-operator.authority.says" . | quote }}}
+{{- end }}
+
+{{/* Asks whether somebody holds a right. Takes (dict "who" … "right" … "name" …), each a CEL expression. */}}
+{{- define "incident-operator.authority.check" -}}
+{{ .who }}.group({{ .right }}.group).resource({{ .right }}.resource).subresource({{ .right }}.subresource).namespace(request.namespace).name({{ .name }}).check({{ .right }}.verb).allowed()
+{{- end }}
+
+{{/* A field of an action block, as a CEL expression. Takes (dict "block" "m.isolate" "field" "method" "default" …). */}}
+{{- define "incident-operator.authority.field" -}}
+{{ .block }}.?{{ .field | replace "." ".?" }}.orValue({{ toJson .default }})
+{{- end }}
+
+{{/* What one mitigation asks for, as a CEL map of strings. Takes (dict "data" (the file) "m" … "name" … "taken" …): two CEL expressions, and whether it is to be taken, not released. */}}
+{{- define "incident-operator.authority.wanted" -}}
+{{- $m := .m }}
+{"name": {{ .name }}, "kind": {{ $m }}.targetRef.kind, "target": {{ $m }}.targetRef.name,
+"apiVersion": {{ $m }}.targetRef.?apiVersion.orValue(""),
+"account": {{ $m }}.?serviceAccountName.orValue(""), "policy": {{ $m }}.?policyRef.name.orValue(""),
+"action":
+{{- range .data.actions }}
+  has({{ $m }}.{{ .name }}) ? {{ .name | quote }} :
+{{- end }} "unknown",
+"right":
+{{- range $action := .data.actions }}
+  has({{ $m }}.{{ .name }}) ? {{ if .rights }}{{ .name | quote }} +
+  {{- with .by }} "/" + {{ include "incident-operator.authority.field" (dict "block" (printf "%s.%s" $m $action.name) "field" .field "default" (default "" .default)) }} +{{ end }} " " + {{ $m }}.targetRef.kind
+  {{- else }}""{{ end }} :
+{{- end }} "unknown",
+{{- if .taken }}
+"extra":
+{{- range $action := .data.actions }}
+{{- range .extras }}
+  has({{ $m }}.{{ $action.name }}) && {{ include "incident-operator.authority.field" (dict "block" (printf "%s.%s" $m $action.name) "field" .field "default" .default) }} == {{ toJson .value }} ? {{ printf "%s.%s: %v" $action.name .field .value | quote }} :
+{{- end }}
+{{- end }} "",
+"logs": {{ $m }}.?evidence.orValue("") == "Required" ? "yes" : ""}
+{{- else }}
+"extra": "", "logs": ""}
+{{- end }}
+{{- end }}
+
+{{/*
+The variables of an authority policy. Takes (dict "root" $ "name" … "first" 0): the mitigation's name as
+a CEL expression about m, and the first of the four that the policy deals with. The caller has defined
+variables.asked and variables.released, lists of mitigations.
+*/}}
+{{- define "incident-operator.authority.variables" -}}
+{{- $data := include "incident-operator.generated" (dict "root" .root "file" "files/authority.yaml") | fromJson }}
+{{- $first := int .first }}
+- name: rights
+  expression: >-
+    {
+    {{- range $action := $data.actions }}
+    {{- range $right := .rights }}
+    {{- range default (list "") .when }}
+    {{ printf "%s%s %s" $action.name (ternary (printf "/%s" .) "" (hasKey $action "by")) $right.kind | quote }}: {{ include "incident-operator.authority.right" $right }},
+    {{- end }}
+    {{- end }}
+    {{- end }}
+    }
+- name: extras
+  expression: >-
+    {
+    {{- range $action := $data.actions }}
+    {{- range .extras }}
+    {{ printf "%s.%s: %v" $action.name .field .value | quote }}: {{ include "incident-operator.authority.right" . }},
+    {{- end }}
+    {{- end }}
+    }
+- name: kinds
+  expression: >-
+    {
+    {{- range $action := $data.actions }}
+    {{- if .rights }}
+    {{- $kinds := list }}
+    {{- range $right := .rights }}
+    {{- $kinds = append $kinds (printf "%s (%s)%s" .kind .apiVersion (ternary (printf " with %s %s" (dig "by" "field" "" $action) (without (default list .when) "" | join " or ")) "" (hasKey $action "by"))) }}
+    {{- end }}
+    {{ .name | quote }}: {{ join ", " $kinds | quote }},
+    {{- end }}
+    {{- end }}
+    "unknown": "nothing"}
+- name: logs
+  expression: >-
+    {{ include "incident-operator.authority.right" $data.evidence }}
+- name: wanted
+  expression: >-
+    variables.asked.map(m, {{ include "incident-operator.authority.wanted" (dict "data" $data "m" "m" "name" .name "taken" true) | nindent 4 }}) +
+    variables.released.map(m, {{ include "incident-operator.authority.wanted" (dict "data" $data "m" "m" "name" .name "taken" false) | nindent 4 }})
+{{- range $i := untilStep $first (int (add $first .count)) 1 }}
+{{- $wanted := printf "variables.wanted[%d]" $i }}
+{{- $right := printf "variables.right%d" $i }}
+{{- $extra := printf "variables.extras[%s.extra]" $wanted }}
+{{- $name := printf "%s.named == \"yes\" ? %s.target : \"\"" $right $wanted }}
+{{- $account := printf "authorizer.serviceAccount(request.namespace, %s.account)" $wanted }}
+- name: right{{ $i }}
+  expression: variables.rights[{{ $wanted }}.right]
+- name: holds{{ $i }}
+  expression: >-
+    {{ include "incident-operator.authority.check" (dict "who" "authorizer" "right" $right "name" $name) }}
+- name: holdsMore{{ $i }}
+  expression: >-
+    ({{ $wanted }}.extra == "" || {{ include "incident-operator.authority.check" (dict "who" "authorizer" "right" $extra "name" "\"\"") }}) &&
+    ({{ $wanted }}.logs == "" || {{ include "incident-operator.authority.check" (dict "who" "authorizer" "right" "variables.logs" "name" "\"\"") }})
+- name: impersonates{{ $i }}
+  expression: >-
+    {{ $wanted }}.account != "" &&
+    authorizer.group("").resource("serviceaccounts").namespace(request.namespace).name({{ $wanted }}.account).check("impersonate").allowed()
+- name: accountHolds{{ $i }}
+  expression: >-
+    {{ include "incident-operator.authority.check" (dict "who" $account "right" $right "name" $name) }}
+- name: accountHoldsMore{{ $i }}
+  expression: >-
+    ({{ $wanted }}.extra == "" || {{ include "incident-operator.authority.check" (dict "who" $account "right" $extra "name" "\"\"") }}) &&
+    ({{ $wanted }}.logs == "" || {{ include "incident-operator.authority.check" (dict "who" $account "right" "variables.logs" "name" "\"\"") }})
+- name: uses{{ $i }}
+  expression: >-
+    {{ $wanted }}.policy != "" &&
+    authorizer.group("incident-operator.dev").resource("mitigationpolicies").namespace(request.namespace).name({{ $wanted }}.policy).check("use").allowed()
+{{- end }}
+{{- end }}
+
+{{/* The validations of an authority policy; they go with the variables. */}}
+{{- define "incident-operator.authority.validations" -}}
+{{- $first := int .first }}
+{{- $how := "; ask for a Role that grants it, or name in serviceAccountName an account that holds it and that you may impersonate, or in policyRef a MitigationPolicy on which you hold the verb \\\"use\\\"" }}
+- expression: >-
+    variables.wanted.all(m, m.right == "" ||
+    (m.right in variables.rights && m.apiVersion in ["", variables.rights[m.right].apiVersion]))
+  reason: Invalid
+  messageExpression: >-
+    variables.wanted.filter(m, !(m.right == "" ||
+    (m.right in variables.rights && m.apiVersion in ["", variables.rights[m.right].apiVersion])))
+    .map(m, "mitigation \"" + m.name + "\": " + m.action + " does not work on " + m.kind +
+    (m.apiVersion == "" ? "" : " (" + m.apiVersion + ")") + "; it works on " + variables.kinds[m.action])[0]
+# Nothing reaches beyond its own namespace.
+- expression: >-
+    variables.wanted.all(m, m.right == "" || m.kind != "Namespace" || m.target == request.namespace)
+  reason: Forbidden
+  messageExpression: >-
+    "a mitigation may name its own namespace only: set targetRef.name to \"" + request.namespace + "\""
+{{- range $i := untilStep $first (int (add $first .count)) 1 }}
+{{- $wanted := printf "variables.wanted[%d]" $i }}
+{{- $right := printf "variables.right%d" $i }}
+{{- $extra := printf "variables.extras[%s.extra].says" $wanted }}
+{{- $who := printf "\"user \\\"\" + request.userInfo.username + \"\\\" may not \" + (variables.asked.size() > %d ? \"ask for\" : \"release\") + \" mitigation \\\"\" + %s.name + \"\\\" (\" + %s.action + \" \" + %s.kind + \"/\" + %s.target + \")\"" $i $wanted $wanted $wanted $wanted }}
+- expression: >-
+    variables.wanted.size() <= {{ $i }} || {{ $wanted }}.right == "" ||
+    variables.holds{{ $i }} || variables.impersonates{{ $i }} && variables.accountHolds{{ $i }} || variables.uses{{ $i }}
+  reason: Forbidden
+  messageExpression: >-
+    {{ $who }} + ": it needs " + {{ $right }}.says + ({{ $right }}.named == "yes" ? " \"" + {{ $wanted }}.target + "\"" : "") +
+    " in namespace \"" + request.namespace + "\"{{ $how }}"
+- expression: >-
+    variables.wanted.size() <= {{ $i }} ||
+    variables.holdsMore{{ $i }} || variables.impersonates{{ $i }} && variables.accountHoldsMore{{ $i }} || variables.uses{{ $i }}
+  reason: Forbidden
+  messageExpression: >-
+    {{ $who }} + " with " + [
+    {{ $wanted }}.extra == "" ? "" : {{ $wanted }}.extra + ", which needs " + {{ $extra }},
+    {{ $wanted }}.logs == "" ? "" : "evidence: Required, which needs " + variables.logs.says].filter(s, s != "").join(" and ") +
+    " in namespace \"" + request.namespace + "\"{{ $how }}"
+{{- end }}
+{{- end }}

@@ -1,0 +1,232 @@
+//! What is known of the objects of one kind: from the watch, and from the answers to our own writes.
+//!
+//! An answer to a write is newer than what the watch has told so far. It is taken in at once, so the next
+//! decision never rests on what was true before our own write, and the watch event that follows is recognised
+//! as an echo.
+
+use super::key::Key;
+use kube::{Resource, runtime::watcher::Event};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+/// Groups objects under a text, for look-ups.
+pub type Index<K> = fn(&K) -> Option<String>;
+
+/// The objects of one kind.
+pub struct Cache<K: 'static> {
+    state: Mutex<State<K>>,
+    indexes: &'static [Index<K>],
+    synced: watch::Sender<bool>,
+}
+
+struct State<K> {
+    objects: HashMap<Key, Arc<K>>,
+    groups: Vec<HashMap<String, BTreeSet<Key>>>,
+    /// Objects of a list that is being received; what is not among them afterwards is gone.
+    listing: Option<HashSet<Key>>,
+}
+
+/// What an event told.
+pub enum News<K> {
+    /// The object is new or another than before.
+    Changed(Arc<K>),
+    /// The object is gone; this is the last that was known.
+    Gone(Arc<K>),
+}
+
+impl<K: Resource + 'static> Cache<K> {
+    /// An empty cache.
+    pub fn new(indexes: &'static [Index<K>]) -> Self {
+        let groups = indexes.iter().map(|_| HashMap::new()).collect();
+        Cache {
+            state: Mutex::new(State { objects: HashMap::new(), groups, listing: None }),
+            indexes,
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        // Nothing below panics between two statements that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object, when it is known.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.lock().objects.get(key).cloned()
+    }
+
+    /// The objects that an index groups under a text.
+    pub fn group(&self, index: usize, text: &str) -> Vec<Arc<K>> {
+        let state = self.lock();
+        let keys = state.groups.get(index).and_then(|groups| groups.get(text));
+        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.lock().objects.values().cloned().collect()
+    }
+
+    /// Takes in an object from the answer to a write. `None`: it was known, or something newer is.
+    pub fn saw(&self, object: K) -> Option<News<K>> {
+        let mut state = self.lock();
+        if let Some(listing) = state.listing.as_mut() {
+            listing.insert(Key::of(&object));
+        }
+        self.put(&mut state, object)
+    }
+
+    /// Takes in that an object is gone.
+    pub fn saw_gone(&self, key: &Key) -> Option<News<K>> {
+        self.drop_object(&mut self.lock(), key).map(News::Gone)
+    }
+
+    /// Takes in a watch event.
+    pub fn take_in(&self, event: Event<K>) -> Vec<News<K>> {
+        let mut state = self.lock();
+        match event {
+            Event::Apply(object) => self.put(&mut state, object).into_iter().collect(),
+            Event::Delete(object) => {
+                let key = Key::of(&object);
+                let newer = state.objects.get(&key).is_some_and(|known| {
+                    known.meta().uid != object.meta().uid && version(known.as_ref()) > version(&object)
+                });
+                if newer {
+                    return Vec::new();
+                }
+                // The event tells the last state, with what was there when it stopped matching.
+                self.drop_object(&mut state, &key);
+                vec![News::Gone(Arc::new(object))]
+            }
+            Event::Init => {
+                state.listing = Some(HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                if let Some(listing) = state.listing.as_mut() {
+                    listing.insert(Key::of(&object));
+                }
+                self.put(&mut state, object).into_iter().collect()
+            }
+            Event::InitDone => {
+                let listed = state.listing.take().unwrap_or_default();
+                let gone: Vec<Key> = state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
+                let news = gone
+                    .iter()
+                    .filter_map(|key| self.drop_object(&mut state, key))
+                    .map(News::Gone)
+                    .collect();
+                drop(state);
+                self.synced.send_replace(true);
+                news
+            }
+        }
+    }
+
+    fn put(&self, state: &mut State<K>, object: K) -> Option<News<K>> {
+        let key = Key::of(&object);
+        if state.objects.get(&key).is_some_and(|known| version(known.as_ref()) >= version(&object)) {
+            return None;
+        }
+        self.ungroup(state, &key);
+        for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
+            if let Some(text) = index(&object) {
+                groups.entry(text).or_default().insert(key.clone());
+            }
+        }
+        let object = Arc::new(object);
+        state.objects.insert(key, object.clone());
+        Some(News::Changed(object))
+    }
+
+    fn drop_object(&self, state: &mut State<K>, key: &Key) -> Option<Arc<K>> {
+        self.ungroup(state, key);
+        state.objects.remove(key)
+    }
+
+    fn ungroup(&self, state: &mut State<K>, key: &Key) {
+        let Some(object) = state.objects.get(key).cloned() else { return };
+        for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
+            let Some(text) = index(&object) else { continue };
+            if let Some(keys) = groups.get_mut(&text) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    groups.remove(&text);
+                }
+            }
+        }
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn wait_synced(&self) {
+        // The sender lives as long as we do.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+}
+
+/// The resourceVersion as a number; Kubernetes has declared it comparable. What is no number counts as newest.
+fn version<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::core::ObjectMeta;
+
+    fn object(name: &str, version: u64) -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some("ns".into()),
+                resource_version: Some(version.to_string()),
+                uid: Some("u".into()),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        }
+    }
+
+    fn cache() -> Cache<ConfigMap> {
+        Cache::new(&[|o| o.metadata.name.as_ref().map(|n| n[..1].to_owned())])
+    }
+
+    #[test]
+    fn our_own_write_is_known_at_once_and_its_echo_is_no_news() {
+        let cache = cache();
+        assert!(cache.saw(object("a", 5)).is_some());
+        assert!(cache.take_in(Event::Apply(object("a", 5))).is_empty());
+        assert!(cache.take_in(Event::Apply(object("a", 4))).is_empty(), "nor is what was true before");
+        assert_eq!(cache.take_in(Event::Apply(object("a", 6))).len(), 1);
+    }
+
+    #[test]
+    fn after_a_new_list_what_was_not_listed_is_gone_but_not_what_was_written_meanwhile() {
+        let cache = cache();
+        cache.saw(object("a", 1));
+        cache.saw(object("b", 2));
+        cache.take_in(Event::Init);
+        cache.take_in(Event::InitApply(object("a", 1)));
+        cache.saw(object("c", 9));
+        assert!(!*cache.synced.borrow());
+        let news = cache.take_in(Event::InitDone);
+        assert!(matches!(&news[..], [News::Gone(b)] if b.metadata.name.as_deref() == Some("b")));
+        assert!(*cache.synced.borrow() && cache.get(&Key::new("ns", "c")).is_some());
+    }
+
+    #[test]
+    fn look_ups_by_group_follow_every_change() {
+        let cache = cache();
+        cache.saw(object("a1", 1));
+        cache.saw(object("a2", 2));
+        assert_eq!(cache.group(0, "a").len(), 2);
+        cache.take_in(Event::Delete(object("a1", 3)));
+        assert_eq!(cache.group(0, "a").len(), 1);
+        assert!(cache.group(0, "b").is_empty());
+    }
+}

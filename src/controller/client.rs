@@ -1,0 +1,118 @@
+//! Clients for the API server: one for requests, one for watches.
+//!
+//! A request is answered within [`REQUEST_TIMEOUT`] or has failed, is counted, and is never repeated by the
+//! client: whether it may be repeated is decided where it is known what it does. A request that writes goes out
+//! only while this process leads.
+
+use crate::{lease::Claim, metrics::Metrics};
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tower::{BoxError, Layer, Service};
+
+/// Longest time a request may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a watch lives before it is renewed; also how long a dead connection may go unnoticed.
+pub const WATCH_SECONDS: u32 = 55;
+
+/// The configuration for a client that does not retry by itself.
+fn base(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.default_retry = false;
+    config.connect_timeout = Some(REQUEST_TIMEOUT);
+    config
+}
+
+/// A client for requests. With a claim, what it writes is refused unless this process leads.
+pub fn requests(config: &Config, metrics: Arc<Metrics>, claim: Option<Claim>) -> anyhow::Result<Client> {
+    let mut config = base(config);
+    config.read_timeout = Some(REQUEST_TIMEOUT);
+    config.write_timeout = Some(REQUEST_TIMEOUT);
+    config.reset_reader_on_write = true;
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Watchful { metrics, claim }).build())
+}
+
+/// A client for watches.
+pub fn watches(config: &Config) -> anyhow::Result<Client> {
+    Ok(ClientBuilder::try_from(base(config))?.build())
+}
+
+/// The configuration of every watch.
+pub fn watch_config() -> kube::runtime::watcher::Config {
+    kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS).page_size(100)
+}
+
+/// Counts, bounds and, without leadership, refuses requests.
+#[derive(Clone)]
+struct Watchful {
+    metrics: Arc<Metrics>,
+    claim: Option<Claim>,
+}
+
+impl<S> Layer<S> for Watchful {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        Watched { inner, rules: self.clone() }
+    }
+}
+
+/// See [`Watchful`].
+#[derive(Clone)]
+struct Watched<S> {
+    inner: S,
+    rules: Watchful,
+}
+
+impl<S, B> Service<Request<Body>> for Watched<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        if writes && self.rules.claim.as_ref().is_some_and(|claim| !claim.holds()) {
+            return Box::pin(std::future::ready(Err(NotLeading.into())));
+        }
+        let method = request.method().clone();
+        let metrics = self.rules.metrics.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answer).await;
+            let answer = match answer {
+                Ok(answer) => answer.map_err(Into::into),
+                Err(_) => Err(BoxError::from(NoAnswer)),
+            };
+            metrics.request(method.as_str(), answer.as_ref().map(|r| r.status().as_u16()).unwrap_or(0));
+            answer
+        })
+    }
+}
+
+/// A write was held back.
+#[derive(Debug, thiserror::Error)]
+#[error("this process does not lead: the write is left to the one that does")]
+struct NotLeading;
+
+/// The API server did not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server did not answer within {REQUEST_TIMEOUT:?}")]
+struct NoAnswer;

@@ -1,0 +1,160 @@
+//! Kubernetes Events: a mirror of the record for `kubectl describe` and `kubectl events`.
+//!
+//! They vanish after an hour and may be refused, so nothing depends on them. They are created directly, one for
+//! each note: kube's `Recorder` would merge notes of equal reason and keep only the first text. The queue is
+//! bounded; what does not fit is dropped and counted.
+
+use crate::{api::names, metrics::Metrics};
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, api::PostParams};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+/// Events that may wait to be sent.
+const QUEUE: usize = 4096;
+/// Events that are sent at the same time.
+const SENDERS: usize = 2;
+/// Longest note, in bytes; the API server's limit.
+const MAX_NOTE: usize = 1024;
+/// Name of the controller that reports.
+const CONTROLLER: &str = "incident-operator.dev/incident-operator";
+
+/// Something to tell about an object.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The object it is about.
+    pub regarding: ObjectReference,
+    /// Another object that it concerns.
+    pub related: Option<ObjectReference>,
+    /// One word.
+    pub reason: String,
+    /// What happened, in words.
+    pub message: String,
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// When it happened.
+    pub time: Timestamp,
+}
+
+/// Sends Events, without anybody waiting for it.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Note>,
+    metrics: Arc<Metrics>,
+}
+
+impl Events {
+    /// Starts the senders.
+    pub fn start(client: Client, identity: &str, metrics: Arc<Metrics>) -> Events {
+        let (queue, notes) = mpsc::channel(QUEUE);
+        let notes = Arc::new(tokio::sync::Mutex::new(notes));
+        for _ in 0..SENDERS {
+            let (notes, client, metrics, identity) =
+                (notes.clone(), client.clone(), metrics.clone(), identity.to_owned());
+            tokio::spawn(async move {
+                loop {
+                    let note = notes.lock().await.recv().await;
+                    let Some(note) = note else { return };
+                    send(&client, &identity, &metrics, note).await;
+                }
+            });
+        }
+        Events { queue, metrics }
+    }
+
+    /// Tells something; never waits.
+    pub fn tell(&self, note: Note) {
+        if self.queue.try_send(note).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+}
+
+async fn send(client: &Client, identity: &str, metrics: &Metrics, note: Note) {
+    let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let event = event(note, &namespace, identity);
+    match Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await {
+        Ok(_) => {}
+        // The same note was sent before: the name says so.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => {
+            debug!(%error, "event not sent");
+            metrics.event_dropped();
+        }
+    }
+}
+
+fn event(note: Note, namespace: &str, identity: &str) -> Event {
+    let about = note.regarding.name.clone().unwrap_or_default();
+    let seed = format!(
+        "{}/{}/{}/{}",
+        note.regarding.uid.as_deref().unwrap_or_default(),
+        note.reason,
+        note.time,
+        note.message
+    );
+    Event {
+        metadata: ObjectMeta {
+            name: Some(names::hashed(&about, "event", &seed)),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(note.time)),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        action: Some(note.reason.clone()),
+        reason: Some(note.reason),
+        note: Some(cut(&note.message, MAX_NOTE)),
+        regarding: Some(note.regarding),
+        related: note.related,
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(cut(identity, 128)),
+        ..Event::default()
+    }
+}
+
+/// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
+fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let mut end = max - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_at_1024_bytes_between_characters() {
+        let note = cut(&"결".repeat(500), MAX_NOTE);
+        assert!(note.len() <= MAX_NOTE && note.len() > MAX_NOTE - 4 && note.ends_with('…'));
+        assert_eq!(cut("short", MAX_NOTE), "short");
+    }
+
+    #[test]
+    fn the_same_note_has_the_same_name_and_another_note_another() {
+        let note = |message: &str| {
+            let note = Note {
+                regarding: ObjectReference { name: Some("a".repeat(253)), ..ObjectReference::default() },
+                related: None,
+                reason: "Note".into(),
+                message: message.into(),
+                warning: false,
+                time: Timestamp::UNIX_EPOCH,
+            };
+            event(note, "ns", "me").metadata.name.unwrap()
+        };
+        assert_eq!(note("a"), note("a"));
+        assert_ne!(note("a"), note("b"));
+        assert!(note("a").len() <= 253);
+    }
+}

@@ -1,0 +1,352 @@
+//! The driver of an incident: entries become objects and are acted on at once, the record is written in one
+//! status write, and what was folded is removed.
+
+use super::{
+    BY_INCIDENT, Context, Error, Key,
+    events::Note,
+    kind_of, mitigation, moment,
+    mitigation::{reference, target_key},
+    postmortem,
+    status::{self, FIELD_MANAGER, merge_difference},
+};
+use crate::{
+    api::{Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry, TimelineRecord, names},
+    decide::incident::{Archive, Effect, Observed, Plan, decide, drop_archived},
+};
+use futures::future::join_all;
+use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::ObjectMeta,
+};
+use serde_json::json;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+/// Rounds in one visit.
+const MAX_ROUNDS: usize = 6;
+/// How long the record waits for a mitigation that is being made, so that one write tells of both.
+const RECORD_WAIT: Duration = Duration::from_millis(500);
+/// Key in an archive's data.
+const ARCHIVE_KEY: &str = "timeline.json";
+
+/// One visit. Answers when to come again.
+pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
+    for _ in 0..MAX_ROUNDS {
+        let Some(incident) = ctx.incidents.get(key) else { return clean_up(ctx, key).await };
+        let mut plan = plan(ctx, key, &incident);
+        // What is done is seen by the next round; the record is written when nothing is left to do.
+        if !plan.effects.is_empty() {
+            carry_out(ctx, key, std::mem::take(&mut plan.effects)).await?;
+            continue;
+        }
+        if let Some(archive) = plan.archive.take() {
+            match store(ctx, key, &incident, &archive).await? {
+                Some(stored) => drop_archived(&mut plan.status, &stored),
+                None => keep_within_bounds(key, &mut plan.status),
+            }
+        }
+        record(ctx, key, &incident, &plan).await?;
+        remove_folded(ctx, key, &plan.folded).await?;
+        return Ok(plan.wake.map(moment));
+    }
+    Err(Error::Restless(format!("incident {key}")))
+}
+
+fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
+    let uid = incident.metadata.uid.as_ref();
+    let group = key.to_string();
+    let mitigations: Vec<Arc<Mitigation>> = ctx
+        .mitigations
+        .group(BY_INCIDENT, &group)
+        .into_iter()
+        // The children of an earlier incident of the same name are not ours.
+        .filter(|m| controller(m).is_none_or(|owner| Some(owner) == uid))
+        .collect();
+    let taken_names: HashMap<String, Option<String>> = incident
+        .spec
+        .mitigations
+        .iter()
+        .map(|entry| names::joined(&key.name, &entry.name))
+        .filter_map(|name| {
+            let object = ctx.mitigations.get(&Key::new(&key.namespace, &name))?;
+            Some((name, controller(&object).cloned()))
+        })
+        .collect();
+    let postmortem = ours(ctx, &group, uid);
+    let original_exists = incident.spec.duplicate_of.as_ref().map(|original| {
+        original.name != *key.name && ctx.incidents.get(&Key::new(&key.namespace, &original.name)).is_some()
+    });
+    let observed = Observed {
+        incident,
+        mitigations: &mitigations,
+        taken_names: &taken_names,
+        entries: &ctx.entries.group(0, &group),
+        postmortem: postmortem.as_deref(),
+        original_exists,
+        signed: ctx.signed,
+        settings: &ctx.settings,
+    };
+    decide(&observed, Timestamp::now())
+}
+
+fn controller(mitigation: &Mitigation) -> Option<&String> {
+    mitigation.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| &o.uid)
+}
+
+/// The postmortem that names the incident, by uid or by name alone.
+fn ours(ctx: &Context, group: &str, uid: Option<&String>) -> Option<Arc<Postmortem>> {
+    let mut found = ctx.postmortems.group(0, group);
+    found.retain(|p| p.spec.incident_ref.as_ref().is_some_and(|r| r.uid.is_none() || r.uid.as_ref() == uid));
+    found.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
+    found.into_iter().next()
+}
+
+// ---- effects -------------------------------------------------------------------------------------------------
+
+async fn carry_out(ctx: &Arc<Context>, key: &Key, effects: Vec<Effect>) -> Result<(), Error> {
+    let all = effects.into_iter().map(|effect| async {
+        match effect {
+            Effect::CreateMitigation(child) => make(ctx, key, *child).await,
+            Effect::UpdateMitigation { object, spec } => edit(ctx, key, &object, &spec).await,
+            Effect::DeleteMitigation(object) => delete(ctx, key, &object).await,
+            Effect::CreatePostmortem(draft) => postmortem::draft(ctx, key, *draft).await,
+        }
+    });
+    join_all(all).await.into_iter().collect()
+}
+
+/// Makes a Mitigation and acts on it at once: the target is read while the object is written, and its own
+/// watch event is not waited for.
+async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Error> {
+    let child_key = Key::of(&child);
+    let api: Api<Mitigation> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let Some(claim) = ctx.queues.mitigations.claim(&child_key) else {
+        // Somebody works on an object of this name; what it is will be known when they are done.
+        return Ok(());
+    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let ahead = async {
+        let kind = kind_of(&child)?;
+        let target = target_key(&child);
+        match ctx.targets.known(kind, &target) {
+            Some(_) => None,
+            None => Some(ctx.targets.read(kind, &target).await),
+        }
+    };
+    let (made, ahead) = tokio::join!(api.create(&params, &child), ahead);
+    match made {
+        Ok(object) => {
+            info!(incident = %key, mitigation = %child_key, "mitigation made");
+            saw_mitigation(ctx, object, true);
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            // It was made before, or the name is somebody else's: the next round sees which.
+            let what = format!("reading mitigation {child_key}");
+            if let Some(object) = api.get_opt(&child_key.name).await.map_err(Error::api(what))? {
+                drop(claim);
+                saw_mitigation(ctx, object, false);
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(Error::api(format!("making mitigation {child_key}"))(error)),
+    }
+    let worker = {
+        let (ctx, child_key) = (ctx.clone(), child_key.clone());
+        tokio::spawn(async move {
+            let _claim = claim;
+            match mitigation::reconcile(&ctx, &child_key, ahead).await {
+                Ok(later) => ctx.queues.mitigations.set_later(&child_key, later),
+                // The queue tries again, with its own patience.
+                Err(error) => {
+                    debug!(mitigation = %child_key, %error, "first visit failed");
+                    ctx.queues.mitigations.add(child_key);
+                }
+            }
+        })
+    };
+    // A slow target must not keep the record waiting.
+    let _ = timeout(RECORD_WAIT, worker).await;
+    Ok(())
+}
+
+/// Carries an edit of an entry over.
+async fn edit(ctx: &Arc<Context>, key: &Key, object: &Mitigation, spec: &MitigationSpec) -> Result<(), Error> {
+    let name = object.name_any();
+    let what = format!("updating mitigation {}/{name}", key.namespace);
+    let value = |spec: &MitigationSpec| serde_json::to_value(spec);
+    let (old, new) = match (value(&object.spec), value(spec)) {
+        (Ok(old), Ok(new)) => (old, new),
+        (Err(e), _) | (_, Err(e)) => return Err(Error::api(what)(kube::Error::SerdeError(e))),
+    };
+    let Some(difference) = merge_difference(&old, &new) else { return Ok(()) };
+    let patch = json!({
+        "metadata": {"resourceVersion": object.metadata.resource_version, "uid": object.metadata.uid},
+        "spec": difference,
+    });
+    let api: Api<Mitigation> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let object = api.patch(&name, &params, &Patch::Merge(patch)).await.map_err(Error::api(what))?;
+    saw_mitigation(ctx, object, false);
+    Ok(())
+}
+
+/// Deletes the Mitigation of an entry that was taken out; its finalizer makes that a release.
+async fn delete(ctx: &Arc<Context>, key: &Key, object: &Mitigation) -> Result<(), Error> {
+    let name = object.name_any();
+    let preconditions = Preconditions { uid: object.metadata.uid.clone(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let api: Api<Mitigation> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    match api.delete(&name, &params).await {
+        Ok(answer) => {
+            if let either::Either::Left(object) = answer {
+                saw_mitigation(ctx, object, false);
+            }
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(Error::api(format!("deleting mitigation {}/{name}", key.namespace))(error)),
+    }
+}
+
+fn saw_mitigation(ctx: &Context, object: Mitigation, worked_on: bool) {
+    if let Some(news) = ctx.mitigations.saw(object) {
+        ctx.heard_of_mitigation(&news, worked_on);
+    }
+}
+
+// ---- the record ----------------------------------------------------------------------------------------------
+
+/// Writes the status and, once it is written, mirrors what was added as Events.
+async fn record(ctx: &Context, key: &Key, incident: &Incident, plan: &Plan) -> Result<(), Error> {
+    let api: Api<Incident> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let written = status::write(&api, incident, incident.status.as_ref(), &plan.status).await;
+    let written = match written {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => return Ok(()),
+        other => other?,
+    };
+    if let Some(object) = written {
+        if let Some(news) = ctx.incidents.saw(object) {
+            ctx.heard_of_incident(&news, true);
+        }
+        for added in &plan.added {
+            ctx.events.tell(note(incident, &plan.status, added));
+        }
+    }
+    Ok(())
+}
+
+fn note(incident: &Incident, _status: &IncidentStatus, record: &TimelineRecord) -> Note {
+    let by = record.author.as_ref().map(|a| format!(" (by {a})")).unwrap_or_default();
+    Note {
+        regarding: reference(incident),
+        related: None,
+        reason: record.reason.clone(),
+        message: format!("{}{by}", record.message),
+        warning: matches!(
+            record.reason.as_str(),
+            "MitigationNotEffective"
+                | "MitigationRefused"
+                | "MitigationFailed"
+                | "MitigationSuperseded"
+                | "MitigationAbandoned"
+                | "MitigationExpired"
+                | "Reopened"
+        ),
+        time: record.time.0,
+    }
+}
+
+/// Removes people's entries that are on record now.
+async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) -> Result<(), Error> {
+    let api: Api<TimelineEntry> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    for entry in folded {
+        let name = entry.name_any();
+        if entry.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let preconditions = Preconditions { uid: entry.metadata.uid.clone(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match api.delete(&name, &params).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            Err(error) => return Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error)),
+        }
+        // It stays known until the watch says that it is gone: were it forgotten now, an entry that is archived
+        // meanwhile could be folded a second time.
+    }
+    Ok(())
+}
+
+/// Stores entries in an immutable ConfigMap. Answers what is in it, which after a crash may be what an earlier
+/// visit put there; `None` when the operator may not write it.
+async fn store(
+    ctx: &Context,
+    key: &Key,
+    incident: &Incident,
+    archive: &Archive,
+) -> Result<Option<Vec<TimelineRecord>>, Error> {
+    let what = format!("archiving the timeline in config map {}/{}", key.namespace, archive.name);
+    let text = serde_json::to_string_pretty(&archive.records)
+        .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
+    let object = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(archive.name.clone()),
+            namespace: Some(key.namespace.to_string()),
+            labels: Some(
+                [
+                    ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+                    (crate::api::INCIDENT_LABEL.to_owned(), names::label_value(&key.name)),
+                ]
+                .into(),
+            ),
+            annotations: incident.metadata.uid.clone().map(|uid| [(UID_ANNOTATION.to_owned(), uid)].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([(ARCHIVE_KEY.to_owned(), text)].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    };
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match api.create(&params, &object).await {
+        Ok(_) => Ok(Some(archive.records.clone())),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let there = api.get(&archive.name).await.map_err(Error::api(what))?;
+            let ours = there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
+            let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
+            Ok(text.and_then(|t| serde_json::from_str(t).ok()))
+        }
+        Err(error) => Err(Error::api(what)(error)),
+    }
+}
+
+/// Where the archive cannot be written, the oldest entries make room: a status that the API server refuses
+/// would stop everything.
+fn keep_within_bounds(key: &Key, status: &mut IncidentStatus) {
+    let excess = status.timeline.len().saturating_sub(MAX_INLINE);
+    if excess > 0 {
+        warn!(incident = %key, lost = excess, "the timeline cannot be archived: its oldest entries are lost");
+        status.timeline.drain(..excess);
+    }
+}
+
+/// The schema's maximum for the timeline in the status.
+const MAX_INLINE: usize = 256;
+
+/// Names the incident, by uid, whose timeline an archive holds.
+const UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
+
+/// The incident is gone: entries that name it wait for one of that name, its children follow it.
+async fn clean_up(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
+    for mitigation in ctx.mitigations.group(BY_INCIDENT, &key.to_string()) {
+        // The garbage collector deletes them too; this is only sooner. Those made anew belong to another.
+        if controller(&mitigation).is_some() && mitigation.metadata.deletion_timestamp.is_none() {
+            delete(ctx, key, &mitigation).await?;
+        }
+    }
+    Ok(None)
+}

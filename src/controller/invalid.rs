@@ -1,0 +1,94 @@
+//! Objects that cannot be read, because a newer version or an administrator wrote what this one does not know.
+//! They are reported on themselves and stop nothing else.
+
+use super::{Context, Key, events::Note, status::FIELD_MANAGER};
+use crate::{api::{ConditionStatus, Condition}, decide::conditions::Conditions};
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use kube::{
+    Api,
+    api::{ApiResource, Patch, PatchParams},
+    core::{DynamicObject, ObjectMeta, Resource},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+use tracing::warn;
+
+/// Remembers what was reported, so that each error is reported once.
+#[derive(Default)]
+pub struct Reports(Mutex<HashMap<(String, Key), String>>);
+
+impl Reports {
+    /// Reports an object that cannot be read, unless that was done for this very error.
+    pub async fn report<K: Resource<DynamicType = ()>>(&self, ctx: &Context, metadata: &ObjectMeta, error: &str) {
+        let kind = K::kind(&()).into_owned();
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let name = metadata.name.clone().unwrap_or_default();
+        let key = Key::new(&namespace, &name);
+        {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.insert((kind.clone(), key.clone()), error.to_owned()).as_deref() == Some(error) {
+                return;
+            }
+        }
+        warn!(kind, object = %key, error, "object cannot be read");
+        let message = format!(
+            "this version of the operator cannot read the object: {error}; correct it, or run the version that wrote it"
+        );
+        if let Err(error) = condition::<K>(ctx, &key, metadata, &message).await {
+            warn!(kind, object = %key, %error, "the object that cannot be read could not be marked");
+        }
+        ctx.events.tell(Note {
+            regarding: ObjectReference {
+                api_version: Some(K::api_version(&()).into_owned()),
+                kind: Some(kind),
+                name: Some(name),
+                namespace: Some(namespace),
+                uid: metadata.uid.clone(),
+                ..ObjectReference::default()
+            },
+            related: None,
+            reason: "InvalidObject".to_owned(),
+            message,
+            warning: true,
+            time: Timestamp::now(),
+        });
+    }
+
+    /// The object can be read again, or is gone.
+    pub fn forget<K: Resource<DynamicType = ()>>(&self, key: &Key) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_empty() {
+            known.remove(&(K::kind(&()).into_owned(), key.clone()));
+        }
+    }
+}
+
+/// Sets `Ready` and `Stalled` on an object whose content is unknown to us, and nothing else.
+async fn condition<K: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    key: &Key,
+    metadata: &ObjectMeta,
+    message: &str,
+) -> Result<(), kube::Error> {
+    let resource = ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
+    let Some(object) = api.get_opt(&key.name).await? else { return Ok(()) };
+    let present = object.data.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
+    let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
+    let mut c = Conditions::new(&mut conditions, metadata.generation, Timestamp::now());
+    c.set("Ready", ConditionStatus::False, "InvalidObject", message);
+    c.set("Stalled", ConditionStatus::True, "InvalidObject", message);
+    let wanted: Value = serde_json::to_value(&conditions).map_err(kube::Error::SerdeError)?;
+    if wanted == present {
+        return Ok(());
+    }
+    let patch = json!({
+        "metadata": {"resourceVersion": object.metadata.resource_version, "uid": object.metadata.uid},
+        "status": {"observedGeneration": metadata.generation, "conditions": wanted},
+    });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(&key.name, &params, &Patch::Merge(patch)).await.map(|_| ())
+}

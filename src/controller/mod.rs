@@ -1,0 +1,226 @@
+//! Carries out what `decide` plans: the only module that talks to the API server for reconciles.
+//!
+//! One short driver a kind (`incident`, `mitigation`, `postmortem`), and what they share: caches fed by watches
+//! and by the answers to our own writes, queues, status writes, Events.
+
+mod cache;
+pub mod client;
+mod error;
+mod events;
+mod incident;
+mod invalid;
+mod key;
+mod mitigation;
+mod postmortem;
+mod queue;
+mod run;
+mod status;
+mod targets;
+mod watch;
+
+pub use error::Error;
+pub use run::{Options, run};
+
+use crate::{
+    api::{Incident, Mitigation, Postmortem, TimelineEntry},
+    config::Settings,
+    metrics::Metrics,
+    mitigation::{engine, target_kind, target_kinds},
+};
+use cache::{Cache, Index, News};
+use events::Events;
+use key::Key;
+use kube::Client;
+use queue::Queue;
+use std::sync::Arc;
+use targets::{Targets, index_text};
+use tokio::time::Instant;
+
+/// Everything the drivers share.
+pub struct Context {
+    /// For requests.
+    client: Client,
+    incidents: Cache<Incident>,
+    mitigations: Cache<Mitigation>,
+    entries: Cache<TimelineEntry>,
+    postmortems: Cache<Postmortem>,
+    targets: Arc<Targets>,
+    queues: Queues,
+    events: Events,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    /// Whether the API server vouches for the authors of requests.
+    signed: bool,
+}
+
+/// One queue a kind that is reconciled.
+#[derive(Default)]
+struct Queues {
+    incidents: Arc<Queue>,
+    mitigations: Arc<Queue>,
+    postmortems: Arc<Queue>,
+}
+
+/// Mitigations by the incident they name.
+const BY_INCIDENT: usize = 0;
+/// Mitigations by their target.
+const BY_TARGET: usize = 1;
+
+const MITIGATION_INDEXES: &[Index<Mitigation>] = &[
+    |m| Some(text(m.metadata.namespace.as_ref(), &m.spec.incident_ref.as_ref()?.name)),
+    |m| {
+        let target = &m.spec.template.target_ref;
+        Some(index_text(m.metadata.namespace.as_deref().unwrap_or_default(), &target.kind, &target.name))
+    },
+];
+const ENTRY_INDEXES: &[Index<TimelineEntry>] =
+    &[|e| Some(text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name))];
+const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
+    &[|p| Some(text(p.metadata.namespace.as_ref(), &p.spec.incident_ref.as_ref()?.name))];
+const NO_INDEX: &[Index<Incident>] = &[];
+
+fn text(namespace: Option<&String>, name: &str) -> String {
+    format!("{}/{name}", namespace.map_or("", String::as_str))
+}
+
+impl Context {
+    fn new(
+        client: Client,
+        watches: Client,
+        events: Events,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+        signed: bool,
+    ) -> Arc<Context> {
+        Arc::new(Context {
+            targets: Arc::new(Targets::new(client.clone(), watches, &target_kinds())),
+            client,
+            incidents: Cache::new(NO_INDEX),
+            mitigations: Cache::new(MITIGATION_INDEXES),
+            entries: Cache::new(ENTRY_INDEXES),
+            postmortems: Cache::new(POSTMORTEM_INDEXES),
+            queues: Queues::default(),
+            events,
+            metrics,
+            settings,
+            signed,
+        })
+    }
+
+    // What each piece of news makes worth looking at. `own` is true for the answer to a write of the object's
+    // own driver, which goes on by itself.
+
+    fn heard_of_incident(&self, news: &News<Incident>, own: bool) {
+        let (News::Changed(incident) | News::Gone(incident)) = news;
+        let key = Key::of(incident.as_ref());
+        if !own {
+            self.queues.incidents.add(key.clone());
+        }
+        let releases = crate::decide::incident::releases(incident).is_some();
+        for mitigation in self.mitigations.group(BY_INCIDENT, &key.to_string()) {
+            if releases || mitigation.metadata.deletion_timestamp.is_some() {
+                self.queues.mitigations.add(Key::of(mitigation.as_ref()));
+            }
+        }
+        if incident.spec.resolution.is_some() {
+            for postmortem in self.postmortems.group(0, &key.to_string()) {
+                self.queues.postmortems.add(Key::of(postmortem.as_ref()));
+            }
+        }
+    }
+
+    fn heard_of_mitigation(&self, news: &News<Mitigation>, own: bool) {
+        let (News::Changed(mitigation) | News::Gone(mitigation)) = news;
+        let key = Key::of(mitigation.as_ref());
+        if !own {
+            self.queues.mitigations.add(key.clone());
+        }
+        if let Some(incident) = &mitigation.spec.incident_ref {
+            self.queues.incidents.add(Key::new(&key.namespace, &incident.name));
+        }
+        let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
+        if ended || matches!(news, News::Gone(_)) {
+            // Others may wait for the field.
+            let target = &mitigation.spec.template.target_ref;
+            self.wake_mitigations_of(&index_text(&key.namespace, &target.kind, &target.name), Some(&key));
+        }
+    }
+
+    fn heard_of_entry(&self, news: &News<TimelineEntry>) {
+        let (News::Changed(entry) | News::Gone(entry)) = news;
+        let key = Key::of(entry.as_ref());
+        self.queues.incidents.add(Key::new(&key.namespace, &entry.spec.incident_ref.name));
+    }
+
+    fn heard_of_postmortem(&self, news: &News<Postmortem>, own: bool) {
+        let (News::Changed(postmortem) | News::Gone(postmortem)) = news;
+        let key = Key::of(postmortem.as_ref());
+        if let Some(incident) = &postmortem.spec.incident_ref {
+            self.queues.incidents.add(Key::new(&key.namespace, &incident.name));
+        }
+        if !own {
+            self.queues.postmortems.add(key);
+        }
+    }
+
+    /// Looks at the mitigations of a target that have not ended.
+    fn wake_mitigations_of(&self, target: &str, except: Option<&Key>) {
+        for mitigation in self.mitigations.group(BY_TARGET, target) {
+            let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
+            let key = Key::of(mitigation.as_ref());
+            if !ended && Some(&key) != except {
+                self.queues.mitigations.add(key);
+            }
+        }
+    }
+
+    /// True when a mitigation of the target has not been taken yet.
+    fn has_waiting(&self, target: &str) -> bool {
+        self.mitigations.group(BY_TARGET, target).iter().any(|m| {
+            let status = m.status.as_ref();
+            m.metadata.deletion_timestamp.is_none()
+                && status.and_then(|s| s.phase).is_none_or(|p| !p.is_ended())
+                && status.is_none_or(|s| s.applied_time.is_none())
+        })
+    }
+
+    /// Sets the gauges that are worked out when metrics are read.
+    fn measure(&self) {
+        let queues = &self.queues;
+        self.metrics.set_depth("incident", queues.incidents.depth());
+        self.metrics.set_depth("mitigation", queues.mitigations.depth());
+        self.metrics.set_depth("postmortem", queues.postmortems.depth());
+        self.metrics.incidents.clear();
+        for incident in self.incidents.all() {
+            let stage = incident.status.as_ref().and_then(|s| s.stage);
+            let labels = crate::metrics::IncidentLabels {
+                severity: incident.spec.severity.map_or("unstated".to_owned(), |s| s.to_string()),
+                stage: stage.map_or("New".to_owned(), |s| s.to_string()),
+                drill: (incident.spec.drill == Some(true)).to_string(),
+            };
+            self.metrics.incidents.get_or_create(&labels).inc();
+        }
+        self.metrics.mitigations.clear();
+        for mitigation in self.mitigations.all() {
+            let labels = crate::metrics::MitigationLabels {
+                action: mitigation.spec.template.action.name().as_str(),
+                phase: mitigation.status.as_ref().and_then(|s| s.phase).unwrap_or_default().to_string(),
+            };
+            self.metrics.mitigations.get_or_create(&labels).inc();
+        }
+    }
+}
+
+/// The kind of a mitigation's target, when its action works on it.
+fn kind_of(mitigation: &Mitigation) -> Option<crate::mitigation::TargetKind> {
+    let template = &mitigation.spec.template;
+    target_kind(engine(&template.action)?, &template.target_ref).ok()
+}
+
+/// The moment of a time of day; far ahead it is looked at again in between, since wall clocks may be set.
+fn moment(time: k8s_openapi::jiff::Timestamp) -> Instant {
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let wait = std::time::Duration::try_from(time.duration_since(now)).unwrap_or_default();
+    // Times of conditions are whole seconds; a little later is never too early.
+    Instant::now() + wait.min(std::time::Duration::from_secs(3600)) + std::time::Duration::from_millis(5)
+}

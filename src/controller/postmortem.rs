@@ -1,0 +1,170 @@
+//! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
+
+use super::{
+    Context, Error, Key,
+    status::{self, FIELD_MANAGER},
+};
+use crate::{
+    api::{LocalRef, Postmortem, PostmortemExport, names},
+    decide::{
+        conditions::Conditions,
+        markdown,
+        postmortem::{Observed, decide},
+    },
+};
+use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::info;
+
+/// Key of the Markdown in the ConfigMap.
+pub const MARKDOWN_KEY: &str = "postmortem.md";
+
+/// Creates the draft and its record.
+pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Result<(), Error> {
+    let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &incident.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let record = draft.status.take();
+    let mut made = api.create(&params, &draft).await;
+    if matches!(&made, Err(kube::Error::Api(status)) if status.code == 409) {
+        let there = api.get_opt(&draft.name_any()).await;
+        let there = there.map_err(Error::api(format!("reading postmortem {incident}")))?;
+        let uid = draft.spec.incident_ref.as_ref().and_then(|r| r.uid.clone());
+        let ours = there.as_ref().is_some_and(|p| {
+            p.spec.incident_ref.as_ref().is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid))
+        });
+        match there.filter(|_| ours) {
+            Some(there) => made = Ok(there),
+            None => {
+                // The name is that of another incident's postmortem.
+                draft.metadata.name =
+                    Some(names::hashed(&incident.name, "postmortem", uid.as_deref().unwrap_or_default()));
+                made = api.create(&params, &draft).await;
+            }
+        }
+    }
+    let made = match made {
+        // Under the second name, too, it was made by an earlier visit.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            api.get(&draft.name_any()).await.map_err(Error::api(format!("reading postmortem of {incident}")))?
+        }
+        other => other.map_err(Error::api(format!("drafting the postmortem of {incident}")))?,
+    };
+    info!(incident = %incident, postmortem = made.name_any(), "postmortem drafted");
+    let made = match record.filter(|_| made.status.is_none()) {
+        Some(record) => status::write(&api, &made, None, &record).await?.unwrap_or(made),
+        None => made,
+    };
+    let made = disown(&api, made).await?;
+    saw(ctx, made, false);
+    Ok(())
+}
+
+/// Gives the spec away: whoever writes it next owns what they write, and nobody needs to force anything.
+async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, Error> {
+    let entries = made.metadata.managed_fields.as_deref().unwrap_or_default();
+    let index = entries
+        .iter()
+        .position(|e| e.manager.as_deref() == Some(FIELD_MANAGER) && e.subresource.as_deref().unwrap_or("").is_empty());
+    let Some(index) = index else { return Ok(made) };
+    let what = format!("giving away the spec of postmortem {}", made.name_any());
+    let path = format!("/metadata/managedFields/{index}");
+    let patch = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": made.metadata.resource_version},
+        {"op": "test", "path": format!("{path}/manager"), "value": FIELD_MANAGER},
+        {"op": "remove", "path": path},
+    ]);
+    let patch: json_patch::Patch =
+        serde_json::from_value(patch).map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(&made.name_any(), &params, &Patch::Json::<()>(patch)).await {
+        Ok(object) => Ok(object),
+        // Somebody writes it already.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(made),
+        Err(error) => Err(Error::api(what)(error)),
+    }
+}
+
+/// One visit. Answers when to come again.
+pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
+    let Some(postmortem) = ctx.postmortems.get(key) else { return Ok(None) };
+    if postmortem.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let incident = postmortem.spec.incident_ref.as_ref().and_then(|named| {
+        let found = ctx.incidents.get(&Key::new(&key.namespace, &named.name))?;
+        (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
+    });
+    let now = Timestamp::now();
+    let observed = Observed { postmortem: &postmortem, incident: incident.as_deref(), settings: &ctx.settings };
+    let mut object = postmortem.as_ref().clone();
+    object.status = Some(decide(&observed, now));
+    let text = markdown::render(&object);
+    let mut new = object.status.take().unwrap_or_default();
+    let sha256 = names::sha256_hex(&text);
+    let known = new.export.as_ref().is_some_and(|e| e.sha256 == sha256);
+    if !known {
+        let name = names::joined(&key.name, "postmortem");
+        match export(ctx, key, &postmortem, &name, &text).await? {
+            Ok(()) => new.export = Some(PostmortemExport { config_map_ref: LocalRef { name }, sha256 }),
+            Err(words) => {
+                let mut c = Conditions::new(&mut new.conditions, postmortem.metadata.generation, now);
+                let message = format!(
+                    "the Markdown cannot be written to config map {name}: add the namespace to the chart's value \
+                     `namespaces`, or bind ClusterRole incident-operator-recorder to the operator there; the API server said: {words}"
+                );
+                c.set("Ready", crate::api::ConditionStatus::True, "ExportRefused", message);
+            }
+        }
+    }
+    let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let written = status::write(&api, postmortem.as_ref(), postmortem.status.as_ref(), &new).await;
+    match written {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {}
+        Err(error) => return Err(error),
+        Ok(Some(object)) => saw(ctx, object, true),
+        Ok(None) => {}
+    }
+    let due = new.due_time.map(|t| t.0).filter(|due| *due > now);
+    Ok(due.map(super::moment))
+}
+
+fn saw(ctx: &Context, object: Postmortem, own: bool) {
+    if let Some(news) = ctx.postmortems.saw(object) {
+        ctx.heard_of_postmortem(&news, own);
+    }
+}
+
+/// Writes the Markdown. The inner error is the API server's refusal, in its words.
+async fn export(
+    ctx: &Context,
+    key: &Key,
+    postmortem: &Postmortem,
+    name: &str,
+    text: &str,
+) -> Result<Result<(), String>, Error> {
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "app.kubernetes.io/managed-by": "incident-operator",
+                "incident-operator.dev/postmortem": names::label_value(&postmortem.name_any()),
+            },
+        },
+        "data": {MARKDOWN_KEY: text},
+    });
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch(name, &params, &Patch::Apply(object)).await {
+        Ok(_) => Ok(Ok(())),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Err(status.message.clone())),
+        Err(error) => Err(Error::api(format!("writing the Markdown of postmortem {key}"))(error)),
+    }
+}

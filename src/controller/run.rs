@@ -1,0 +1,268 @@
+//! Starts what runs: watches on every replica, workers where this process leads.
+
+use super::{
+    Context, Error, Key, client,
+    error::backoff,
+    events::Events,
+    incident, mitigation, postmortem,
+    queue::{Claim, Queue},
+    watch,
+};
+use crate::{
+    config::Settings,
+    health::{self, Health},
+    lease::Election,
+    metrics::Metrics,
+};
+use anyhow::Context as _;
+use futures::{FutureExt, future::BoxFuture};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch as channel},
+    time::{Instant, timeout},
+};
+use tracing::{error, info, warn};
+
+/// Objects of one kind that are worked on at the same time.
+const CONCURRENCY: usize = 16;
+/// Longest visit.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(45);
+/// Longest wait for visits under way when the process is asked to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How the operator runs.
+pub struct Options {
+    /// Only this namespace; all of them when absent.
+    pub namespace: Option<String>,
+    /// Namespace of the lease.
+    pub lease_namespace: String,
+    /// Name of the lease.
+    pub lease_name: String,
+    /// Who this process is.
+    pub identity: String,
+    /// Where metrics and health are served.
+    pub listen: SocketAddr,
+    /// Whether the API server vouches for the authors of requests.
+    pub signed: bool,
+    /// The configuration.
+    pub settings: Settings,
+}
+
+/// Runs until SIGTERM or SIGINT, or until leadership is lost.
+pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::default());
+    // The lease's own requests are not subject to the claim that they make.
+    let lease_client = client::requests(&config, metrics.clone(), None).context("the Kubernetes client")?;
+    let (election, mut claim) =
+        Election::new(lease_client, &options.lease_namespace, &options.lease_name, &options.identity);
+    let requests = client::requests(&config, metrics.clone(), Some(claim.clone()))?;
+    let watches = client::watches(&config)?;
+    let events = Events::start(requests.clone(), &options.identity, metrics.clone());
+    let ctx = Context::new(requests, watches.clone(), events, metrics.clone(), options.settings, options.signed);
+
+    let (stop, stopping) = channel::channel(false);
+    let health = Health::new();
+    let serving = health::serve(options.listen, health.clone(), {
+        let ctx = ctx.clone();
+        move || {
+            ctx.measure();
+            ctx.metrics.render()
+        }
+    })
+    .await
+    .with_context(|| format!("cannot listen on {}", options.listen))?;
+    info!(address = %serving, "serving");
+
+    watch::start(&ctx, &watches, options.namespace.as_deref());
+    let elected = tokio::spawn(election.run(until(stopping.clone())));
+    tokio::spawn({
+        let (ctx, health) = (ctx.clone(), health.clone());
+        async move {
+            ctx.wait_synced().await;
+            info!("caches are complete");
+            health.set_ready();
+        }
+    });
+
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        () = claim.acquired() => {}
+        name = signals.next() => {
+            info!(signal = name, "stopping");
+            stop.send_replace(true);
+            let _ = timeout(STOP_TIMEOUT, elected).await;
+            return Ok(());
+        }
+    }
+    metrics.set_leader(true);
+    let workers = start_workers(&ctx, &stopping);
+    let outcome = tokio::select! {
+        name = signals.next() => {
+            info!(signal = name, "stopping");
+            Ok(())
+        }
+        () = claim.lost() => Err(anyhow::anyhow!("leadership was lost; another process takes over")),
+    };
+    metrics.set_leader(false);
+    health.set_stopping();
+    stop.send_replace(true);
+    // What is under way may end well; what does not is found as it is by the next leader.
+    if timeout(STOP_TIMEOUT, workers.wait()).await.is_err() {
+        warn!("some visits did not end in time; they are taken up by the next leader");
+    }
+    let _ = timeout(STOP_TIMEOUT, elected).await;
+    outcome
+}
+
+async fn until(mut stopping: channel::Receiver<bool>) {
+    // An error means that the process ends.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Context {
+    async fn wait_synced(&self) {
+        self.incidents.wait_synced().await;
+        self.mitigations.wait_synced().await;
+        self.entries.wait_synced().await;
+        self.postmortems.wait_synced().await;
+        for kind in crate::mitigation::target_kinds() {
+            if let Some(cache) = self.targets.cache(kind) {
+                cache.wait_synced().await;
+            }
+        }
+    }
+}
+
+/// The visits that are under way.
+struct Workers(Vec<Arc<Semaphore>>);
+
+impl Workers {
+    async fn wait(&self) {
+        for slots in &self.0 {
+            let all = u32::try_from(CONCURRENCY).unwrap_or(u32::MAX);
+            let _ = slots.acquire_many(all).await;
+        }
+    }
+}
+
+type Visit = for<'a> fn(&'a Arc<Context>, &'a Key) -> BoxFuture<'a, Result<Option<Instant>, Error>>;
+
+fn start_workers(ctx: &Arc<Context>, stopping: &channel::Receiver<bool>) -> Workers {
+    let kinds: [(&'static str, Arc<Queue>, Visit); 3] = [
+        ("mitigation", ctx.queues.mitigations.clone(), |ctx, key| mitigation::reconcile(ctx, key, None).boxed()),
+        ("incident", ctx.queues.incidents.clone(), |ctx, key| incident::reconcile(ctx, key).boxed()),
+        ("postmortem", ctx.queues.postmortems.clone(), |ctx, key| postmortem::reconcile(ctx, key).boxed()),
+    ];
+    let slots = kinds.map(|(name, queue, visit)| {
+        let slots = Arc::new(Semaphore::new(CONCURRENCY));
+        tokio::spawn(work(ctx.clone(), name, queue, visit, slots.clone(), stopping.clone()));
+        slots
+    });
+    Workers(slots.to_vec())
+}
+
+/// Visits the objects of one queue.
+async fn work(
+    ctx: Arc<Context>,
+    name: &'static str,
+    queue: Arc<Queue>,
+    visit: Visit,
+    slots: Arc<Semaphore>,
+    stopping: channel::Receiver<bool>,
+) {
+    ctx.wait_synced().await;
+    let failures: Arc<Mutex<HashMap<Key, u32>>> = Arc::default();
+    let stop = until(stopping);
+    tokio::pin!(stop);
+    loop {
+        let claim = tokio::select! {
+            () = &mut stop => return,
+            claim = queue.next() => claim,
+        };
+        // Never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let (ctx, queue, failures) = (ctx.clone(), queue.clone(), failures.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            one_visit(&ctx, name, &queue, visit, &claim, &failures).await;
+        });
+    }
+}
+
+async fn one_visit(
+    ctx: &Arc<Context>,
+    name: &'static str,
+    queue: &Queue,
+    visit: Visit,
+    claim: &Claim,
+    failures: &Mutex<HashMap<Key, u32>>,
+) {
+    let key = claim.key();
+    let started = Instant::now();
+    let outcome = AssertUnwindSafe(timeout(VISIT_TIMEOUT, visit(ctx, key))).catch_unwind().await;
+    let outcome = match outcome {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Error::TimedOut(VISIT_TIMEOUT)),
+        Err(panic) => Err(Error::Panicked(words(&*panic))),
+    };
+    let took = started.elapsed();
+    match outcome {
+        Ok(later) => {
+            failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            queue.set_later(key, later);
+            ctx.metrics.reconciled(name, took, later.is_some());
+        }
+        Err(error) => {
+            let attempt = {
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                let attempt = failures.entry(key.clone()).or_default();
+                *attempt += 1;
+                *attempt
+            };
+            let wait = backoff(error.retry(), attempt - 1);
+            queue.set_later(key, Some(Instant::now() + wait));
+            ctx.metrics.failed(name, took, error.category());
+            match &error {
+                Error::Panicked(_) => error!(controller = name, object = %key, %error, "visit failed"),
+                _ if error.category() == "conflict" => {
+                    tracing::debug!(controller = name, object = %key, "somebody else wrote first");
+                }
+                _ => warn!(controller = name, object = %key, %error, retry_in = ?wait, "visit failed"),
+            }
+        }
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

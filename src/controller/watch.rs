@@ -1,0 +1,140 @@
+//! The watches: each feeds one cache and tells what its news makes worth looking at.
+//!
+//! On every replica, so that a standby has warm caches; what is queued there waits until it leads.
+
+use super::{
+    Context, Key,
+    cache::{Cache, News},
+    client::watch_config,
+    invalid::Reports,
+    targets::news_text,
+};
+use crate::{
+    api::{Incident, Mitigation, Postmortem, TimelineEntry},
+    mitigation::TargetKind,
+};
+use futures::StreamExt;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, sync::Arc};
+use tracing::warn;
+
+/// Starts every watch.
+pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
+    let reports = Arc::new(Reports::default());
+    start_one(ctx, client, namespace, &reports, |ctx| &ctx.incidents, |ctx, n: &News<Incident>| {
+        ctx.heard_of_incident(n, false);
+    });
+    start_one(ctx, client, namespace, &reports, |ctx| &ctx.mitigations, |ctx, n: &News<Mitigation>| {
+        ctx.heard_of_mitigation(n, false);
+    });
+    start_one(ctx, client, namespace, &reports, |ctx| &ctx.entries, |ctx, n: &News<TimelineEntry>| {
+        ctx.heard_of_entry(n);
+    });
+    start_one(ctx, client, namespace, &reports, |ctx| &ctx.postmortems, |ctx, n: &News<Postmortem>| {
+        ctx.heard_of_postmortem(n, false);
+    });
+    for kind in crate::mitigation::target_kinds() {
+        start_targets(ctx, kind, namespace);
+    }
+}
+
+fn start_one<K>(
+    ctx: &Arc<Context>,
+    client: &Client,
+    namespace: Option<&str>,
+    reports: &Arc<Reports>,
+    cache: fn(&Context) -> &Cache<K>,
+    heard: fn(&Context, &News<K>),
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (ctx, reports) = (ctx.clone(), reports.clone());
+    tokio::spawn(async move {
+        let events = watcher(api, watch_config()).default_backoff();
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    warn!(kind = %K::kind(&()), %error, "watch interrupted; it is renewed");
+                    continue;
+                }
+            };
+            if let Some(event) = readable(&ctx, &reports, event).await {
+                for news in cache(&ctx).take_in(event) {
+                    heard(&ctx, &news);
+                }
+            }
+        }
+    });
+}
+
+/// The event, when its object can be read; else the object is reported.
+async fn readable<K>(
+    ctx: &Arc<Context>,
+    reports: &Arc<Reports>,
+    event: watcher::Event<DeserializeGuard<K>>,
+) -> Option<watcher::Event<K>>
+where
+    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+{
+    let (wrap, guarded): (fn(K) -> watcher::Event<K>, _) = match event {
+        watcher::Event::Init => return Some(watcher::Event::Init),
+        watcher::Event::InitDone => return Some(watcher::Event::InitDone),
+        watcher::Event::InitApply(object) => (watcher::Event::InitApply, object),
+        watcher::Event::Apply(object) => (watcher::Event::Apply, object),
+        watcher::Event::Delete(object) => (watcher::Event::Delete, object),
+    };
+    match guarded.0 {
+        Ok(mut object) => {
+            // The largest part of many objects, and of no use here.
+            object.managed_fields_mut().clear();
+            object.managed_fields_mut().shrink_to_fit();
+            reports.forget::<K>(&Key::of(&object));
+            Some(wrap(object))
+        }
+        Err(invalid) => {
+            let (ctx, reports) = (ctx.clone(), reports.clone());
+            tokio::spawn(async move {
+                reports.report::<K>(&ctx, &invalid.metadata, &invalid.error).await;
+            });
+            None
+        }
+    }
+}
+
+fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) {
+    let ctx = ctx.clone();
+    let events = ctx.targets.watch(kind, namespace);
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    warn!(kind = kind.kind, %error, "watch interrupted; it is renewed");
+                    continue;
+                }
+            };
+            let Some(cache) = ctx.targets.cache(kind) else { return };
+            for news in cache.take_in(event) {
+                ctx.wake_mitigations_of(&news_text(kind, &news), None);
+            }
+        }
+    });
+}

@@ -1,0 +1,211 @@
+//! Metrics, under the names that dashboards for controllers know, and the domain's own.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::time::Duration;
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reconcile {
+    controller: &'static str,
+    result: &'static str,
+}
+
+/// The controller.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Controller {
+    controller: &'static str,
+}
+
+/// A reconcile that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Failure {
+    controller: &'static str,
+    category: &'static str,
+}
+
+/// A request to the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiRequest {
+    method: String,
+    code: u16,
+}
+
+/// A write to a target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Operation {
+    action: &'static str,
+    operation: &'static str,
+    result: &'static str,
+}
+
+/// Incidents.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct IncidentLabels {
+    /// Severity, or "unstated".
+    pub severity: String,
+    /// Stage.
+    pub stage: String,
+    /// Whether it is a drill.
+    pub drill: String,
+}
+
+/// Mitigations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MitigationLabels {
+    /// Action.
+    pub action: &'static str,
+    /// Phase.
+    pub phase: String,
+}
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Reconcile, Counter>,
+    failures: Family<Failure, Counter>,
+    panics: Family<Controller, Counter>,
+    times: Family<Controller, Histogram, fn() -> Histogram>,
+    requests: Family<ApiRequest, Counter>,
+    operations: Family<Operation, Counter>,
+    events_dropped: Counter,
+    leader: Gauge,
+    depth: Family<Controller, Gauge>,
+    /// Incidents that are not closed, by severity and stage; set when metrics are read.
+    pub incidents: Family<IncidentLabels, Gauge>,
+    /// Mitigations by action and phase; set when metrics are read.
+    pub mitigations: Family<MitigationLabels, Gauge>,
+}
+
+/// Bounds of the time of a reconcile, those of controller-runtime.
+const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let new_times: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Metrics {
+            reconciles: Family::default(),
+            failures: Family::default(),
+            panics: Family::default(),
+            times: Family::new_with_constructor(new_times),
+            requests: Family::default(),
+            operations: Family::default(),
+            events_dropped: Counter::default(),
+            leader: Gauge::default(),
+            depth: Family::default(),
+            incidents: Family::default(),
+            mitigations: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("controller_runtime_reconcile", "Reconciles by result", metrics.reconciles.clone());
+        registry.register(
+            "controller_runtime_reconcile_errors",
+            "Reconciles that failed, by category",
+            metrics.failures.clone(),
+        );
+        registry.register("controller_runtime_reconcile_panics", "Reconciles that panicked", metrics.panics.clone());
+        registry.register("controller_runtime_reconcile_time_seconds", "Time of a reconcile", metrics.times.clone());
+        registry.register("rest_client_requests", "Requests to the API server", metrics.requests.clone());
+        registry.register(
+            "incident_operator_mitigation_operations",
+            "Writes to targets by action, operation and result",
+            metrics.operations.clone(),
+        );
+        registry.register(
+            "incident_operator_events_dropped",
+            "Kubernetes Events that were not sent; the timeline is complete without them",
+            metrics.events_dropped.clone(),
+        );
+        registry.register("workqueue_depth", "Objects that wait to be looked at", metrics.depth.clone());
+        registry.register("leader_election_master_status", "1 while this process leads", metrics.leader.clone());
+        registry.register("incident_operator_incidents", "Incidents by severity and stage", metrics.incidents.clone());
+        registry.register("incident_operator_mitigations", "Mitigations by action and phase", metrics.mitigations.clone());
+        let build: Family<Build, Gauge> = Family::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("incident_operator_build_info", "The version that runs", build);
+        Metrics { registry, ..metrics }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+impl Metrics {
+    /// A request was answered; code 0 stands for no answer.
+    pub fn request(&self, method: &str, code: u16) {
+        self.requests.get_or_create(&ApiRequest { method: method.to_owned(), code }).inc();
+    }
+
+    /// A reconcile ended well.
+    pub fn reconciled(&self, controller: &'static str, took: Duration, later: bool) {
+        let result = if later { "requeue_after" } else { "success" };
+        self.reconciles.get_or_create(&Reconcile { controller, result }).inc();
+        self.times.get_or_create(&Controller { controller }).observe(took.as_secs_f64());
+    }
+
+    /// A reconcile failed.
+    pub fn failed(&self, controller: &'static str, took: Duration, category: &'static str) {
+        self.reconciles.get_or_create(&Reconcile { controller, result: "error" }).inc();
+        self.failures.get_or_create(&Failure { controller, category }).inc();
+        if category == "panic" {
+            self.panics.get_or_create(&Controller { controller }).inc();
+        }
+        self.times.get_or_create(&Controller { controller }).observe(took.as_secs_f64());
+    }
+
+    /// A target was written, or not.
+    pub fn operation(&self, action: &'static str, operation: &'static str, result: &'static str) {
+        self.operations.get_or_create(&Operation { action, operation, result }).inc();
+    }
+
+    /// An Event was not sent.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
+    }
+
+    /// How many objects wait.
+    pub fn set_depth(&self, controller: &'static str, depth: usize) {
+        self.depth.get_or_create(&Controller { controller }).set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this process leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// The text that a scraper reads.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_can_be_read() {
+        let metrics = Metrics::default();
+        metrics.reconciled("incident", Duration::from_millis(3), false);
+        metrics.failed("incident", Duration::from_millis(3), "panic");
+        metrics.request("PATCH", 200);
+        let text = metrics.render();
+        for line in [
+            "controller_runtime_reconcile_total{controller=\"incident\",result=\"success\"} 1",
+            "controller_runtime_reconcile_panics_total{controller=\"incident\"} 1",
+            "rest_client_requests_total{method=\"PATCH\",code=\"200\"} 1",
+            "leader_election_master_status 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}
