@@ -30,6 +30,8 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
     let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &incident.namespace);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let record = draft.status.take();
+    // Until the record is written nobody else is to work on it.
+    let _claim = ctx.queues.postmortems.claim(&Key::of(&draft));
     let mut made = api.create(&params, &draft).await;
     if matches!(&made, Err(kube::Error::Api(status)) if status.code == 409) {
         let there = api.get_opt(&draft.name_any()).await;

@@ -21,7 +21,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, sync::Arc};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Starts every watch.
 pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
@@ -71,7 +71,7 @@ fn start_one<K>(
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    warn!(kind = %K::kind(&()), %error, "watch interrupted; it is renewed");
+                    interrupted(&K::kind(&()), &error);
                     continue;
                 }
             };
@@ -127,7 +127,7 @@ fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) 
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    warn!(kind = kind.kind, %error, "watch interrupted; it is renewed");
+                    interrupted(kind.kind, &error);
                     continue;
                 }
             };
@@ -137,4 +137,12 @@ fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) 
             }
         }
     });
+}
+
+fn interrupted(kind: &str, error: &watcher::Error) {
+    match error {
+        // The API server has forgotten the revision: the objects are listed anew, as they should be.
+        watcher::Error::WatchError(status) if status.code == 410 => debug!(kind, "watch begins anew"),
+        error => warn!(kind, %error, "watch interrupted; it is renewed"),
+    }
 }

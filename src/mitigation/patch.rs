@@ -173,10 +173,12 @@ pub fn let_go(target: &DynamicObject, record: &Record) -> Value {
 
 /// Removes what the API server noted of our writes (`metadata.managedFields`), or `None` when there is nothing.
 /// Left behind, it would make us owner of a restored field for ever.
+///
+/// Each entry is tested for its manager and not the whole object for its revision: a workload that is being
+/// restored changes its status many times a second, and a test of the revision would fail as often.
 pub fn disown(target: &DynamicObject, manager: &str) -> Option<Value> {
     let entries = target.metadata.managed_fields.as_deref().unwrap_or_default();
     let mut patch = Builder::new(target);
-    patch.test_unchanged();
     // From the end, so that removing one does not move the others.
     for (index, _) in entries.iter().enumerate().rev().filter(|(_, e)| e.manager.as_deref() == Some(manager))
     {

@@ -30,12 +30,15 @@ A variable is worked out when it is first read, so a right that the requester ho
 {{ .block }}.?{{ .field | replace "." ".?" }}.orValue({{ toJson .default }})
 {{- end }}
 
-{{/* What one mitigation asks for, as a CEL map of strings. Takes (dict "data" (the file) "m" … "name" … "taken" …): two CEL expressions, and whether it is to be taken, not released. */}}
+{{/* What one mitigation asks for, as a CEL map of strings. Takes (dict "data" (the file) "m" … "name" … "taken" …): two CEL expressions, and whether it is to be taken, not released. string() makes the values of one type. */}}
 {{- define "incident-operator.authority.wanted" -}}
 {{- $m := .m }}
-{"name": {{ .name }}, "kind": {{ $m }}.targetRef.kind, "target": {{ $m }}.targetRef.name,
-"apiVersion": {{ $m }}.targetRef.?apiVersion.orValue(""),
-"account": {{ $m }}.?serviceAccountName.orValue(""), "policy": {{ $m }}.?policyRef.name.orValue(""),
+{"name": string({{ .name }}),
+"kind": string({{ $m }}.targetRef.kind),
+"target": string({{ $m }}.targetRef.name),
+"apiVersion": string({{ $m }}.targetRef.?apiVersion.orValue("")),
+"account": string({{ $m }}.?serviceAccountName.orValue("")),
+"policy": string({{ $m }}.?policyRef.name.orValue("")),
 "action":
 {{- range .data.actions }}
   has({{ $m }}.{{ .name }}) ? {{ .name | quote }} :
