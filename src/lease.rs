@@ -139,7 +139,9 @@ impl Election {
             let written = match self.next_move() {
                 Move::Wait => return Ok(false),
                 Move::Create => self.api.create(&params, &self.wanted(None)).await,
-                Move::Renew | Move::TakeOver => self.api.replace(&self.name, &params, &self.wanted(present)).await,
+                Move::Renew | Move::TakeOver => {
+                    self.api.replace(&self.name, &params, &self.wanted(present)).await
+                }
             };
             match written {
                 Ok(lease) => {
@@ -202,7 +204,9 @@ impl Election {
                 lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
                 acquire_time: if ours { before.acquire_time } else { Some(now.clone()) },
                 renew_time: Some(now),
-                lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours && present.is_some())),
+                lease_transitions: Some(
+                    before.lease_transitions.unwrap_or(0) + i32::from(!ours && present.is_some()),
+                ),
                 ..LeaseSpec::default()
             }),
         }
@@ -211,14 +215,18 @@ impl Election {
     /// Gives the lease back, so that a successor need not wait for it to expire.
     async fn give_back(mut self) {
         self.claim.send_replace(None);
-        let Some((mut lease, _)) = self.seen.take().filter(|(lease, _)| holder(lease) == Some(&self.identity)) else {
+        let Some((mut lease, _)) =
+            self.seen.take().filter(|(lease, _)| holder(lease) == Some(&self.identity))
+        else {
             return;
         };
         if let Some(spec) = lease.spec.as_mut() {
             spec.holder_identity = Some(String::new());
         }
         lease.metadata.managed_fields = None;
-        let given = timeout(Duration::from_secs(2), self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+        let given =
+            timeout(Duration::from_secs(2), self.api.replace(&self.name, &PostParams::default(), &lease))
+                .await;
         match given {
             Ok(Ok(_)) => info!(lease = self.name, "lease given back"),
             Ok(Err(error)) => warn!(lease = self.name, %error, "lease not given back"),

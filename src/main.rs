@@ -102,9 +102,9 @@ fn write_all(dir: &std::path::Path, files: Vec<(String, String)>) -> anyhow::Res
 #[tokio::main(worker_threads = 2)]
 async fn operate(run: Run) -> anyhow::Result<()> {
     telemetry::start(run.log_format);
-    let config = kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")?;
-    let identity =
-        run.identity.unwrap_or_else(|| format!("{}-{:08x}", gethostname(), fastrand::u32(..)));
+    let config =
+        kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")?;
+    let identity = run.identity.unwrap_or_else(|| format!("{}-{:08x}", gethostname(), fastrand::u32(..)));
     let options = Options {
         namespace: run.watch_namespace.filter(|n| !n.is_empty()),
         lease_namespace: run.lease_namespace,

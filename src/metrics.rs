@@ -107,8 +107,16 @@ impl Default for Metrics {
             "Reconciles that failed, by category",
             metrics.failures.clone(),
         );
-        registry.register("controller_runtime_reconcile_panics", "Reconciles that panicked", metrics.panics.clone());
-        registry.register("controller_runtime_reconcile_time_seconds", "Time of a reconcile", metrics.times.clone());
+        registry.register(
+            "controller_runtime_reconcile_panics",
+            "Reconciles that panicked",
+            metrics.panics.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Time of a reconcile",
+            metrics.times.clone(),
+        );
         registry.register("rest_client_requests", "Requests to the API server", metrics.requests.clone());
         registry.register(
             "incident_operator_mitigation_operations",
@@ -121,9 +129,21 @@ impl Default for Metrics {
             metrics.events_dropped.clone(),
         );
         registry.register("workqueue_depth", "Objects that wait to be looked at", metrics.depth.clone());
-        registry.register("leader_election_master_status", "1 while this process leads", metrics.leader.clone());
-        registry.register("incident_operator_incidents", "Incidents by severity and stage", metrics.incidents.clone());
-        registry.register("incident_operator_mitigations", "Mitigations by action and phase", metrics.mitigations.clone());
+        registry.register(
+            "leader_election_master_status",
+            "1 while this process leads",
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "incident_operator_incidents",
+            "Incidents by severity and stage",
+            metrics.incidents.clone(),
+        );
+        registry.register(
+            "incident_operator_mitigations",
+            "Mitigations by action and phase",
+            metrics.mitigations.clone(),
+        );
         let build: Family<Build, Gauge> = Family::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("incident_operator_build_info", "The version that runs", build);

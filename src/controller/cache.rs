@@ -113,12 +113,10 @@ impl<K: Resource + 'static> Cache<K> {
             }
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
-                let gone: Vec<Key> = state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
-                let news = gone
-                    .iter()
-                    .filter_map(|key| self.drop_object(&mut state, key))
-                    .map(News::Gone)
-                    .collect();
+                let gone: Vec<Key> =
+                    state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
+                let news =
+                    gone.iter().filter_map(|key| self.drop_object(&mut state, key)).map(News::Gone).collect();
                 drop(state);
                 self.synced.send_replace(true);
                 news
@@ -165,7 +163,6 @@ impl<K: Resource + 'static> Cache<K> {
         // The sender lives as long as we do.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
-
 }
 
 /// The resourceVersion as a number; Kubernetes has declared it comparable. What is no number counts as newest.

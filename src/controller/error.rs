@@ -63,7 +63,9 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Error::Api { source, .. } if code(source) == Some(409) => Retry::Soon,
-            Error::Api { .. } | Error::Restless(_) | Error::TimedOut(_) | Error::Panicked(_) => Retry::Backoff,
+            Error::Api { .. } | Error::Restless(_) | Error::TimedOut(_) | Error::Panicked(_) => {
+                Retry::Backoff
+            }
         }
     }
 }

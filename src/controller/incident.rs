@@ -4,13 +4,16 @@
 use super::{
     BY_INCIDENT, Context, Error, Key,
     events::Note,
-    kind_of, mitigation, moment,
+    kind_of, mitigation,
     mitigation::{reference, target_key},
-    postmortem,
+    moment, postmortem,
     status::{self, FIELD_MANAGER, merge_difference},
 };
 use crate::{
-    api::{Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry, TimelineRecord, names},
+    api::{
+        Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry, TimelineRecord,
+        names,
+    },
     decide::incident::{Archive, Effect, Observed, Plan, decide, drop_archived},
 };
 use futures::future::join_all;
@@ -173,7 +176,12 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
 }
 
 /// Carries an edit of an entry over.
-async fn edit(ctx: &Arc<Context>, key: &Key, object: &Mitigation, spec: &MitigationSpec) -> Result<(), Error> {
+async fn edit(
+    ctx: &Arc<Context>,
+    key: &Key,
+    object: &Mitigation,
+    spec: &MitigationSpec,
+) -> Result<(), Error> {
     let name = object.name_any();
     let what = format!("updating mitigation {}/{name}", key.namespace);
     let value = |spec: &MitigationSpec| serde_json::to_value(spec);
@@ -272,7 +280,9 @@ async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) 
         match api.delete(&name, &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-            Err(error) => return Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error)),
+            Err(error) => {
+                return Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error));
+            }
         }
         // It stays known until the watch says that it is gone: were it forgotten now, an entry that is archived
         // meanwhile could be folded a second time.

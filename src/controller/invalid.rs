@@ -2,7 +2,10 @@
 //! They are reported on themselves and stop nothing else.
 
 use super::{Context, Key, events::Note, status::FIELD_MANAGER};
-use crate::{api::{ConditionStatus, Condition}, decide::conditions::Conditions};
+use crate::{
+    api::{Condition, ConditionStatus},
+    decide::conditions::Conditions,
+};
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
     Api,
@@ -22,7 +25,12 @@ pub struct Reports(Mutex<HashMap<(String, Key), String>>);
 
 impl Reports {
     /// Reports an object that cannot be read, unless that was done for this very error.
-    pub async fn report<K: Resource<DynamicType = ()>>(&self, ctx: &Context, metadata: &ObjectMeta, error: &str) {
+    pub async fn report<K: Resource<DynamicType = ()>>(
+        &self,
+        ctx: &Context,
+        metadata: &ObjectMeta,
+        error: &str,
+    ) {
         let kind = K::kind(&()).into_owned();
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();

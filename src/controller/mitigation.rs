@@ -9,9 +9,7 @@ use super::{
     targets::{LOOK_AGAIN, NotDone},
 };
 use crate::{
-    api::{
-        Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus,
-    },
+    api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
         conditions::find,
         incident::releases,
@@ -39,7 +37,11 @@ const RECORD_DEADLINE_SECONDS: i64 = 30;
 pub type ReadAhead = Result<Option<DynamicObject>, Error>;
 
 /// One visit. Answers when to come again.
-pub async fn reconcile(ctx: &Arc<Context>, key: &Key, ahead: Option<ReadAhead>) -> Result<Option<Instant>, Error> {
+pub async fn reconcile(
+    ctx: &Arc<Context>,
+    key: &Key,
+    ahead: Option<ReadAhead>,
+) -> Result<Option<Instant>, Error> {
     let Some(known) = ctx.mitigations.get(key) else { return Ok(None) };
     Visit::new(ctx, key, known, ahead)?.run().await
 }
@@ -66,14 +68,19 @@ enum Read {
 }
 
 impl<'a> Visit<'a> {
-    fn new(ctx: &'a Arc<Context>, key: &'a Key, known: Arc<Mitigation>, ahead: Option<ReadAhead>) -> Result<Self, Error> {
+    fn new(
+        ctx: &'a Arc<Context>,
+        key: &'a Key,
+        known: Arc<Mitigation>,
+        ahead: Option<ReadAhead>,
+    ) -> Result<Self, Error> {
         let kind = kind_of(&known);
         let target_key = target_key(&known);
         let target = match ahead {
             Some(read) => found(read?),
-            None => kind
-                .and_then(|kind| ctx.targets.known(kind, &target_key))
-                .map_or(Read::NotYet, Read::Found),
+            None => {
+                kind.and_then(|kind| ctx.targets.known(kind, &target_key)).map_or(Read::NotYet, Read::Found)
+            }
         };
         Ok(Visit {
             ctx,
@@ -128,15 +135,19 @@ impl<'a> Visit<'a> {
         let incident = self.ctx.incidents.get(&Key::new(&self.key.namespace, &named.name));
         // Another incident of the same name, made after ours went, is none of our business.
         let owner = self.mitigation.owner_references().iter().find(|o| o.controller == Some(true));
-        let incident = incident.filter(|i| owner.is_none_or(|owner| i.metadata.uid.as_ref() == Some(&owner.uid)));
+        let incident =
+            incident.filter(|i| owner.is_none_or(|owner| i.metadata.uid.as_ref() == Some(&owner.uid)));
         let Some(incident) = incident else {
             return Incident { name: Some(named.name.clone()), releases: None, recorded_end: true };
         };
         let summaries = incident.status.iter().flat_map(|s| &s.mitigations);
         let recorded = summaries.clone().any(|s| s.uid == self.mitigation.metadata.uid && s.phase.is_ended());
-        let overdue = self.mitigation.metadata.deletion_timestamp.as_ref().is_some_and(|t| {
-            Timestamp::now().as_second() - t.0.as_second() > RECORD_DEADLINE_SECONDS
-        });
+        let overdue = self
+            .mitigation
+            .metadata
+            .deletion_timestamp
+            .as_ref()
+            .is_some_and(|t| Timestamp::now().as_second() - t.0.as_second() > RECORD_DEADLINE_SECONDS);
         Incident {
             name: Some(named.name.clone()),
             releases: releases(&incident),
@@ -223,8 +234,8 @@ impl<'a> Visit<'a> {
     /// Patches the object's metadata; `None` when it is gone or another by now.
     async fn patch(&self, patch: serde_json::Value, what: &str) -> Result<Option<Mitigation>, Error> {
         let what = format!("{what} mitigation {}", self.key);
-        let patch: json_patch::Patch =
-            serde_json::from_value(patch).map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
+        let patch: json_patch::Patch = serde_json::from_value(patch)
+            .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match self.api.patch(&self.key.name, &params, &Patch::Json::<()>(patch)).await {
             Ok(object) => {
@@ -277,7 +288,9 @@ impl<'a> Visit<'a> {
     /// Tells what changed, on the mitigation and on the target. Only after it is so.
     fn tell(&self, old: Option<&MitigationStatus>) {
         let Some(new) = &self.mitigation.status else { return };
-        let told = |status: Option<&MitigationStatus>| status.map(|s| (s.phase, effective(s), find_true(s, "Contested")));
+        let told = |status: Option<&MitigationStatus>| {
+            status.map(|s| (s.phase, effective(s), find_true(s, "Contested")))
+        };
         if told(old) == told(Some(new)) {
             return;
         }
@@ -308,7 +321,14 @@ impl<'a> Visit<'a> {
                 time,
             });
         }
-        self.ctx.events.tell(Note { regarding: mitigation, related: target, reason: reason.to_owned(), message, warning, time });
+        self.ctx.events.tell(Note {
+            regarding: mitigation,
+            related: target,
+            reason: reason.to_owned(),
+            message,
+            warning,
+            time,
+        });
     }
 }
 
@@ -381,7 +401,10 @@ fn found(object: Option<DynamicObject>) -> Read {
 
 /// Key of the target of a mitigation.
 pub fn target_key(mitigation: &Mitigation) -> Key {
-    Key::new(mitigation.metadata.namespace.as_deref().unwrap_or_default(), &mitigation.spec.template.target_ref.name)
+    Key::new(
+        mitigation.metadata.namespace.as_deref().unwrap_or_default(),
+        &mitigation.spec.template.target_ref.name,
+    )
 }
 
 /// Refers to an object of ours, as Events do.

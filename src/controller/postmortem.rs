@@ -38,7 +38,10 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         let there = there.map_err(Error::api(format!("reading postmortem {incident}")))?;
         let uid = draft.spec.incident_ref.as_ref().and_then(|r| r.uid.clone());
         let ours = there.as_ref().is_some_and(|p| {
-            p.spec.incident_ref.as_ref().is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid))
+            p.spec
+                .incident_ref
+                .as_ref()
+                .is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid))
         });
         match there.filter(|_| ours) {
             Some(there) => made = Ok(there),
@@ -52,9 +55,10 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
     }
     let made = match made {
         // Under the second name, too, it was made by an earlier visit.
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            api.get(&draft.name_any()).await.map_err(Error::api(format!("reading postmortem of {incident}")))?
-        }
+        Err(kube::Error::Api(status)) if status.code == 409 => api
+            .get(&draft.name_any())
+            .await
+            .map_err(Error::api(format!("reading postmortem of {incident}")))?,
         other => other.map_err(Error::api(format!("drafting the postmortem of {incident}")))?,
     };
     info!(incident = %incident, postmortem = made.name_any(), "postmortem drafted");
@@ -70,9 +74,9 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
 /// Gives the spec away: whoever writes it next owns what they write, and nobody needs to force anything.
 async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, Error> {
     let entries = made.metadata.managed_fields.as_deref().unwrap_or_default();
-    let index = entries
-        .iter()
-        .position(|e| e.manager.as_deref() == Some(FIELD_MANAGER) && e.subresource.as_deref().unwrap_or("").is_empty());
+    let index = entries.iter().position(|e| {
+        e.manager.as_deref() == Some(FIELD_MANAGER) && e.subresource.as_deref().unwrap_or("").is_empty()
+    });
     let Some(index) = index else { return Ok(made) };
     let what = format!("giving away the spec of postmortem {}", made.name_any());
     let path = format!("/metadata/managedFields/{index}");
@@ -103,7 +107,8 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
     });
     let now = Timestamp::now();
-    let observed = Observed { postmortem: &postmortem, incident: incident.as_deref(), settings: &ctx.settings };
+    let observed =
+        Observed { postmortem: &postmortem, incident: incident.as_deref(), settings: &ctx.settings };
     let mut object = postmortem.as_ref().clone();
     object.status = Some(decide(&observed, now));
     let text = markdown::render(&object);

@@ -64,7 +64,8 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let requests = client::requests(&config, metrics.clone(), Some(claim.clone()))?;
     let watches = client::watches(&config)?;
     let events = Events::start(requests.clone(), &options.identity, metrics.clone());
-    let ctx = Context::new(requests, watches.clone(), events, metrics.clone(), options.settings, options.signed);
+    let ctx =
+        Context::new(requests, watches.clone(), events, metrics.clone(), options.settings, options.signed);
 
     let (stop, stopping) = channel::channel(false);
     let health = Health::new();
@@ -134,7 +135,10 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -175,7 +179,9 @@ type Visit = for<'a> fn(&'a Arc<Context>, &'a Key) -> BoxFuture<'a, Result<Optio
 
 fn start_workers(ctx: &Arc<Context>, stopping: &channel::Receiver<bool>) -> Workers {
     let kinds: [(&'static str, Arc<Queue>, Visit); 3] = [
-        ("mitigation", ctx.queues.mitigations.clone(), |ctx, key| mitigation::reconcile(ctx, key, None).boxed()),
+        ("mitigation", ctx.queues.mitigations.clone(), |ctx, key| {
+            mitigation::reconcile(ctx, key, None).boxed()
+        }),
         ("incident", ctx.queues.incidents.clone(), |ctx, key| incident::reconcile(ctx, key).boxed()),
         ("postmortem", ctx.queues.postmortems.clone(), |ctx, key| postmortem::reconcile(ctx, key).boxed()),
     ];

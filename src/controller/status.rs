@@ -21,7 +21,8 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
     S: Serialize,
 {
-    let value = |status: Option<&S>| status.map(serde_json::to_value).transpose().map(Option::unwrap_or_default);
+    let value =
+        |status: Option<&S>| status.map(serde_json::to_value).transpose().map(Option::unwrap_or_default);
     let what = || format!("writing the status of {}", before.name_any());
     let (old, new) = match (value(old), value(Some(new))) {
         (Ok(old), Ok(new)) => (old, new),
@@ -33,7 +34,10 @@ where
         "status": difference,
     });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(&before.name_any(), &params, &Patch::Merge(patch)).await.map(Some).map_err(E::api(what()))
+    api.patch_status(&before.name_any(), &params, &Patch::Merge(patch))
+        .await
+        .map(Some)
+        .map_err(E::api(what()))
 }
 
 /// The JSON merge patch (RFC 7386) that turns `old` into `new`; `None` when they are equal.
@@ -68,11 +72,16 @@ mod tests {
     }
 
     fn documents() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[a-z]{0,3}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z]{0,3}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+                prop::collection::btree_map("[a-d]", inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
             ]
         })
     }

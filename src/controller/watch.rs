@@ -26,18 +26,46 @@ use tracing::{debug, warn};
 /// Starts every watch.
 pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
     let reports = Arc::new(Reports::default());
-    start_one(ctx, client, namespace, &reports, |ctx| &ctx.incidents, |ctx, n: &News<Incident>| {
-        ctx.heard_of_incident(n, false);
-    });
-    start_one(ctx, client, namespace, &reports, |ctx| &ctx.mitigations, |ctx, n: &News<Mitigation>| {
-        ctx.heard_of_mitigation(n, false);
-    });
-    start_one(ctx, client, namespace, &reports, |ctx| &ctx.entries, |ctx, n: &News<TimelineEntry>| {
-        ctx.heard_of_entry(n);
-    });
-    start_one(ctx, client, namespace, &reports, |ctx| &ctx.postmortems, |ctx, n: &News<Postmortem>| {
-        ctx.heard_of_postmortem(n, false);
-    });
+    start_one(
+        ctx,
+        client,
+        namespace,
+        &reports,
+        |ctx| &ctx.incidents,
+        |ctx, n: &News<Incident>| {
+            ctx.heard_of_incident(n, false);
+        },
+    );
+    start_one(
+        ctx,
+        client,
+        namespace,
+        &reports,
+        |ctx| &ctx.mitigations,
+        |ctx, n: &News<Mitigation>| {
+            ctx.heard_of_mitigation(n, false);
+        },
+    );
+    start_one(
+        ctx,
+        client,
+        namespace,
+        &reports,
+        |ctx| &ctx.entries,
+        |ctx, n: &News<TimelineEntry>| {
+            ctx.heard_of_entry(n);
+        },
+    );
+    start_one(
+        ctx,
+        client,
+        namespace,
+        &reports,
+        |ctx| &ctx.postmortems,
+        |ctx, n: &News<Postmortem>| {
+            ctx.heard_of_postmortem(n, false);
+        },
+    );
     for kind in crate::mitigation::target_kinds() {
         start_targets(ctx, kind, namespace);
     }
