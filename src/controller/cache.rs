@@ -79,6 +79,13 @@ impl<K: Resource + 'static> Cache<K> {
         self.put(&mut state, object)
     }
 
+    /// Takes in that an object is there that cannot be read: what was known of it stays known.
+    pub fn saw_unreadable(&self, key: &Key) {
+        if let Some(listing) = self.lock().listing.as_mut() {
+            listing.insert(key.clone());
+        }
+    }
+
     /// Takes in that an object is gone.
     pub fn saw_gone(&self, key: &Key) -> Option<News<K>> {
         self.drop_object(&mut self.lock(), key).map(News::Gone)

@@ -38,7 +38,8 @@ const ARCHIVE_KEY: &str = "timeline.json";
 /// One visit. Answers when to come again.
 pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
     for _ in 0..MAX_ROUNDS {
-        let Some(incident) = ctx.incidents.get(key) else { return clean_up(ctx, key).await };
+        // Entries that name it wait for one of that name; its children are the garbage collector's.
+        let Some(incident) = ctx.incidents.get(key) else { return Ok(None) };
         let mut plan = plan(ctx, key, &incident);
         // What is done is seen by the next round; the record is written when nothing is left to do.
         if !plan.effects.is_empty() {
@@ -128,7 +129,7 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
     let api: Api<Mitigation> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let Some(claim) = ctx.queues.mitigations.claim(&child_key) else {
         // Somebody works on an object of this name; what it is will be known when they are done.
-        return Ok(());
+        return Err(Error::Restless(format!("mitigation {child_key}")));
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let ahead = async {
@@ -240,13 +241,13 @@ async fn record(ctx: &Context, key: &Key, incident: &Incident, plan: &Plan) -> R
             ctx.heard_of_incident(&news, true);
         }
         for added in &plan.added {
-            ctx.events.tell(note(incident, &plan.status, added));
+            ctx.events.tell(note(incident, added));
         }
     }
     Ok(())
 }
 
-fn note(incident: &Incident, _status: &IncidentStatus, record: &TimelineRecord) -> Note {
+fn note(incident: &Incident, record: &TimelineRecord) -> Note {
     let by = record.author.as_ref().map(|a| format!(" (by {a})")).unwrap_or_default();
     Note {
         regarding: reference(incident),
@@ -349,14 +350,3 @@ const MAX_INLINE: usize = 256;
 
 /// Names the incident, by uid, whose timeline an archive holds.
 const UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
-
-/// The incident is gone: entries that name it wait for one of that name, its children follow it.
-async fn clean_up(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
-    for mitigation in ctx.mitigations.group(BY_INCIDENT, &key.to_string()) {
-        // The garbage collector deletes them too; this is only sooner. Those made anew belong to another.
-        if controller(&mitigation).is_some() && mitigation.metadata.deletion_timestamp.is_none() {
-            delete(ctx, key, &mitigation).await?;
-        }
-    }
-    Ok(None)
-}

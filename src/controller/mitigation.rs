@@ -2,11 +2,11 @@
 //! status once nothing is left to do.
 
 use super::{
-    Context, Error, Key,
+    BY_TARGET, Context, Error, Key,
     events::Note,
     kind_of, moment,
     status::{self, FIELD_MANAGER},
-    targets::{LOOK_AGAIN, NotDone},
+    targets::{LOOK_AGAIN, NotDone, index_text},
 };
 use crate::{
     api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
@@ -24,7 +24,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -96,6 +96,7 @@ impl<'a> Visit<'a> {
     }
 
     async fn run(mut self) -> Result<Option<Instant>, Error> {
+        let holders = self.holders();
         for _ in 0..MAX_EFFECTS {
             let plan = decide(
                 &Observed {
@@ -108,6 +109,7 @@ impl<'a> Visit<'a> {
                     incident: self.incident(),
                     refused: self.refused.as_ref(),
                     dry_run_passed: self.dry_run_passed,
+                    holders: &holders,
                 },
                 Timestamp::now(),
             );
@@ -125,6 +127,18 @@ impl<'a> Visit<'a> {
             }
         }
         Err(Error::Restless(format!("the target of mitigation {}", self.key)))
+    }
+
+    /// uids of the other mitigations of this target that have not ended.
+    fn holders(&self) -> HashSet<String> {
+        let target = &self.mitigation.spec.template.target_ref;
+        let text = index_text(&self.key.namespace, &target.kind, &target.name);
+        let others = self.ctx.mitigations.group(BY_TARGET, &text);
+        let live =
+            others.iter().filter(|m| !m.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_ended));
+        live.filter_map(|m| m.metadata.uid.clone())
+            .filter(|uid| Some(uid) != self.mitigation.metadata.uid.as_ref())
+            .collect()
     }
 
     /// What the incident says, as far as it concerns this mitigation.
@@ -274,7 +288,7 @@ impl<'a> Visit<'a> {
     fn await_target(&self) -> Option<Instant> {
         let kind = self.kind?;
         let target = &self.mitigation.spec.template.target_ref;
-        let text = super::index_text(&self.key.namespace, &target.kind, &target.name);
+        let text = index_text(&self.key.namespace, &target.kind, &target.name);
         let wanted = {
             let (ctx, text) = (self.ctx.clone(), text.clone());
             move || ctx.has_waiting(&text)

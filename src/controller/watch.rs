@@ -103,7 +103,7 @@ fn start_one<K>(
                     continue;
                 }
             };
-            if let Some(event) = readable(&ctx, &reports, event).await {
+            if let Some(event) = readable(&ctx, &reports, cache(&ctx), event) {
                 for news in cache(&ctx).take_in(event) {
                     heard(&ctx, &news);
                 }
@@ -113,9 +113,10 @@ fn start_one<K>(
 }
 
 /// The event, when its object can be read; else the object is reported.
-async fn readable<K>(
+fn readable<K>(
     ctx: &Arc<Context>,
     reports: &Arc<Reports>,
+    cache: &Cache<K>,
     event: watcher::Event<DeserializeGuard<K>>,
 ) -> Option<watcher::Event<K>>
 where
@@ -137,6 +138,10 @@ where
             Some(wrap(object))
         }
         Err(invalid) => {
+            cache.saw_unreadable(&Key::new(
+                invalid.metadata.namespace.as_deref().unwrap_or_default(),
+                invalid.metadata.name.as_deref().unwrap_or_default(),
+            ));
             let (ctx, reports) = (ctx.clone(), reports.clone());
             tokio::spawn(async move {
                 reports.report::<K>(&ctx, &invalid.metadata, &invalid.error).await;

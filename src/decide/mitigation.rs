@@ -20,7 +20,7 @@ use crate::mitigation::{
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// How long a change may take to show its effect, when the mitigation does not say.
 pub const DEFAULT_VERIFICATION: Duration = Duration::from_secs(120);
@@ -41,6 +41,9 @@ pub struct Observed<'a> {
     pub refused: Option<&'a Refused>,
     /// The answer of the API server to a dry run of the take.
     pub dry_run_passed: bool,
+    /// uids of the mitigations that may hold the target. A record of any other is a leftover: the deployment
+    /// controller copies annotations to ReplicaSets, and `kubectl rollout undo` copies them back.
+    pub holders: &'a HashSet<String>,
 }
 
 /// What is known of the target.
@@ -237,13 +240,13 @@ impl<'a> Decision<'a> {
             // Somebody took the finalizer away: the object is going, and with it the right to act for it.
             return;
         }
-        let engine = match self.checks() {
-            Ok(engine) => engine,
-            Err(refusal) => return self.refuse(&refusal),
-        };
-        match self.end() {
-            Some(end) => self.release(engine, end),
-            None => self.keep(engine),
+        if let Some(end) = self.end() {
+            // What was changed is undone from its record, whatever this version can do.
+            return self.release(end);
+        }
+        match self.checks() {
+            Ok(engine) => self.keep(engine),
+            Err(refusal) => self.refuse(&refusal),
         }
     }
 
@@ -318,10 +321,15 @@ impl<'a> Decision<'a> {
     }
 
     fn refuse(&mut self, refusal: &Refusal) {
-        // A target that was changed before is never abandoned in that state.
-        let phase = if self.was_applied() { Phase::Failed } else { Phase::Refused };
-        self.plan.status.phase = Some(phase);
         self.plan.effect = None;
+        if self.was_applied() {
+            // Another version changed the target: it stays as it is, and can be released.
+            let mut c = self.conditions();
+            c.set("Stalled", True, refusal.reason, refusal.message.clone());
+            c.set("Ready", False, refusal.reason, refusal.message.clone());
+            return;
+        }
+        self.plan.status.phase = Some(Phase::Refused);
         let mut c = self.conditions();
         c.set("Applied", False, refusal.reason, refusal.message.clone());
         c.set("Effective", False, "NotApplied", "nothing is changed");
@@ -415,6 +423,9 @@ impl<'a> Decision<'a> {
     // ---- in force ------------------------------------------------------------------------------------------
 
     fn keep(&mut self, engine: &'a dyn Engine) {
+        if self.dry_run_answered() {
+            return;
+        }
         if !self.has_finalizer() {
             self.plan.effect = Some(Effect::AddFinalizer);
             return;
@@ -461,7 +472,7 @@ impl<'a> Decision<'a> {
             Ok(changes) => changes,
             Err(refusal) => return self.refuse(&refusal),
         };
-        if let Some(holder) = busy(target, &changes) {
+        if let Some(holder) = busy(target, &changes, self.seen.holders) {
             let message = format!(
                 "{} is held by mitigation {}{}; this one acts when that one is released",
                 changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", "),
@@ -483,7 +494,8 @@ impl<'a> Decision<'a> {
         }
         let record = self.new_record(target, changes.into_iter().map(HeldField::from).collect());
         self.plan.status.phase = Some(Phase::Applying);
-        self.plan.effect = Some(Effect::Write { what: Write::Take, patch: patch::take(target, &record) });
+        self.plan.effect =
+            Some(Effect::Write { what: Write::Take, patch: patch::take(target, &record, self.seen.holders) });
     }
 
     fn forbidden(&mut self, words: &str) {
@@ -500,12 +512,21 @@ impl<'a> Decision<'a> {
         self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
     }
 
+    /// One answer for each generation of the spec is enough.
+    fn dry_run_answered(&self) -> bool {
+        let before = self.m.status.as_ref();
+        self.m.spec.template.dry_run == Some(true)
+            && before.is_some_and(|s| s.plan.is_some() && s.observed_generation == self.m.metadata.generation)
+    }
+
     fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, changes: &[Change]) {
         if !self.seen.dry_run_passed {
             let fields = changes.iter().cloned().map(HeldField::from).collect();
             let record = self.new_record(target, fields);
-            self.plan.effect =
-                Some(Effect::Write { what: Write::DryRun, patch: patch::take(target, &record) });
+            self.plan.effect = Some(Effect::Write {
+                what: Write::DryRun,
+                patch: patch::take(target, &record, self.seen.holders),
+            });
             return;
         }
         let template = &self.m.spec.template;
@@ -521,13 +542,14 @@ impl<'a> Decision<'a> {
                     written_by: writer(target, &c.path).map(|w| clip(&w.manager, 256)),
                 })
                 .collect(),
-            release: Some(match on_release(engine, template) {
+            release: Some(match on_release(template) {
                 OnRelease::Restore => "puts the value back, unless somebody changed it meanwhile".to_owned(),
                 OnRelease::Keep => "leaves the value".to_owned(),
             }),
             warnings: engine.warnings(target).iter().map(|w| clip(w, 1024)).collect(),
         });
-        self.wait("DryRun", format!("dry run: would {summary}; the API server accepts it"));
+        let message = format!("dry run: would {summary}; the API server accepts it");
+        self.wait("DryRun", clip(&message, 1024));
         self.conditions().set("Ready", True, "DryRun", "the plan is in status.plan; nothing was changed");
     }
 
@@ -629,8 +651,10 @@ impl<'a> Decision<'a> {
         if !machine {
             self.plan.status.undone_by = Some(clip(&name, 256));
             self.plan.status.phase = Some(Phase::Releasing);
-            self.plan.effect =
-                Some(Effect::Write { what: Write::LetGo, patch: patch::let_go(target, record) });
+            self.plan.effect = Some(Effect::Write {
+                what: Write::LetGo,
+                patch: patch::let_go(target, record, self.seen.holders),
+            });
             return;
         }
         let values = record
@@ -711,7 +735,7 @@ impl<'a> Decision<'a> {
 
     // ---- release -------------------------------------------------------------------------------------------
 
-    fn release(&mut self, engine: &'a dyn Engine, end: End) {
+    fn release(&mut self, end: End) {
         let Some(target) = self.target() else {
             if matches!(self.seen.target, Target::Missing) {
                 if self.was_applied() {
@@ -725,7 +749,7 @@ impl<'a> Decision<'a> {
         if self.is_another(target) {
             return self.abandon();
         }
-        let keep = on_release(engine, &self.m.spec.template) == OnRelease::Keep;
+        let keep = on_release(&self.m.spec.template) == OnRelease::Keep;
         let Some(record) = self.record(target) else {
             return self.released(target, end, keep);
         };
@@ -747,9 +771,9 @@ impl<'a> Decision<'a> {
                 Some(by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256)));
         }
         self.plan.effect = Some(if keep || !intact {
-            Effect::Write { what: Write::LetGo, patch: patch::let_go(target, &record) }
+            Effect::Write { what: Write::LetGo, patch: patch::let_go(target, &record, self.seen.holders) }
         } else {
-            Effect::Write { what: Write::Restore, patch: patch::restore(target, &record) }
+            Effect::Write { what: Write::Restore, patch: patch::restore(target, &record, self.seen.holders) }
         });
     }
 
@@ -785,7 +809,7 @@ impl<'a> Decision<'a> {
         {
             // Our value is still there, so it was not our release that removed the record.
             self.plan.status.phase = Some(Phase::Releasing);
-            let patch = patch::restore(target, &record);
+            let patch = patch::restore(target, &record, self.seen.holders);
             self.plan.effect = Some(Effect::Write { what: Write::Restore, patch });
             return;
         }
@@ -820,7 +844,8 @@ impl<'a> Decision<'a> {
     /// needs it. True when it is planned.
     fn disown(&mut self, target: &DynamicObject) -> bool {
         let action = self.m.spec.template.action.name();
-        if Record::all(target).any(|r| r.action == action.as_str() && r.uid != self.uid()) {
+        let holds = |r: &Record| r.uid != self.uid() && self.seen.holders.contains(&r.uid);
+        if Record::all(target).any(|r| r.action == action.as_str() && holds(&r)) {
             return false;
         }
         let Some(patch) = patch::disown(target, &action.field_manager()) else { return false };
@@ -830,8 +855,8 @@ impl<'a> Decision<'a> {
 }
 
 /// The record of another mitigation that holds one of the fields.
-fn busy(target: &DynamicObject, changes: &[Change]) -> Option<Record> {
-    Record::all(target).find(|record| {
+fn busy(target: &DynamicObject, changes: &[Change], holders: &HashSet<String>) -> Option<Record> {
+    Record::all(target).filter(|record| holders.contains(&record.uid)).find(|record| {
         record.fields.iter().any(|held| changes.iter().any(|change| overlaps(&held.path, &change.path)))
     })
 }

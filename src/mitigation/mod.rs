@@ -35,11 +35,6 @@ pub trait Engine {
 
     /// Writes to the cluster that the action needs.
     fn rules(&self) -> Vec<Rule>;
-
-    /// What a release does when the mitigation does not say.
-    fn default_on_release(&self) -> OnRelease {
-        OnRelease::Restore
-    }
 }
 
 /// The engine of an action; `None` while it does not exist.
@@ -181,9 +176,21 @@ pub fn target_kind(engine: &dyn Engine, target: &TargetRef) -> Result<TargetKind
     })
 }
 
-/// What a release of this template does.
-pub fn on_release(engine: &dyn Engine, template: &MitigationTemplate) -> OnRelease {
-    template.on_release.unwrap_or_else(|| engine.default_on_release())
+/// What a release of this template does, when it does not say itself.
+pub fn on_release(template: &MitigationTemplate) -> OnRelease {
+    template.on_release.unwrap_or(match template.action {
+        // The undo of a rollback is the bad version.
+        Action::Rollback(_) => OnRelease::Keep,
+        Action::Scale(_)
+        | Action::FeatureFlag(_)
+        | Action::PauseRollout(_)
+        | Action::Suspend(_)
+        | Action::Freeze(_)
+        | Action::BlockWrites(_)
+        | Action::RateLimit(_)
+        | Action::Isolate(_)
+        | Action::Manual(_) => OnRelease::Restore,
+    })
 }
 
 /// One field that changes.

@@ -5,6 +5,7 @@ use super::record::{HeldField, Record, key};
 use crate::api::MITIGATED_LABEL;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// A JSON Pointer from its parts, escaped.
 pub fn pointer(parts: &[&str]) -> String {
@@ -87,15 +88,31 @@ impl<'a> Builder<'a> {
         self.set(path, value);
     }
 
-    /// Drops the record, and the label when nobody else holds the object.
-    fn drop_hold(&mut self, record: &Record) {
-        let path = annotation(&record.uid);
-        let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(&record.uid)));
+    /// Drops a record as it stands.
+    fn drop_record(&mut self, uid: &str) {
+        let path = annotation(uid);
+        let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(uid)));
         if let Some(text) = text {
             self.tests.push(json!({"op": "test", "path": path, "value": text}));
             self.remove(&path);
         }
-        let others = Record::all(self.target).any(|other| other.uid != record.uid);
+    }
+
+    /// Drops records that nobody answers for any more.
+    fn drop_leftovers(&mut self, record: &Record, holders: &HashSet<String>) {
+        for other in Record::all(self.target) {
+            if other.uid != record.uid && !holders.contains(&other.uid) {
+                self.drop_record(&other.uid);
+            }
+        }
+    }
+
+    /// Drops the record, and the label when nobody else holds the object.
+    fn drop_hold(&mut self, record: &Record, holders: &HashSet<String>) {
+        self.drop_record(&record.uid);
+        self.drop_leftovers(record, holders);
+        let others =
+            Record::all(self.target).any(|other| other.uid != record.uid && holders.contains(&other.uid));
         let labelled = self.target.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MITIGATED_LABEL));
         if labelled && !others {
             self.remove(&label());
@@ -108,7 +125,9 @@ impl<'a> Builder<'a> {
 }
 
 /// Captures the prior values and changes the fields, in one write.
-pub fn take(target: &DynamicObject, record: &Record) -> Value {
+///
+/// `holders` are the uids of the mitigations that may hold the target; records of others are removed.
+pub fn take(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
     let mut patch = Builder::new(target);
     for held in &record.fields {
         patch.test(&held.path, held.prior.as_ref());
@@ -117,6 +136,7 @@ pub fn take(target: &DynamicObject, record: &Record) -> Value {
             patch.test_unchanged();
         }
     }
+    patch.drop_leftovers(record, holders);
     patch.set_record(record);
     patch.set_label();
     for held in &record.fields {
@@ -151,7 +171,7 @@ pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
 }
 
 /// Restores the prior values where the fields still have ours, and ends the hold.
-pub fn restore(target: &DynamicObject, record: &Record) -> Value {
+pub fn restore(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
     let mut patch = Builder::new(target);
     for HeldField { path, prior, applied } in &record.fields {
         patch.test(path, Some(applied));
@@ -160,14 +180,14 @@ pub fn restore(target: &DynamicObject, record: &Record) -> Value {
             None => patch.remove(path),
         }
     }
-    patch.drop_hold(record);
+    patch.drop_hold(record, holders);
     patch.build()
 }
 
 /// Ends the hold and leaves the fields as they are.
-pub fn let_go(target: &DynamicObject, record: &Record) -> Value {
+pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
     let mut patch = Builder::new(target);
-    patch.drop_hold(record);
+    patch.drop_hold(record, holders);
     patch.build()
 }
 
@@ -213,6 +233,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn nobody() -> HashSet<String> {
+        HashSet::new()
+    }
+
     fn deployment(metadata: Value) -> Value {
         let mut base = json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "d", "uid": "t", "resourceVersion": "7"}, "spec": {"replicas": 3}});
@@ -231,11 +255,12 @@ pub(crate) mod tests {
     fn take_and_restore_leave_the_object_as_it_was() {
         for metadata in [json!({}), json!({"annotations": {"a": "b"}, "labels": {"c": "d"}})] {
             let before = deployment(metadata);
-            let taken = apply(&before, &take(&object(before.clone()), &record(Some(json!(3))))).unwrap();
+            let taken =
+                apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
             assert_eq!(taken["spec"]["replicas"], 0);
             assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
             let mut restored =
-                apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
+                apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))), &nobody())).unwrap();
             // The API server does not store empty maps.
             for map in ["annotations", "labels"] {
                 if restored["metadata"][map] == json!({}) {
@@ -249,7 +274,7 @@ pub(crate) mod tests {
     #[test]
     fn take_fails_as_a_whole_when_the_field_or_the_object_is_another_by_then() {
         let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
-        let patch = take(&object(before.clone()), &record(Some(json!(3))));
+        let patch = take(&object(before.clone()), &record(Some(json!(3))), &nobody());
         for change in [json!({"spec": {"replicas": 4}}), json!({"metadata": {"uid": "other"}})] {
             let mut changed = before.clone();
             json_patch::merge(&mut changed, &change);
@@ -263,7 +288,7 @@ pub(crate) mod tests {
     #[test]
     fn maps_that_were_missing_are_not_overwritten_when_somebody_adds_them_in_between() {
         let before = deployment(json!({}));
-        let patch = take(&object(before.clone()), &record(Some(json!(3))));
+        let patch = take(&object(before.clone()), &record(Some(json!(3))), &nobody());
         let mut changed = before;
         json_patch::merge(
             &mut changed,
@@ -276,17 +301,18 @@ pub(crate) mod tests {
     fn a_field_that_was_absent_is_removed_on_restore() {
         let mut before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
         before["spec"] = json!({"paused": false});
-        let taken = apply(&before, &take(&object(before.clone()), &record(None))).unwrap();
+        let taken = apply(&before, &take(&object(before.clone()), &record(None), &nobody())).unwrap();
         assert_eq!(taken["spec"]["replicas"], 0);
-        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None))).unwrap();
+        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None), &nobody())).unwrap();
         assert_eq!(restored, before);
     }
 
     #[test]
     fn restore_never_overwrites_a_later_change_of_somebody_else() {
         let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
-        let mut taken = apply(&before, &take(&object(before.clone()), &record(Some(json!(3))))).unwrap();
-        let patch = restore(&object(taken.clone()), &record(Some(json!(3))));
+        let mut taken =
+            apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
+        let patch = restore(&object(taken.clone()), &record(Some(json!(3))), &nobody());
         taken["spec"]["replicas"] = json!(7);
         assert!(apply(&taken, &patch).is_err());
     }
@@ -300,7 +326,8 @@ pub(crate) mod tests {
             "annotations": {key(&other.uid): other.to_text(), key("0123456789"): record(Some(json!(3))).to_text()}}));
         let mut held = before;
         held["spec"]["replicas"] = json!(0);
-        let after = apply(&held, &restore(&object(held.clone()), &record(Some(json!(3))))).unwrap();
+        let holders = HashSet::from([other.uid.clone()]);
+        let after = apply(&held, &restore(&object(held.clone()), &record(Some(json!(3))), &holders)).unwrap();
         assert_eq!(after["metadata"]["labels"][MITIGATED_LABEL], "true");
     }
 

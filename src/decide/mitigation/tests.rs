@@ -15,6 +15,7 @@ struct World {
     writes: Vec<Write>,
     gone: bool,
     read: bool,
+    holders: HashSet<String>,
 }
 
 fn importer() -> Value {
@@ -43,6 +44,7 @@ impl World {
             writes: Vec::new(),
             gone: false,
             read: true,
+            holders: HashSet::new(),
         }
     }
 
@@ -59,6 +61,7 @@ impl World {
             incident: self.incident.clone(),
             refused,
             dry_run_passed,
+            holders: &self.holders,
         };
         decide(&observed, self.now)
     }
@@ -354,6 +357,7 @@ fn the_second_mitigation_of_a_field_waits_and_names_the_first() {
     second.mitigation.metadata.uid = Some("bbbbbbbb-2".into());
     second.mitigation.metadata.name = Some("second".into());
     second.target = first.target.clone();
+    second.holders.insert("aaaaaaaa-1".into());
     second.run();
     let applied = second.condition("Applied");
     assert_eq!((second.phase(), applied.reason.as_str()), (Phase::Pending, "FieldBusy"));
@@ -550,4 +554,41 @@ fn deciding_twice_on_the_same_facts_is_the_same_and_writes_nothing_new() {
     w.now += Duration::from_secs(3600);
     let plan = w.plan();
     assert_eq!((plan.status, plan.effect), (before, None), "time alone changes nothing");
+}
+
+#[test]
+fn a_record_that_nobody_answers_for_does_not_block_and_is_cleaned_away() {
+    let mut old = World::new(json!({}));
+    old.run();
+    let mut new = World::new(json!({}));
+    new.mitigation.metadata.uid = Some("bbbbbbbb-2".into());
+    // The first one's object is gone; its annotation came back with a `kubectl rollout undo`.
+    new.target = old.target.clone();
+    new.target.as_mut().unwrap()["spec"]["replicas"] = json!(4);
+    new.run();
+    assert_eq!((new.phase(), new.replicas()), (Phase::Active, 0));
+    new.delete().run();
+    assert_eq!(new.replicas(), 4);
+    assert!(!new.settled_target().to_string().contains("incident-operator"));
+}
+
+#[test]
+fn what_another_version_changed_stays_as_it_is_and_can_be_released() {
+    let mut w = World::new(json!({}));
+    w.run();
+    // This version refuses the template that an earlier one took.
+    w.mitigation.spec.template.policy_ref = Some(crate::api::LocalRef { name: "p".into() });
+    w.run();
+    assert_eq!((w.phase(), w.condition("Stalled").status, w.replicas()), (Phase::Active, True, 0));
+    w.delete().run();
+    assert_eq!((w.replicas(), w.gone), (3, true));
+}
+
+#[test]
+fn a_dry_run_is_asked_once_for_each_generation() {
+    let mut w = World::new(json!({"dryRun": true}));
+    w.mitigation.status = Some(w.plan_with(None, true).status);
+    assert_eq!(w.plan().effect, None);
+    w.mitigation.metadata.generation = Some(2);
+    assert!(w.plan().effect.is_some());
 }
