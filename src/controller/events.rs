@@ -4,7 +4,7 @@
 //! each note: kube's `Recorder` would merge notes of equal reason and keep only the first text. The queue is
 //! bounded; what does not fit is dropped and counted.
 
-use crate::{api::names, metrics::Metrics};
+use crate::{api::names, decide::conditions::one_line, metrics::Metrics};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -108,7 +108,8 @@ fn event(note: Note, namespace: &str, identity: &str) -> Event {
         type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
         action: Some(note.reason.clone()),
         reason: Some(note.reason),
-        note: Some(cut(&note.message, MAX_NOTE)),
+        // What people wrote may stand in it, and terminals show it.
+        note: Some(cut(&one_line(&note.message, MAX_NOTE), MAX_NOTE)),
         regarding: Some(note.regarding),
         related: note.related,
         reporting_controller: Some(CONTROLLER.to_owned()),

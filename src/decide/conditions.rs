@@ -21,7 +21,8 @@ impl<'a> Conditions<'a> {
 
     /// States one condition. The time of transition changes only with the status.
     pub fn set(&mut self, type_: &str, status: ConditionStatus, reason: &str, message: impl Into<String>) {
-        let message = clip(&message.into(), MAX_MESSAGE_CHARS);
+        // What people wrote may stand in it.
+        let message = one_line(&message.into(), MAX_MESSAGE_CHARS);
         let generation = self.generation;
         match self.list.iter_mut().find(|c| c.type_ == type_) {
             Some(condition) => {

@@ -499,13 +499,11 @@ impl<'a> Decision<'a> {
     }
 
     fn forbidden(&mut self, words: &str) {
-        let action = self.m.spec.template.action.name().as_str();
+        let role = self.m.spec.template.action.name().cluster_role();
         let namespace = self.m.metadata.namespace.clone().unwrap_or_default();
         let message = format!(
             "the operator may not make this change in namespace {namespace}: add it to the chart's value \
-             `namespaces`, or bind ClusterRole incident-operator-mitigator-{} to its ServiceAccount there; the \
-             API server said: {words}",
-            action.to_lowercase()
+             `namespaces`, or bind ClusterRole {role} to its ServiceAccount there; the API server said: {words}"
         );
         self.conditions().set("Authorized", False, "OperatorForbidden", message.clone());
         self.wait("OperatorForbidden", message);

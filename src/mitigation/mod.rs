@@ -93,6 +93,16 @@ impl ActionName {
         }
     }
 
+    /// The ClusterRole of the chart that lets the operator take the action: its binding is the consent.
+    pub fn cluster_role(self) -> String {
+        let name: String = self
+            .as_str()
+            .chars()
+            .flat_map(|c| c.is_ascii_uppercase().then_some('-').into_iter().chain([c.to_ascii_lowercase()]))
+            .collect();
+        format!("incident-operator-mitigator-{name}")
+    }
+
     /// The field manager of the action's writes. One a kind of action, so that a GitOps engine that is told to
     /// ignore one does not ignore the others.
     pub fn field_manager(self) -> String {
