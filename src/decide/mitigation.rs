@@ -119,9 +119,9 @@ pub enum Write {
     Reassert,
     /// Put record and label back.
     Recapture,
-    /// Restore the prior value and end the hold.
+    /// Restore the prior value.
     Restore,
-    /// End the hold, leave the value.
+    /// End the hold: remove the record and every other trace.
     LetGo,
     /// Remove what the API server noted of our writes.
     Disown,
@@ -399,6 +399,7 @@ impl<'a> Decision<'a> {
                         None => None,
                     },
                     applied: parse(p.applied.as_ref()?)?,
+                    owners: Vec::new(),
                 })
             })
             .collect::<Option<Vec<_>>>()?;
@@ -417,6 +418,7 @@ impl<'a> Decision<'a> {
             at: whole_seconds(self.now).0,
             reasserts: 0,
             reasserted: None,
+            restored: false,
         }
     }
 
@@ -440,7 +442,12 @@ impl<'a> Decision<'a> {
             return self.abandon();
         }
         match self.record(target) {
+            // A release that was under way is finished, whatever was asked for it since.
+            Some(record) if record.restored => self.undo(target, &record, End::Asked),
             Some(record) => self.hold(engine, target, record),
+            None if self.phase() == Phase::Releasing && self.plan.status.undone_by.is_none() => {
+                self.released(target, End::Asked, false);
+            }
             None if self.was_applied() => self.capture_removed(target),
             None => self.take(engine, target),
         }
@@ -492,7 +499,8 @@ impl<'a> Decision<'a> {
         if self.m.spec.template.dry_run == Some(true) {
             return self.dry_run(engine, target, &changes);
         }
-        let record = self.new_record(target, changes.into_iter().map(HeldField::from).collect());
+        let fields = changes.into_iter().map(|change| HeldField::capture(target, change)).collect();
+        let record = self.new_record(target, fields);
         self.plan.status.phase = Some(Phase::Applying);
         self.plan.effect =
             Some(Effect::Write { what: Write::Take, patch: patch::take(target, &record, self.seen.holders) });
@@ -519,7 +527,7 @@ impl<'a> Decision<'a> {
 
     fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, changes: &[Change]) {
         if !self.seen.dry_run_passed {
-            let fields = changes.iter().cloned().map(HeldField::from).collect();
+            let fields = changes.iter().cloned().map(|change| HeldField::capture(target, change)).collect();
             let record = self.new_record(target, fields);
             self.plan.effect = Some(Effect::Write {
                 what: Write::DryRun,
@@ -651,7 +659,7 @@ impl<'a> Decision<'a> {
             self.plan.status.phase = Some(Phase::Releasing);
             self.plan.effect = Some(Effect::Write {
                 what: Write::LetGo,
-                patch: patch::let_go(target, record, self.seen.holders),
+                patch: patch::let_go(target, record, self.seen.holders, false),
             });
             return;
         }
@@ -747,11 +755,20 @@ impl<'a> Decision<'a> {
         if self.is_another(target) {
             return self.abandon();
         }
-        let keep = on_release(&self.m.spec.template) == OnRelease::Keep;
         let Some(record) = self.record(target) else {
-            return self.released(target, end, keep);
+            return self.released(target, end, self.keeps());
         };
-        self.note_applied(target, &record);
+        self.undo(target, &record, end);
+    }
+
+    /// Whether a release leaves the value.
+    fn keeps(&self) -> bool {
+        on_release(&self.m.spec.template) == OnRelease::Keep
+    }
+
+    /// Undoes the change in two writes: the prior values first, then the end of the hold.
+    fn undo(&mut self, target: &DynamicObject, record: &Record, end: End) {
+        self.note_applied(target, record);
         self.plan.status.phase = Some(Phase::Releasing);
         self.conditions().set(
             "Ready",
@@ -763,15 +780,18 @@ impl<'a> Decision<'a> {
             return self.release_refused(refused);
         }
         let intact = record.fields.iter().all(|f| field(target, &f.path) == Some(&f.applied));
-        if !keep && !intact {
+        let keep = self.keeps();
+        if !record.restored && !keep && !intact {
             let by = record.fields.first().and_then(|f| writer(target, &f.path));
             self.plan.status.undone_by =
                 Some(by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256)));
         }
-        self.plan.effect = Some(if keep || !intact {
-            Effect::Write { what: Write::LetGo, patch: patch::let_go(target, &record, self.seen.holders) }
+        let undone = record.restored || record.fields.iter().all(HeldField::is_unchanged);
+        self.plan.effect = Some(if undone || keep || !intact {
+            let patch = patch::let_go(target, record, self.seen.holders, undone);
+            Effect::Write { what: Write::LetGo, patch }
         } else {
-            Effect::Write { what: Write::Restore, patch: patch::restore(target, &record, self.seen.holders) }
+            Effect::Write { what: Write::Restore, patch: patch::restore(target, record) }
         });
     }
 
@@ -800,14 +820,11 @@ impl<'a> Decision<'a> {
             && self.phase() != Phase::Releasing
             && !keep
             && let Some(record) = self.record_from_status(target)
-            && record
-                .fields
-                .iter()
-                .all(|f| field(target, &f.path) == Some(&f.applied) && f.prior.as_ref() != Some(&f.applied))
+            && record.fields.iter().all(|f| field(target, &f.path) == Some(&f.applied) && !f.is_unchanged())
         {
             // Our value is still there, so it was not our release that removed the record.
             self.plan.status.phase = Some(Phase::Releasing);
-            let patch = patch::restore(target, &record, self.seen.holders);
+            let patch = patch::restore(target, &record);
             self.plan.effect = Some(Effect::Write { what: Write::Restore, patch });
             return;
         }

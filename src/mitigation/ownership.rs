@@ -1,8 +1,10 @@
 //! Who wrote a field, from `metadata.managedFields`, and what kind of writer that is.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use super::patch::pointer;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::core::DynamicObject;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// The last writer of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +51,165 @@ fn manager(entry: &ManagedFieldsEntry) -> &str {
     entry.manager.as_deref().unwrap_or("unknown")
 }
 
-/// True when the set of fields holds the field at the JSON Pointer, or all of an object around it.
+/// True when the set of fields holds the field at the JSON Pointer.
 fn owns(fields: &Value, path: &str) -> bool {
-    let mut at = fields;
-    for part in path.split('/').skip(1) {
-        let name = part.replace("~1", "/").replace("~0", "~");
-        match at.get(format!("f:{name}")) {
-            Some(next) => at = next,
-            None => return false,
+    parts(path).iter().try_fold(fields, |at, part| at.get(part)).is_some()
+}
+
+/// The parts of a JSON Pointer as sets of fields spell them.
+fn parts(path: &str) -> Vec<String> {
+    path.split('/').skip(1).map(|part| format!("f:{}", part.replace("~1", "/").replace("~0", "~"))).collect()
+}
+
+/// A field manager that owned a field before we changed it. Our write took the field from it, and nothing but
+/// `metadata.managedFields` itself says so; unless it is given back, the field belongs to nobody afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    /// Name of the field manager.
+    pub manager: String,
+    /// Apply or Update.
+    pub operation: String,
+    /// API version that the manager wrote with.
+    pub api_version: String,
+    /// The subresource that it wrote through, such as scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subresource: Option<String>,
+    /// When it wrote last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
+
+impl Owner {
+    fn of(entry: &ManagedFieldsEntry) -> Owner {
+        Owner {
+            manager: manager(entry).to_owned(),
+            operation: entry.operation.clone().unwrap_or_default(),
+            api_version: entry.api_version.clone().unwrap_or_default(),
+            subresource: entry.subresource.clone(),
+            time: entry.time.clone(),
         }
     }
-    true
+
+    fn is(&self, entry: &ManagedFieldsEntry) -> bool {
+        let found = Owner::of(entry);
+        Owner { time: None, ..found } == Owner { time: None, ..self.clone() }
+    }
+}
+
+fn entries(target: &DynamicObject) -> &[ManagedFieldsEntry] {
+    target.metadata.managed_fields.as_deref().unwrap_or_default()
+}
+
+fn fields_of(entry: &ManagedFieldsEntry) -> Value {
+    entry.fields_v1.as_ref().map_or_else(|| json!({}), |fields| fields.0.clone())
+}
+
+/// Who owns a field, other than ourselves.
+pub fn owners(target: &DynamicObject, path: &str) -> Vec<Owner> {
+    let others = entries(target).iter().filter(|entry| !manager(entry).starts_with("incident-operator"));
+    others.filter(|entry| owns(&fields_of(entry), path)).map(Owner::of).collect()
+}
+
+/// JSON Patch operations on `metadata.managedFields`: fields are given back to those who owned them, and what is
+/// noted of our own writes is removed, all of it or, with `only`, these fields.
+///
+/// Each entry is tested for what identifies it and not the whole object for its revision: a workload that is
+/// being restored changes its status many times a second, and a test of the revision would fail as often.
+pub fn give_back(
+    target: &DynamicObject,
+    ours: &str,
+    owned: &[(&str, &[Owner])],
+    only: Option<&[&str]>,
+) -> Vec<Value> {
+    let mut ops = Vec::new();
+    let mut returning: Vec<(&Owner, Vec<&str>)> = Vec::new();
+    for (path, before) in owned {
+        // Who wrote it since then owns it now.
+        if !owners(target, path).is_empty() {
+            continue;
+        }
+        for owner in *before {
+            match returning.iter_mut().find(|(known, _)| *known == owner) {
+                Some((_, paths)) => paths.push(path),
+                None => returning.push((owner, vec![path])),
+            }
+        }
+    }
+    let mut added = Vec::new();
+    for (owner, paths) in returning {
+        let Some(index) = entries(target).iter().position(|entry| owner.is(entry)) else {
+            let fields = paths.iter().fold(json!({}), |fields, path| with_leaf(&fields, &parts(path)));
+            added.push(json!({"op": "add", "path": "/metadata/managedFields/-", "value": {
+                "manager": owner.manager, "operation": owner.operation, "apiVersion": owner.api_version,
+                "subresource": owner.subresource, "time": owner.time,
+                "fieldsType": "FieldsV1", "fieldsV1": fields}}));
+            continue;
+        };
+        let fields = fields_of(&entries(target)[index]);
+        let new = paths.iter().fold(fields.clone(), |fields, path| with_leaf(&fields, &parts(path)));
+        let entry = format!("/metadata/managedFields/{index}");
+        ops.push(json!({"op": "test", "path": format!("{entry}/manager"), "value": owner.manager}));
+        for part in new.as_object().into_iter().flatten().map(|(part, _)| part) {
+            if fields.get(part) == new.get(part) {
+                continue;
+            }
+            let path = format!("{entry}/fieldsV1{}", pointer(&[part]));
+            if let Some(old) = fields.get(part) {
+                ops.push(json!({"op": "test", "path": path, "value": old}));
+            }
+            ops.push(json!({"op": "add", "path": path, "value": new[part]}));
+        }
+    }
+    // From the end, so that removing one does not move the others.
+    for (index, entry) in entries(target).iter().enumerate().rev().filter(|(_, e)| manager(e) == ours) {
+        let path = format!("/metadata/managedFields/{index}");
+        let fields = fields_of(entry);
+        let rest = only.map_or_else(
+            || json!({}),
+            |only| only.iter().fold(fields.clone(), |fields, path| without_leaf(&fields, &parts(path))),
+        );
+        if only.is_some() && rest == fields {
+            continue;
+        }
+        ops.push(json!({"op": "test", "path": format!("{path}/manager"), "value": ours}));
+        if rest == json!({}) {
+            ops.push(json!({"op": "remove", "path": path}));
+        } else {
+            ops.push(json!({"op": "test", "path": format!("{path}/fieldsV1"), "value": fields}));
+            ops.push(json!({"op": "add", "path": format!("{path}/fieldsV1"), "value": rest}));
+        }
+    }
+    ops.extend(added);
+    ops
+}
+
+/// A set of fields with one more. An empty object inside a set stands for the field itself; as soon as it has
+/// children, that is said by a dot.
+fn with_leaf(fields: &Value, parts: &[String]) -> Value {
+    let Some((first, rest)) = parts.split_first() else { return fields.clone() };
+    let mut map = fields.as_object().cloned().unwrap_or_default();
+    let child = match map.get(first) {
+        Some(leaf) if *leaf == json!({}) && !rest.is_empty() => json!({".": {}}),
+        Some(child) => child.clone(),
+        None => json!({}),
+    };
+    map.insert(first.clone(), with_leaf(&child, rest));
+    Value::Object(map)
+}
+
+/// A set of fields without one, and without what is empty then.
+fn without_leaf(fields: &Value, parts: &[String]) -> Value {
+    let mut map = fields.as_object().cloned().unwrap_or_default();
+    let Some((first, rest)) = parts.split_first() else { return fields.clone() };
+    let Some(child) = map.get(first) else { return fields.clone() };
+    let remaining = if rest.is_empty() { json!({}) } else { without_leaf(child, rest) };
+    if remaining == json!({}) && (rest.is_empty() || *child != json!({})) {
+        map.remove(first);
+    } else {
+        map.insert(first.clone(), remaining);
+    }
+    Value::Object(map)
 }
 
 const AUTOSCALERS: &[&str] = &["kube-controller-manager", "horizontal-pod-autoscaler", "keda", "vpa-"];
@@ -118,6 +268,87 @@ mod tests {
             let writer = writer(&written_by(manager, operation), "/spec/replicas").unwrap();
             assert_eq!(writer.kind, kind, "{manager} {operation}");
         }
+    }
+
+    fn managed(entries: Value) -> DynamicObject {
+        object(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "managedFields": entries}}),
+        )
+    }
+
+    fn apply(target: &DynamicObject, ops: Vec<Value>) -> Value {
+        let mut value = serde_json::to_value(target).unwrap();
+        let patch = serde_json::from_value::<json_patch::Patch>(Value::Array(ops)).unwrap();
+        json_patch::patch(&mut value, &patch).unwrap();
+        value["metadata"]["managedFields"].clone()
+    }
+
+    fn entry(manager: &str, fields: Value) -> Value {
+        json!({"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    #[test]
+    fn a_field_goes_back_to_its_owner_and_everything_of_ours_goes() {
+        let both = json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}});
+        let before = managed(json!([entry("kubectl", both.clone())]));
+        let owned = owners(&before, "/data/a");
+        for (left, what) in [
+            (json!({"f:data": {".": {}, "f:b": {}}}), "other fields stayed with it"),
+            (
+                json!({"f:data": {}, "f:x": {}}),
+                "only the object around it stayed, which is written as a leaf",
+            ),
+        ] {
+            let held = managed(json!([
+                entry("incident-operator-featureFlag", json!({"f:data": {"f:a": {}}})),
+                entry("kubectl", left.clone())
+            ]));
+            let after =
+                apply(&held, give_back(&held, "incident-operator-featureFlag", &[("/data/a", &owned)], None));
+            let mut wanted = with_leaf(&left, &parts("/data/a"));
+            if left["f:data"] == json!({}) {
+                wanted = json!({"f:data": {".": {}, "f:a": {}}, "f:x": {}});
+            }
+            assert_eq!(after, json!([entry("kubectl", wanted)]), "{what}");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_had_nothing_else_gets_its_entry_back_as_it_was() {
+        let scaled = json!([{"manager": "kubectl", "operation": "Update", "apiVersion": "apps/v1", "subresource": "scale",
+            "time": "2026-01-01T00:00:05Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
+        let owned = owners(&managed(scaled.clone()), "/spec/replicas");
+        let held = managed(json!([entry("incident-operator-scale", json!({"f:spec": {"f:replicas": {}}}))]));
+        let after =
+            apply(&held, give_back(&held, "incident-operator-scale", &[("/spec/replicas", &owned)], None));
+        assert_eq!(after, scaled);
+    }
+
+    #[test]
+    fn who_took_the_field_meanwhile_keeps_it_alone() {
+        let owned = owners(&managed(json!([entry("kubectl", json!({"f:data": {"f:a": {}}}))])), "/data/a");
+        let now = json!([entry("somebody", json!({"f:data": {"f:a": {}}}))]);
+        let held = managed(now.clone());
+        assert_eq!(
+            apply(&held, give_back(&held, "incident-operator-featureFlag", &[("/data/a", &owned)], None)),
+            now
+        );
+    }
+
+    #[test]
+    fn what_another_mitigation_holds_stays_ours() {
+        let held = managed(json!([entry(
+            "incident-operator-featureFlag",
+            json!({"f:data": {"f:a": {}, "f:b": {}}, "f:metadata": {"f:labels": {}}})
+        )]));
+        let ops = give_back(&held, "incident-operator-featureFlag", &[("/data/a", &[])], Some(&["/data/a"]));
+        let wanted = json!([entry(
+            "incident-operator-featureFlag",
+            json!({"f:data": {"f:b": {}}, "f:metadata": {"f:labels": {}}})
+        )]);
+        assert_eq!(apply(&held, ops), wanted);
+        let fields = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:labels": {}}});
+        assert_eq!(without_leaf(&fields, &parts("/data/a")), json!({"f:metadata": {"f:labels": {}}}));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The JSON Patches on a target. Every one tests what it was decided on, so that a change by somebody else in
 //! between makes it fail as a whole instead of being overwritten.
 
-use super::record::{HeldField, Record, key};
+use super::{
+    ownership::{Owner, give_back},
+    record::{HeldField, Record, key},
+};
 use crate::api::MITIGATED_LABEL;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -131,7 +134,7 @@ pub fn take(target: &DynamicObject, record: &Record, holders: &HashSet<String>) 
     let mut patch = Builder::new(target);
     for held in &record.fields {
         patch.test(&held.path, held.prior.as_ref());
-        if held.prior.as_ref() == Some(&held.applied) {
+        if held.is_unchanged() {
             // The value does not change, so testing it would not notice another mitigation in between.
             patch.test_unchanged();
         }
@@ -170,42 +173,46 @@ pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
     patch.build()
 }
 
-/// Restores the prior values where the fields still have ours, and ends the hold.
-pub fn restore(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
+/// Restores the prior values where the fields still have ours, and notes that on the record. Ending the hold
+/// is a write of its own: only then does the API server say who owns the fields.
+pub fn restore(target: &DynamicObject, record: &Record) -> Value {
     let mut patch = Builder::new(target);
-    for HeldField { path, prior, applied } in &record.fields {
+    for HeldField { path, prior, applied, .. } in &record.fields {
         patch.test(path, Some(applied));
         match prior {
             Some(prior) => patch.set(path, prior),
             None => patch.remove(path),
         }
     }
-    patch.drop_hold(record, holders);
+    patch.set_record(&Record { restored: true, ..record.clone() });
     patch.build()
 }
 
-/// Ends the hold and leaves the fields as they are.
-pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
+/// Ends the hold, leaves the fields as they are, and removes what the API server noted of our writes
+/// (`metadata.managedFields`). Where the prior values are back, so are those who owned them.
+pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>, undone: bool) -> Value {
     let mut patch = Builder::new(target);
     patch.drop_hold(record, holders);
+    let none: &[Owner] = &[];
+    let owned: Vec<(&str, &[Owner])> = record
+        .fields
+        .iter()
+        .map(|held| (held.path.as_str(), if undone { held.owners.as_slice() } else { none }))
+        .collect();
+    let paths: Vec<&str> = record.fields.iter().map(|held| held.path.as_str()).collect();
+    let shared = Record::all(target).any(|other| {
+        other.uid != record.uid && other.action == record.action && holders.contains(&other.uid)
+    });
+    let manager = format!("incident-operator-{}", record.action);
+    patch.ops.extend(give_back(target, &manager, &owned, shared.then_some(&paths)));
     patch.build()
 }
 
-/// Removes what the API server noted of our writes (`metadata.managedFields`), or `None` when there is nothing.
-/// Left behind, it would make us owner of a restored field for ever.
-///
-/// Each entry is tested for its manager and not the whole object for its revision: a workload that is being
-/// restored changes its status many times a second, and a test of the revision would fail as often.
+/// Removes what the API server noted of our writes, or `None` when there is nothing. Left behind, it would make
+/// us owner of a field for ever.
 pub fn disown(target: &DynamicObject, manager: &str) -> Option<Value> {
-    let entries = target.metadata.managed_fields.as_deref().unwrap_or_default();
     let mut patch = Builder::new(target);
-    // From the end, so that removing one does not move the others.
-    for (index, _) in entries.iter().enumerate().rev().filter(|(_, e)| e.manager.as_deref() == Some(manager))
-    {
-        let path = format!("/metadata/managedFields/{index}");
-        patch.ops.push(json!({"op": "test", "path": format!("{path}/manager"), "value": manager}));
-        patch.remove(&path);
-    }
+    patch.ops = give_back(target, manager, &[], None);
     (!patch.ops.is_empty()).then(|| patch.build())
 }
 
@@ -226,10 +233,16 @@ pub(crate) mod tests {
             incident: None,
             action: "scale".into(),
             target: "t".into(),
-            fields: vec![HeldField { path: "/spec/replicas".into(), prior, applied: json!(0) }],
+            fields: vec![HeldField {
+                path: "/spec/replicas".into(),
+                prior,
+                applied: json!(0),
+                owners: Vec::new(),
+            }],
             at: Timestamp::UNIX_EPOCH,
             reasserts: 0,
             reasserted: None,
+            restored: false,
         }
     }
 
@@ -259,8 +272,11 @@ pub(crate) mod tests {
                 apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
             assert_eq!(taken["spec"]["replicas"], 0);
             assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
+            let undone = apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
+            let noted = Record::find(&object(undone.clone()), "0123456789").unwrap();
+            assert!(noted.restored && undone["spec"]["replicas"] == 3);
             let mut restored =
-                apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))), &nobody())).unwrap();
+                apply(&undone, &let_go(&object(undone.clone()), &noted, &nobody(), true)).unwrap();
             // The API server does not store empty maps.
             for map in ["annotations", "labels"] {
                 if restored["metadata"][map] == json!({}) {
@@ -303,8 +319,8 @@ pub(crate) mod tests {
         before["spec"] = json!({"paused": false});
         let taken = apply(&before, &take(&object(before.clone()), &record(None), &nobody())).unwrap();
         assert_eq!(taken["spec"]["replicas"], 0);
-        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None), &nobody())).unwrap();
-        assert_eq!(restored, before);
+        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None))).unwrap();
+        assert_eq!(restored["spec"], before["spec"]);
     }
 
     #[test]
@@ -312,7 +328,7 @@ pub(crate) mod tests {
         let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
         let mut taken =
             apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
-        let patch = restore(&object(taken.clone()), &record(Some(json!(3))), &nobody());
+        let patch = restore(&object(taken.clone()), &record(Some(json!(3))));
         taken["spec"]["replicas"] = json!(7);
         assert!(apply(&taken, &patch).is_err());
     }
@@ -327,7 +343,8 @@ pub(crate) mod tests {
         let mut held = before;
         held["spec"]["replicas"] = json!(0);
         let holders = HashSet::from([other.uid.clone()]);
-        let after = apply(&held, &restore(&object(held.clone()), &record(Some(json!(3))), &holders)).unwrap();
+        let after =
+            apply(&held, &let_go(&object(held.clone()), &record(Some(json!(3))), &holders, false)).unwrap();
         assert_eq!(after["metadata"]["labels"][MITIGATED_LABEL], "true");
     }
 

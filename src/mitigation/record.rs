@@ -3,7 +3,10 @@
 //! It is written in the same patch as the change, so a change without its prior value never exists. If it is
 //! there, the mitigation is applied; that is what makes a crash at any point harmless.
 
-use super::Change;
+use super::{
+    Change,
+    ownership::{Owner, owners},
+};
 use crate::api::CAPTURE_PREFIX;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -36,6 +39,10 @@ pub struct Record {
     /// When that was done last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasserted: Option<Timestamp>,
+    /// The prior values are back; what is left is to remove the record and to give the fields back to their
+    /// owners. So a crash in between loses neither.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restored: bool,
 }
 
 /// One field that is held.
@@ -48,6 +55,9 @@ pub struct HeldField {
     pub prior: Option<Value>,
     /// The value during the mitigation.
     pub applied: Value,
+    /// Who owned the field before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<Owner>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
@@ -55,9 +65,21 @@ fn is_zero(n: &u8) -> bool {
     *n == 0
 }
 
-impl From<Change> for HeldField {
-    fn from(change: Change) -> Self {
-        HeldField { path: change.path, prior: change.from, applied: change.to }
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+impl HeldField {
+    /// What is kept of a field that is about to change.
+    pub fn capture(target: &DynamicObject, change: Change) -> Self {
+        let owners = owners(target, &change.path);
+        HeldField { path: change.path, prior: change.from, applied: change.to, owners }
+    }
+
+    /// True when the field had the mitigation's value before.
+    pub fn is_unchanged(&self) -> bool {
+        self.prior.as_ref() == Some(&self.applied)
     }
 }
 

@@ -21,7 +21,8 @@ struct World {
 fn importer() -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "importer", "namespace": "shop", "uid": "target-1", "resourceVersion": "1", "generation": 1,
-            "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]},
+            "managedFields": [{"manager": "kubectl", "operation": "Apply", "apiVersion": "apps/v1",
+                "fieldsV1": {"f:spec": {"f:replicas": {}, "f:selector": {}}}}]},
         "spec": {"replicas": 3}, "status": {"observedGeneration": 1, "replicas": 3, "readyReplicas": 3}})
 }
 
@@ -96,11 +97,23 @@ impl World {
         json_patch::patch(target, &serde_json::from_value::<json_patch::Patch>(patch.clone()).unwrap())
             .unwrap_or_else(|e| panic!("{what:?} failed: {e}\n{patch:#}\n{target:#}"));
         self.writes.push(what);
-        if what != Write::Disown {
-            let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
-            if !fields.iter().any(|f| f["manager"] == "incident-operator-scale") {
-                fields.push(json!({"manager": "incident-operator-scale", "operation": "Update"}));
+        // Who changes a field takes it from its owner; who changes nothing owns nothing.
+        let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
+        match what {
+            Write::Take | Write::Reassert | Write::Restore => {
+                fields.retain(|f| f["manager"] != "incident-operator-scale");
+                for entry in fields.iter_mut() {
+                    entry["fieldsV1"]["f:spec"].as_object_mut().unwrap().remove("f:replicas");
+                }
+                fields.push(json!({"manager": "incident-operator-scale", "operation": "Update",
+                    "fieldsV1": {"f:spec": {"f:replicas": {}}}}));
             }
+            Write::Recapture => {
+                if !fields.iter().any(|f| f["manager"] == "incident-operator-scale") {
+                    fields.push(json!({"manager": "incident-operator-scale", "operation": "Update"}));
+                }
+            }
+            Write::DryRun | Write::LetGo | Write::Disown => {}
         }
         self.bump();
     }
@@ -195,7 +208,7 @@ fn a_mitigation_is_taken_verified_held_and_released_and_leaves_no_trace() {
     w.run();
     assert_eq!(w.phase(), Phase::Released);
     assert_eq!(w.settled_target(), untouched());
-    assert_eq!(w.writes, [Write::Take, Write::Restore, Write::Disown]);
+    assert_eq!(w.writes, [Write::Take, Write::Restore, Write::LetGo]);
     assert_eq!(w.plan().effect, None, "and then it is at rest");
 }
 
