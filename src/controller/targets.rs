@@ -125,8 +125,9 @@ impl Targets {
                 self.forget(kind, key);
                 NotDone::Changed
             }
-            // A failed test of a JSON Patch is 422 without a reason; a refusal by validation has one.
-            Some(422) if status.reason.is_empty() => {
+            // Both are 422 with the reason Invalid. A refusal by validation says which field of which object, a
+            // failed test of a JSON Patch says nothing.
+            Some(422) if says_nothing(status) => {
                 self.forget(kind, key);
                 NotDone::Changed
             }
@@ -199,6 +200,11 @@ impl Targets {
     }
 }
 
+/// True when an answer names neither an object nor a field.
+fn says_nothing(status: &kube::core::Status) -> bool {
+    status.details.as_ref().is_none_or(|details| details.kind.is_empty() && details.causes.is_empty())
+}
+
 fn api_in(client: &Client, kind: TargetKind, namespace: Option<&str>) -> Api<DynamicObject> {
     let resource = kind.resource();
     match namespace {
@@ -222,4 +228,27 @@ pub fn news_text(kind: TargetKind, news: &News<DynamicObject>) -> String {
     };
     let key = Key::of(object.as_ref());
     index_text(&key.namespace, kind.kind, &key.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Answers of a Kubernetes 1.36 API server.
+    #[test]
+    fn a_failed_test_of_a_patch_is_told_from_a_refusal_by_validation() {
+        let answer = |more: serde_json::Value| -> kube::core::Status {
+            let mut status = json!({"status": "Failure", "reason": "Invalid", "code": 422});
+            json_patch::merge(&mut status, &more);
+            serde_json::from_value(status).unwrap()
+        };
+        let words = "the server rejected our request due to an error in our request";
+        assert!(says_nothing(&answer(json!({"message": words, "details": {}}))));
+        assert!(says_nothing(&answer(json!({"message": words}))));
+        assert!(!says_nothing(&answer(
+            json!({"message": "ConfigMap \"c\" is invalid", "details": {"name": "c",
+            "kind": "ConfigMap", "causes": [{"reason": "FieldValueInvalid", "message": "x", "field": "data[a b]"}]}})
+        )));
+    }
 }
