@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
-        conditions::find,
+        conditions::{find, one_line},
         incident::releases,
         mitigation::{Effect, Incident, Observed, Refused, Target, Write, decide},
     },
@@ -32,6 +32,9 @@ use tracing::{debug, info};
 const MAX_EFFECTS: usize = 12;
 /// After this long the object may go although its incident has not recorded the end.
 const RECORD_DEADLINE_SECONDS: i64 = 30;
+
+/// Most characters of a reason in an Event.
+const MAX_REASON: usize = 512;
 
 /// What the target was when it was read ahead.
 pub type ReadAhead = Result<Option<DynamicObject>, Error>;
@@ -253,7 +256,12 @@ impl<'a> Visit<'a> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match self.api.patch(&self.key.name, &params, &Patch::Json::<()>(patch)).await {
             Ok(object) => {
-                if object.metadata.deletion_timestamp.is_none() || !object.finalizers().is_empty() {
+                if object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty() {
+                    // The last finalizer is off: it is gone before the watch tells.
+                    if let Some(news) = self.ctx.mitigations.saw_gone(self.key) {
+                        self.ctx.heard_of_mitigation(&news, true);
+                    }
+                } else {
                     self.saw(object.clone());
                 }
                 Ok(Some(object))
@@ -303,7 +311,7 @@ impl<'a> Visit<'a> {
     fn tell(&self, old: Option<&MitigationStatus>) {
         let Some(new) = &self.mitigation.status else { return };
         let told = |status: Option<&MitigationStatus>| {
-            status.map(|s| (s.phase, effective(s), find_true(s, "Contested")))
+            status.map(|s| (s.phase, effective(s), find_true(s, "Contested"), s.expired_time.is_some()))
         };
         if told(old) == told(Some(new)) {
             return;
@@ -312,7 +320,12 @@ impl<'a> Visit<'a> {
         let says = find(&new.conditions, "Ready").map(|c| c.message.clone()).unwrap_or_default();
         let applied = find(&new.conditions, "Applied").map(|c| c.message.clone()).unwrap_or_default();
         let message = match reason {
-            "MitigationApplied" => format!("{applied}: {}", self.mitigation.spec.template.reason),
+            "MitigationApplied" => {
+                format!("{applied}: {}", one_line(&self.mitigation.spec.template.reason, MAX_REASON))
+            }
+            "MitigationExpired" => "its time is over and it is still in force: release it, or give it more \
+                                    time with spec.expiresAfter"
+                .to_owned(),
             _ => says,
         };
         let time = Timestamp::now();
@@ -367,6 +380,9 @@ fn news(old: Option<&MitigationStatus>, new: &MitigationStatus) -> Option<(&'sta
     }
     if phase != Phase::Active {
         return None;
+    }
+    if new.expired_time.is_some() && old.is_none_or(|s| s.expired_time.is_none()) {
+        return Some(("MitigationExpired", true));
     }
     if find_true(new, "Contested") {
         return Some(("MitigationContested", true));
