@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
-        conditions::{find, one_line},
+        conditions::{clip, find},
         incident::releases,
         mitigation::{Effect, Incident, Observed, Refused, Target, Write, decide},
     },
@@ -33,7 +33,7 @@ const MAX_EFFECTS: usize = 12;
 /// After this long the object may go although its incident has not recorded the end.
 const RECORD_DEADLINE_SECONDS: i64 = 30;
 
-/// Most characters of a reason in an Event.
+/// Most characters of a reason in an Event, so that what follows it has room.
 const MAX_REASON: usize = 512;
 
 /// What the target was when it was read ahead.
@@ -321,7 +321,7 @@ impl<'a> Visit<'a> {
         let applied = find(&new.conditions, "Applied").map(|c| c.message.clone()).unwrap_or_default();
         let message = match reason {
             "MitigationApplied" => {
-                format!("{applied}: {}", one_line(&self.mitigation.spec.template.reason, MAX_REASON))
+                format!("{applied}: {}", clip(&self.mitigation.spec.template.reason, MAX_REASON))
             }
             "MitigationExpired" => "its time is over and it is still in force: release it, or give it more \
                                     time with spec.expiresAfter"

@@ -5,7 +5,7 @@
 //! effect it is asked again with what is there then. So a crash between any two effects changes nothing: the
 //! next process sees the same facts and names the same next effect.
 
-use super::conditions::{Conditions, clip, whole_seconds};
+use super::conditions::{Conditions, clip, find, whole_seconds};
 use crate::api::{
     ConditionStatus::{False, True, Unknown},
     DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase,
@@ -201,8 +201,8 @@ impl<'a> Decision<'a> {
                 ("NotImplemented", "this version captures no evidence")
             }
         };
+        self.authorization_unknown();
         let mut c = self.conditions();
-        c.set("Authorized", Unknown, "NotChecked", "the requester's rights are not checked by this version");
         c.set("Approved", True, "NotRequired", "no approval is needed");
         c.set("EvidenceCaptured", False, evidence.0, evidence.1);
         c.set("Applied", False, "Pending", "nothing is changed yet");
@@ -210,6 +210,11 @@ impl<'a> Decision<'a> {
         c.set("Contested", False, "NotApplied", "nobody contests the field");
         c.set("Stalled", False, "Progressing", "nothing is in the way");
         c.set("Ready", False, "Pending", "nothing is changed yet");
+    }
+
+    fn authorization_unknown(&mut self) {
+        let message = "the requester's rights are not checked by this version";
+        self.conditions().set("Authorized", Unknown, "NotChecked", message);
     }
 
     fn conditions(&mut self) -> Conditions<'_> {
@@ -403,7 +408,11 @@ impl<'a> Decision<'a> {
                 })
             })
             .collect::<Option<Vec<_>>>()?;
-        (!fields.is_empty()).then(|| self.new_record(target, fields))
+        // When it was changed and how often does not begin anew with the record.
+        let at = self.plan.status.applied_time.as_ref().map_or(self.now, |time| time.0);
+        let attempts = self.plan.status.attempts.unwrap_or(1);
+        let reasserts = u8::try_from(attempts.saturating_sub(1)).unwrap_or(MAX_REASSERTS);
+        (!fields.is_empty()).then(|| Record { at, reasserts, ..self.new_record(target, fields) })
     }
 
     fn new_record(&self, target: &DynamicObject, fields: Vec<HeldField>) -> Record {
@@ -608,6 +617,9 @@ impl<'a> Decision<'a> {
             false => c.set("Applied", True, "Changed", changed),
         }
         c.set("Stalled", False, "Progressing", "nothing is in the way");
+        if find(&self.plan.status.conditions, "Authorized").is_some_and(|c| c.reason == "OperatorForbidden") {
+            self.authorization_unknown();
+        }
     }
 
     fn verify(&mut self, engine: &'a dyn Engine, target: &DynamicObject, record: &Record) {
@@ -618,17 +630,17 @@ impl<'a> Decision<'a> {
                 c.set("Effective", True, "Verified", message.clone());
                 c.set("Ready", True, "Effective", message);
             }
-            Seen::Awaited(message) => {
+            Seen::Awaited { what, seen } => {
                 let timeout = self.m.spec.template.verification.as_ref().and_then(|v| v.timeout.as_ref());
                 let timeout = timeout.and_then(|t| t.get()).unwrap_or(DEFAULT_VERIFICATION);
                 let deadline = record.at.checked_add(timeout).unwrap_or(Timestamp::MAX);
                 if self.now < deadline {
                     self.wake_at(deadline);
                     let mut c = self.conditions();
-                    c.set("Effective", Unknown, "Verifying", message.clone());
-                    c.set("Ready", False, "Verifying", message);
+                    c.set("Effective", Unknown, "Verifying", what.clone());
+                    c.set("Ready", False, "Verifying", what);
                 } else {
-                    let message = format!("no effect within {} s: {message}", timeout.as_secs());
+                    let message = format!("no effect within {} s: {seen}", timeout.as_secs());
                     let mut c = self.conditions();
                     c.set("Effective", False, "NotEffective", message.clone());
                     c.set("Ready", False, "NotEffective", message);
@@ -642,6 +654,8 @@ impl<'a> Decision<'a> {
         if self.expired() {
             self.plan.status.expired_time.get_or_insert(whole_seconds(self.now));
         } else {
+            // It may have been given more time after it was told.
+            self.plan.status.expired_time = None;
             self.wake_at(expiry.0);
         }
     }

@@ -235,8 +235,14 @@ impl Refusal {
 pub enum Effect {
     /// It works; the message says what was seen.
     Seen(String),
-    /// Not yet; the message says what is awaited.
-    Awaited(String),
+    /// Not yet.
+    Awaited {
+        /// What is awaited. It does not change while the effect comes closer, so that progress alone is no
+        /// reason to write a status.
+        what: String,
+        /// What is there instead.
+        seen: String,
+    },
 }
 
 /// One RBAC rule.
@@ -253,4 +259,15 @@ pub struct Rule {
 /// The value at a JSON Pointer of an object.
 pub fn field<'a>(object: &'a DynamicObject, path: &str) -> Option<&'a Value> {
     object.data.pointer(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_actions_are_spelt_as_the_chart_spells_them() {
+        assert_eq!(ActionName::FeatureFlag.cluster_role(), "incident-operator-mitigator-feature-flag");
+        assert_eq!(ActionName::Scale.cluster_role(), "incident-operator-mitigator-scale");
+    }
 }

@@ -62,19 +62,26 @@ impl Engine for Scale {
         let wanted = i64::from(self.replicas);
         let number = |path| field(target, path).and_then(Value::as_i64);
         let observed = number("/status/observedGeneration").unwrap_or(0);
+        let awaited = |seen: String| Effect::Awaited {
+            what: match wanted {
+                0 => "waiting until no pod is left".to_owned(),
+                _ => format!("waiting until {wanted} pods are ready"),
+            },
+            seen,
+        };
         if observed < target.metadata.generation.unwrap_or(0) {
-            return Effect::Awaited("the workload's controller has not seen the change yet".to_owned());
+            return awaited("the workload's controller has not seen the change yet".to_owned());
         }
         let running = number("/status/replicas").unwrap_or(0);
         // Deployments count terminating pods apart; StatefulSets count them in status.replicas.
         let terminating = number("/status/terminatingReplicas").unwrap_or(0);
         let ready = number("/status/readyReplicas").unwrap_or(0);
         if running > wanted {
-            Effect::Awaited(format!("{running} pods are there, {wanted} wanted"))
+            awaited(format!("{running} pods are there, {wanted} wanted"))
         } else if wanted == 0 && terminating > 0 {
-            Effect::Awaited(format!("{terminating} pods are still terminating"))
+            awaited(format!("{terminating} pods are still terminating"))
         } else if ready < wanted {
-            Effect::Awaited(format!("{ready} of {wanted} pods are ready"))
+            awaited(format!("{ready} of {wanted} pods are ready"))
         } else if wanted == 0 {
             Effect::Seen("no pod is left".to_owned())
         } else {
@@ -168,6 +175,8 @@ mod tests {
     fn more_replicas_are_effective_only_when_they_are_ready() {
         let starting =
             deployment(json!({"spec": {"replicas": 5}, "status": {"replicas": 5, "readyReplicas": 4}}));
-        assert_eq!(to(5).effect(&starting), Effect::Awaited("4 of 5 pods are ready".into()));
+        let Effect::Awaited { what, seen } = to(5).effect(&starting) else { panic!("one pod is missing") };
+        assert_eq!(what, "waiting until 5 pods are ready");
+        assert_eq!(seen, "4 of 5 pods are ready");
     }
 }

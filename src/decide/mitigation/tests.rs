@@ -400,6 +400,66 @@ fn a_removed_annotation_is_put_back_from_status_and_the_prior_value_is_not_lost(
 }
 
 #[test]
+fn a_record_that_is_put_back_does_not_begin_a_new_life() {
+    let mut w = World::new(json!({"expiresAfter": "10m"}));
+    w.run();
+    w.workload_settles().run();
+    w.edit("argocd-controller", "Apply", 3).run();
+    let before = w.status().clone();
+    w.now += Duration::from_secs(60);
+    w.target.as_mut().unwrap()["metadata"].as_object_mut().unwrap().remove("annotations");
+    w.bump();
+    w.run();
+    let after = w.status();
+    assert_eq!((&after.applied_time, &after.expiry_time), (&before.applied_time, &before.expiry_time));
+    assert_eq!((after.attempts, before.attempts), (Some(2), Some(2)));
+}
+
+#[test]
+fn a_crash_between_the_two_writes_of_a_release_loses_neither_the_value_nor_its_owner() {
+    for ending in ["released", "deleted", "changed their mind"] {
+        let mut w = World::new(json!({"releaseOn": "Resolve"}));
+        w.run();
+        match ending {
+            "released" => w.mitigation.spec.template.desired_state = Some(DesiredState::Released),
+            "deleted" => drop(w.delete()),
+            _ => w.incident.releases = Some("IncidentResolved"),
+        }
+        w.step(false);
+        assert_eq!((w.replicas(), w.writes.last()), (3, Some(&Write::Restore)), "{ending}");
+        if ending == "changed their mind" {
+            w.incident.releases = None;
+        }
+        w.run();
+        assert_eq!(w.settled_target(), untouched(), "{ending}");
+        assert_eq!(w.writes, [Write::Take, Write::Restore, Write::LetGo], "{ending}");
+        assert_eq!(w.phase(), Phase::Released, "{ending}");
+    }
+}
+
+#[test]
+fn a_right_that_was_missing_is_not_missed_any_more_once_the_change_is_made() {
+    let mut w = World::new(json!({}));
+    let plan = w.plan_with(Some(&Refused::Forbidden("cannot patch".into())), false);
+    w.mitigation.status = Some(plan.status);
+    assert_eq!(w.condition("Authorized").status, False);
+    w.run();
+    assert_eq!((w.phase(), w.condition("Authorized").status), (Phase::Active, Unknown));
+}
+
+#[test]
+fn more_time_after_the_expiry_makes_it_expire_anew() {
+    let mut w = World::new(json!({"expiresAfter": "10m"}));
+    w.run();
+    w.now += Duration::from_secs(600);
+    w.run();
+    assert!(w.status().expired_time.is_some());
+    w.mitigation.spec.template.expires_after = Some("1h".into());
+    w.run();
+    assert_eq!(w.status().expired_time, None);
+}
+
+#[test]
 fn a_removed_label_is_put_back() {
     let mut w = World::new(json!({}));
     w.run();
