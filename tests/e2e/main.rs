@@ -4,5 +4,10 @@
 //! Every test has a namespace and an operator process of its own, so that they run side by side.
 
 mod harness;
+mod mitigation;
+mod mitigation_cost;
+mod mitigation_crash;
+mod mitigation_others;
 mod schema;
+mod schema_mitigation;
 mod support;

@@ -1,0 +1,236 @@
+//! What a mitigation costs the API server, how soon it acts, and what people see of it: columns, conditions to
+//! wait for, Events, metrics.
+
+use super::mitigation::*;
+use super::support::{audit, workload, *};
+use incident_operator::api::MitigationPhase as Phase;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const QUIET: Duration = Duration::from_millis(700);
+
+/// What the operator asked, without watches and Events, and the number of Events.
+async fn asked(operator: &Operator, mark: audit::Mark) -> (Vec<String>, usize) {
+    let requests = operator.requests_once_quiet(mark, QUIET).await;
+    let (events, rest): (Vec<_>, Vec<_>) = requests
+        .into_iter()
+        .filter(|request| request.verb != "watch" && request.resource != "leases")
+        .partition(|request| request.resource == "events");
+    assert!(events.iter().all(|event| event.verb == "create" && event.code == 201), "{events:?}");
+    (rest.iter().map(audit::Request::brief).collect(), events.len())
+}
+
+/// The contract: nothing is read but the target, once; one write takes, one status follows; two writes release.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_mitigation_costs_exactly_these_requests() {
+    let namespace = TestNamespace::new("cost").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
+    namespace.create_ready(workload::deployment("web", 3)).await;
+
+    let mark = audit::mark();
+    namespace.create(flag("slow", "flags", "mode", "slow")).await;
+    effective(&namespace, "slow").await;
+    let take =
+        ["get configmaps/flags 200", "patch configmaps/flags 200", "patch mitigations/slow/status 200"];
+    assert_eq!(asked(&operator, mark).await, (take.map(str::to_owned).to_vec(), 2));
+    let mark = audit::mark();
+    release(&namespace, "slow");
+    reaches(&namespace, "slow", Phase::Released).await;
+    let undo =
+        ["patch configmaps/flags 200", "patch configmaps/flags 200", "patch mitigations/slow/status 200"];
+    assert_eq!(asked(&operator, mark).await, (undo.map(str::to_owned).to_vec(), 2));
+    let mark = audit::mark();
+    delete(&namespace, "slow").await;
+    assert_eq!(asked(&operator, mark).await, (vec!["patch mitigations/slow 200".to_owned()], 0));
+
+    // A workload takes a while to follow: one status more. And a deletion saves the last status.
+    let mark = audit::mark();
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    effective(&namespace, "stop").await;
+    let take = [
+        "get deployments/web 200",
+        "patch deployments/web 200",
+        "patch mitigations/stop/status 200",
+        "patch mitigations/stop/status 200",
+    ];
+    assert_eq!(asked(&operator, mark).await, (take.map(str::to_owned).to_vec(), 4));
+    let mark = audit::mark();
+    delete(&namespace, "stop").await;
+    let (mut undo, events) = asked(&operator, mark).await;
+    // The workload's controller writes at the same time, and may move the entry that is given back.
+    undo.retain(|request| {
+        !["patch deployments/web 422", "get deployments/web 200"].contains(&request.as_str())
+    });
+    assert_eq!(
+        undo,
+        ["patch deployments/web 200", "patch deployments/web 200", "patch mitigations/stop 200"]
+    );
+    assert_eq!(events, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_rest_the_operator_asks_for_nothing_but_watches_and_its_lease() {
+    let namespace = TestNamespace::new("rest").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    namespace.create(with(flag("slow", "flags", "mode", "slow"), json!({"expiresAfter": "1h"}))).await;
+    effective(&namespace, "stop").await;
+    effective(&namespace, "slow").await;
+    namespace.create(flag("second", "flags", "mode", "off")).await;
+    namespace.create(scale("waiting", "Deployment", "nobody", 0)).await;
+    says(&namespace, "second", "Ready", "FieldBusy").await;
+    says(&namespace, "waiting", "Ready", "TargetNotFound").await;
+    operator.requests_once_quiet(audit::mark(), QUIET).await;
+    let mark = audit::mark();
+    holds_for(Duration::from_secs(5), "rest", async || {
+        let requests = operator.requests(mark);
+        match requests.iter().find(|r| r.resource != "leases" && r.verb != "watch") {
+            Some(request) => Err(request.brief()),
+            None => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// Printed, not judged by the clock: what the operator adds to the three requests that the same takes by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_apply_to_scaled_takes_little_more_than_the_raw_requests() {
+    const ROUNDS: usize = 15;
+    let namespace = TestNamespace::new("latency").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    // Without pods: what the scheduler and the kubelets do is not what is measured.
+    let mut web = workload::deployment("web", 3);
+    web["spec"]["paused"] = true.into();
+    namespace.create(web).await;
+    let api: Api<Deployment> = namespace.api();
+    let history = History::of(&api, "web").await;
+    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let name = format!("stop-{round}");
+        let after = version(&api.get("web").await.unwrap());
+        let begun = Instant::now();
+        namespace.create(scale(&name, "Deployment", "web", 0)).await;
+        let stopped = history
+            .first("stopped workload", |r| {
+                version(&r.object) > after && r.object.spec.as_ref().unwrap().replicas == Some(0)
+            })
+            .await;
+        ours.push(stopped.seen - begun);
+        delete(&namespace, &name).await;
+
+        let begun = Instant::now();
+        let record: k8s_openapi::api::core::v1::ConfigMap =
+            serde_json::from_value(workload::configmap(&format!("raw-{round}"), &[])).unwrap();
+        namespace.api().create(&PostParams::default(), &record).await.expect("it can be made");
+        let present = api.get("web").await.expect("it can be read");
+        let patch = json!([
+            {"op": "test", "path": "/metadata/uid", "value": present.uid()},
+            {"op": "add", "path": "/spec/replicas", "value": 0},
+        ]);
+        let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
+        let written = api.patch("web", &PatchParams::default(), &patch).await.expect("it can be patched");
+        let seen = history.first("raw change", |r| version(&r.object) >= version(&written)).await;
+        raw.push(seen.seen - begun);
+        let back = Patch::Merge(json!({"spec": {"replicas": 3}}));
+        api.patch("web", &PatchParams::default(), &back).await.expect("it can be patched");
+    }
+    ours.sort();
+    raw.sort();
+    println!(
+        "apply to scaled: p50 {:?} max {:?}; the raw requests: p50 {:?} max {:?}",
+        ours[ROUNDS / 2],
+        ours[ROUNDS - 1],
+        raw[ROUNDS / 2],
+        raw[ROUNDS - 1]
+    );
+    assert!(ours[ROUNDS / 2] < raw[ROUNDS / 2] * 10 + Duration::from_millis(500), "{ours:?} against {raw:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_selects_and_waits_for_mitigations() {
+    let namespace = TestNamespace::new("columns").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    namespace.create(flag("slow", "flags", "mode", "slow")).await;
+    for condition in ["Effective", "Applied", "Ready"] {
+        let wanted = format!("--for=condition={condition}");
+        namespace.kubectl(&["wait", "mit/stop", "mit/slow", &wanted, "--timeout=30s"]).success();
+    }
+    let table = namespace.kubectl(&["get", "mit"]).success();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "ACTION", "TARGET", "PHASE", "EFFECTIVE", "INCIDENT", "AGE"], "{table}");
+    assert_eq!(rows[1][..5], ["slow", "featureFlag", "ConfigMap/flags", "Active", "True"], "{table}");
+    assert_eq!(rows[2][..5], ["stop", "scale", "Deployment/web", "Active", "True"], "{table}");
+    let wide = namespace.kubectl(&["get", "mit", "stop", "-o", "wide"]).success();
+    assert!(wide.contains("web makes it worse"), "{wide}");
+    for (selector, wanted) in [
+        ("spec.targetRef.name=web", "mitigation.incident-operator.dev/stop\n"),
+        ("spec.targetRef.kind=ConfigMap", "mitigation.incident-operator.dev/slow\n"),
+        ("status.phase=Released", ""),
+    ] {
+        let found = namespace.kubectl(&["get", "mit", "-o", "name", "--field-selector", selector]).success();
+        assert_eq!(found, wanted, "{selector}");
+    }
+    release(&namespace, "slow");
+    namespace
+        .kubectl(&["wait", "mit/slow", "--for=jsonpath={.status.phase}=Released", "--timeout=30s"])
+        .success();
+    let described = namespace.kubectl(&["describe", "mit", "slow"]).success();
+    assert!(described.contains("MitigationReleased"), "{described}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_told_on_mitigation_and_target_and_writes_are_counted_by_action_and_result() {
+    let namespace = TestNamespace::new("told").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    // A reason that tries to drive a terminal.
+    let reason = "결제 오류 🔥 \u{202e}abc\u{1b}[31m\nsecond line";
+    namespace.create(with(scale("stop", "Deployment", "web", 0), json!({"reason": reason}))).await;
+    effective(&namespace, "stop").await;
+    delete(&namespace, "stop").await;
+    let wanted = ["MitigationApplied", "MitigationEffective", "MitigationReleased"];
+    events_are(&namespace, "Mitigation", "stop", &wanted).await;
+    events_are(&namespace, "Deployment", "web", &wanted).await;
+    let fields =
+        kube::api::ListParams::default().fields("regarding.kind=Deployment,reason=MitigationApplied");
+    let events: Api<k8s_openapi::api::events::v1::Event> = namespace.api();
+    let event = events.list(&fields).await.expect("events can be listed").items.remove(0);
+    let note = event.note.unwrap();
+    assert!(note.contains("결제 오류 🔥") && note.contains("mitigation stop"), "{note}");
+    assert!(!note.contains(['\u{1b}', '\n', '\u{202e}']), "{note:?}");
+    assert_eq!(event.related.and_then(|r| r.name).as_deref(), Some("stop"));
+
+    for (operation, count) in [("take", 1.0), ("restore", 1.0), ("let_go", 1.0)] {
+        let labels = [("action", "scale"), ("operation", operation), ("result", "success")];
+        let counted = operator.metric("incident_operator_mitigation_operations_total", &labels).await;
+        assert_eq!(counted, Some(count), "{operation}");
+    }
+    namespace.create(scale("again", "Deployment", "web", 0)).await;
+    effective(&namespace, "again").await;
+    let labels = [("action", "scale"), ("phase", "Active")];
+    assert_eq!(operator.metric("incident_operator_mitigations", &labels).await, Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_253_characters_is_as_good_as_any_other() {
+    let namespace = TestNamespace::new("long").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let name = format!("{}.b", "a".repeat(251));
+    let target = format!("{}.c", "f".repeat(251));
+    namespace.create(workload::configmap(&target, &[("mode", "normal")])).await;
+    namespace.create(flag(&name, &target, "mode", "slow")).await;
+    effective(&namespace, &name).await;
+    events_are(&namespace, "ConfigMap", &target, &["MitigationApplied"]).await;
+    delete(&namespace, &name).await;
+    let after = present(&namespace, &workload::configmap(&target, &[])).await;
+    assert_eq!((after.data["data"]["mode"].as_str(), marks(&after)), (Some("normal"), vec![]));
+}
