@@ -4,11 +4,11 @@
 //! on. The stage is the first whose leaving rule does not hold yet; a resolved incident is past all that came
 //! before.
 
-use super::{Decision, Effect, mitigations::Standing};
+use super::{Decision, Effect, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
     AudienceStatus, ClockName,
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, Impact, Outcome, Stage, Time,
+    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, Stage, Time, names,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
@@ -73,6 +73,9 @@ impl Decision<'_> {
             return;
         }
         let author = self.actor().map(str::to_owned);
+        if before == Some(Stage::Cancelled) {
+            self.tell(self.now, "Reopened", author.as_deref(), "reopened: it is not cancelled any more");
+        }
         match stage {
             Stage::Cancelled => {
                 let why = match self.seen.incident.spec.outcome.unwrap_or_default() {
@@ -93,19 +96,22 @@ impl Decision<'_> {
     // ---- rules ---------------------------------------------------------------------------------------------
 
     fn acknowledged(&self) -> Rule {
-        match self.commander() {
-            None => {
-                (False, "NoCommander", "name an incident commander in spec.roles.incidentCommander".into())
+        let Some((who, confirmed)) = self.commander() else {
+            return (
+                False,
+                "NoCommander",
+                "name an incident commander in spec.roles.incidentCommander".into(),
+            );
+        };
+        let who = one_line(who, 253);
+        let confirm = format!("{who} is to confirm command: create a TimelineEntry of type Acknowledgement");
+        match self.in_command() {
+            Some(_) if confirmed.is_some() => (True, "Commanded", format!("{who} has command")),
+            // Command is never in the air: until the successor confirms, who had it has it.
+            Some(still) => {
+                (True, "HandingOver", format!("{} has command until then; {confirm}", one_line(still, 253)))
             }
-            Some((who, None)) => {
-                let who = one_line(who, 253);
-                (
-                    False,
-                    "NotConfirmed",
-                    format!("{who} is to confirm command: create a TimelineEntry of type Acknowledgement"),
-                )
-            }
-            Some((who, Some(_))) => (True, "Commanded", format!("{} has command", one_line(who, 253))),
+            None => (False, "NotConfirmed", confirm),
         }
     }
 
@@ -152,13 +158,10 @@ impl Decision<'_> {
 
     fn resolved(&self, m: &Standing) -> Rule {
         let spec = &self.seen.incident.spec;
-        let Some(resolution) = &spec.resolution else {
+        let Some(resolution) = declared_resolution(self.seen.incident) else {
             return (False, "NotDeclared", "declare the resolution in spec.resolution.summary".into());
         };
         let mut missing = Vec::new();
-        if resolution.summary.trim().is_empty() {
-            missing.push("say what resolved it in spec.resolution.summary".to_owned());
-        }
         let open: Vec<_> = spec
             .exit_criteria
             .iter()
@@ -194,13 +197,18 @@ impl Decision<'_> {
 
     /// Whether the postmortem is done; drafts it when it is due.
     fn learned(&mut self, resolved: bool) -> Rule {
-        let rules = self.seen.settings.severity(self.seen.incident.spec.severity);
-        if rules.postmortem.is_none() {
+        let found = self.seen.postmortem.filter(|p| is_about(p, self.seen.incident));
+        if let Some(name) = found.and_then(|p| p.metadata.name.clone()) {
+            self.status.postmortem_ref = Some(LocalRef { name });
+        }
+        if self.seen.settings.severity(self.seen.incident.spec.severity).postmortem.is_none() {
             return (True, "NotRequired", "no postmortem is required for this severity".into());
         }
-        if let Some(found) = self.seen.postmortem {
-            let name = found.metadata.name.clone().unwrap_or_default();
-            self.status.postmortem_ref = Some(crate::api::LocalRef { name: name.clone() });
+        if self.cancelled() {
+            return (True, "NotRequired", "no postmortem is required for a false alarm or duplicate".into());
+        }
+        if let Some(found) = found {
+            let name = found.metadata.name.as_deref().unwrap_or_default();
             let conditions = found.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
             if condition(conditions, "Reviewed") == True {
                 return (True, "Reviewed", format!("postmortem {name} is reviewed"));
@@ -215,8 +223,13 @@ impl Decision<'_> {
                 format!("postmortem {} was deleted: create it again", gone.name),
             );
         }
-        if resolved && !self.cancelled() && self.seen.incident.metadata.deletion_timestamp.is_none() {
-            let draft = postmortem::draft(self.seen.incident, &self.status, self.seen.mitigations);
+        if resolved && self.seen.incident.metadata.deletion_timestamp.is_none() {
+            let mut draft = postmortem::draft(self.seen.incident, &self.status, self.seen.mitigations);
+            if self.seen.postmortem.is_some() {
+                // A postmortem outlives its incident, and a later incident may have the same name.
+                let uid = self.seen.incident.metadata.uid.as_deref().unwrap_or_default();
+                draft.metadata.name = Some(names::joined(self.name(), &names::short_hash(uid, 8)));
+            }
             self.effects.push(Effect::CreatePostmortem(Box::new(draft)));
             return (False, "Drafting", "the postmortem is being drafted".into());
         }
@@ -238,16 +251,19 @@ impl Decision<'_> {
 
     fn milestone(&mut self, reason: &str, status: ConditionStatus, message: &str) {
         if status == True && self.status.milestones.triaged_time.is_none() {
-            self.status.milestones.triaged_time = Some(whole_seconds(self.now));
+            let since = self.since();
+            self.status.milestones.triaged_time = Some(whole_seconds(since));
             let author = self.actor().map(str::to_owned);
-            self.tell(self.now, reason, author.as_deref(), message);
+            self.tell(since, reason, author.as_deref(), message);
         }
     }
 
     fn milestone_mitigated(&mut self, m: &Standing, rule: &Rule) {
         let was = condition(&self.status.conditions, "Mitigated") == True;
         if rule.0 == True {
-            let time = m.latest_effect.unwrap_or(self.now);
+            // An effect that was known before is not what made the difference.
+            let effect_is_news = self.added.iter().any(|r| r.reason == "MitigationEffective");
+            let time = m.latest_effect.filter(|_| effect_is_news).unwrap_or(self.now);
             if self.status.milestones.mitigated_time.is_none() {
                 self.status.milestones.mitigated_time = Some(whole_seconds(time));
                 self.tell(time, "Mitigated", None, &format!("mitigated: {}", rule.2));
@@ -334,6 +350,14 @@ impl Decision<'_> {
         clock.next_due_time.clone_from(&due);
         self.status.next_update_time = due.map(|t| t.0.to_string());
     }
+}
+
+/// Whether a postmortem is about this incident, and not about an earlier one of the same name.
+fn is_about(postmortem: &Postmortem, incident: &Incident) -> bool {
+    postmortem.spec.incident_ref.as_ref().is_some_and(|named| {
+        Some(&named.name) == incident.metadata.name.as_ref()
+            && (named.uid.is_none() || named.uid == incident.metadata.uid)
+    })
 }
 
 fn is_stated(impact: &Impact) -> bool {

@@ -7,6 +7,8 @@ mod lifecycle;
 mod mitigations;
 mod record;
 mod roles;
+mod standing;
+mod summaries;
 
 use super::conditions::Conditions;
 use crate::api::{Incident, IncidentStatus, Mitigation, Postmortem, TimelineEntry, TimelineRecord};
@@ -16,6 +18,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, drop_archived};
+pub use summaries::recorded_end;
 
 /// What was seen.
 pub struct Observed<'a> {
@@ -27,7 +30,7 @@ pub struct Observed<'a> {
     pub taken_names: &'a HashMap<String, Option<String>>,
     /// Timeline entries that name it.
     pub entries: &'a [Arc<TimelineEntry>],
-    /// The postmortem that names it.
+    /// The postmortem that names it, or else the one that has its name.
     pub postmortem: Option<&'a Postmortem>,
     /// Whether the incident of which this is a duplicate exists; `None` when it names none.
     pub original_exists: Option<bool>,
@@ -72,7 +75,8 @@ pub enum Effect {
     CreatePostmortem(Box<Postmortem>),
 }
 
-/// Entries to move to an immutable ConfigMap.
+/// Entries to move to an immutable ConfigMap. All of them are in the status as it was read, so that what is
+/// written twice is the same. If the ConfigMap is there already, what is in it is what has moved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Archive {
     /// Name of the ConfigMap.
@@ -123,6 +127,13 @@ impl Decision<'_> {
 
     fn created(&self) -> Timestamp {
         self.seen.incident.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0)
+    }
+
+    /// Since when the spec says what it says: what was declared and never changed holds since it was declared,
+    /// also when it is looked at an hour later; a change is dated when it is seen.
+    fn since(&self) -> Timestamp {
+        let visited = self.seen.incident.status.as_ref().is_some_and(|s| s.observed_generation.is_some());
+        if !visited && self.seen.incident.metadata.generation == Some(1) { self.created() } else { self.now }
     }
 }
 

@@ -8,14 +8,21 @@ use crate::api::{
     ACTOR_ANNOTATION, Audience, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry,
     TimelineEntryType, TimelineRecord, names,
 };
-use crate::decide::conditions::{clip, whole_seconds};
+use crate::decide::conditions::{clip, one_line, whole_seconds};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// Entries that stay in the status of the incident.
 pub const INLINE_ENTRIES: usize = 200;
+/// Entries of people are folded up to here, and no further before older ones have moved out.
+const MAX_FOLDED: usize = 225;
+/// What the operator itself has to tell waits from here on; the schema's maximum is 256.
+const CROWDED: usize = 230;
 /// Entries that move out at once, when there are more.
 const ARCHIVED_AT_ONCE: usize = 100;
+/// Size of the entries that stay, and of those that move out at once. An object in etcd may have 1.5 MiB, a
+/// ConfigMap 1 MiB.
+const MAX_BYTES: usize = 512 * 1024;
 /// Longest message of an entry that the operator writes.
 const MAX_MESSAGE: usize = 1024;
 /// How far ahead of the clock an entry may be dated before it is dated now.
@@ -28,7 +35,7 @@ impl Decision<'_> {
             time: whole_seconds(time),
             recorded_time: whole_seconds(self.now),
             reason: reason.to_owned(),
-            message: clip(message, MAX_MESSAGE),
+            message: one_line(message, MAX_MESSAGE),
             author: author.map(|a| clip(a, 253)),
             authenticated: author.map(|_| self.seen.signed),
             audience: None,
@@ -43,6 +50,11 @@ impl Decision<'_> {
         // By time of occurrence; entries of the same second stay in the order in which they were recorded.
         let at = self.status.timeline.partition_point(|r| r.time.0 <= record.time.0);
         self.status.timeline.insert(at, record);
+    }
+
+    /// Whether the timeline has no room for a burst of entries before older ones have moved out.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.status.timeline.len() >= CROWDED
     }
 
     /// Who created the incident, as far as anybody vouches for it.
@@ -76,18 +88,22 @@ impl Decision<'_> {
     /// Folds people's entries; answers which objects may be deleted once the status is written.
     pub(super) fn fold(&mut self) -> Vec<Arc<TimelineEntry>> {
         let mut entries: Vec<_> = self.seen.entries.to_vec();
-        entries
-            .sort_by_key(|e| (e.metadata.creation_timestamp.as_ref().map(|t| t.0), e.metadata.name.clone()));
+        entries.sort_by_cached_key(|e| {
+            (e.metadata.creation_timestamp.as_ref().map(|t| t.0), e.metadata.name.clone())
+        });
+        let mut size: usize = self.status.timeline.iter().map(bytes).sum();
+        let known: HashSet<_> = self.status.timeline.iter().filter_map(|r| r.entry_uid.clone()).collect();
         let mut folded = Vec::new();
         for entry in entries {
-            if !self.is_folded(&entry) {
-                if self.status.timeline.len() >= INLINE_ENTRIES + ARCHIVED_AT_ONCE / 2 {
-                    // The rest waits, as objects, until older entries have moved out.
+            if entry.metadata.uid.as_ref().is_none_or(|uid| !known.contains(uid)) {
+                if self.status.timeline.len() >= MAX_FOLDED || size >= MAX_BYTES {
+                    // It waits, as an object, until older entries have moved out.
                     self.wake = Some(self.now);
-                    break;
+                    continue;
                 }
                 let record = self.record_of(&entry);
                 self.note_update(&entry, &record);
+                size += bytes(&record);
                 self.push(record);
             }
             folded.push(entry);
@@ -95,7 +111,7 @@ impl Decision<'_> {
         folded
     }
 
-    fn is_folded(&self, entry: &TimelineEntry) -> bool {
+    pub(super) fn is_folded(&self, entry: &TimelineEntry) -> bool {
         let uid = entry.metadata.uid.as_deref();
         uid.is_some() && self.status.timeline.iter().any(|r| r.entry_uid.as_deref() == uid)
     }
@@ -128,16 +144,26 @@ impl Decision<'_> {
     }
 
     /// Chooses the entries to move out when there are too many. An entry whose object is still there stays, so
-    /// that it is not folded again.
+    /// that it is not folded again; one that was added just now stays, because it may be dated otherwise when
+    /// this is decided again.
     pub(super) fn archive(&mut self) -> Option<Archive> {
-        if self.status.timeline.len() <= INLINE_ENTRIES {
+        let timeline = &self.status.timeline;
+        if timeline.len() <= INLINE_ENTRIES && timeline.iter().map(bytes).sum::<usize>() < MAX_BYTES {
             return None;
         }
-        let live = |r: &TimelineRecord| {
-            r.entry_uid.is_some() && self.seen.entries.iter().any(|e| e.metadata.uid == r.entry_uid)
-        };
-        let records: Vec<_> =
-            self.status.timeline.iter().filter(|r| !live(r)).take(ARCHIVED_AT_ONCE).cloned().collect();
+        let there: HashSet<_> = self.seen.entries.iter().filter_map(|e| e.metadata.uid.as_deref()).collect();
+        let is_there = |r: &TimelineRecord| r.entry_uid.as_deref().is_some_and(|uid| there.contains(uid));
+        let mut size = 0;
+        let written = self.seen.incident.status.iter().flat_map(|s| &s.timeline);
+        let records: Vec<_> = written
+            .filter(|r| !is_there(r))
+            .take(ARCHIVED_AT_ONCE)
+            .take_while(|r| {
+                size += bytes(r);
+                size <= MAX_BYTES
+            })
+            .cloned()
+            .collect();
         let index = self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps);
         (!records.is_empty())
             .then(|| Archive { name: names::joined(self.name(), &format!("timeline-{index}")), records })
@@ -146,10 +172,30 @@ impl Decision<'_> {
 
 /// Takes entries out of a status that are in the archive now.
 pub fn drop_archived(status: &mut crate::api::IncidentStatus, archived: &[TimelineRecord]) {
-    status.timeline.retain(|r| !archived.contains(r));
+    for record in archived {
+        if let Some(i) = status.timeline.iter().position(|r| r == record) {
+            status.timeline.remove(i);
+        }
+    }
     let archive = status.timeline_archive.get_or_insert_default();
     archive.config_maps += 1;
     archive.entries += i64::try_from(archived.len()).unwrap_or(i64::MAX);
+}
+
+/// The most that an entry takes in storage: the API server writes JSON in which these characters are escaped.
+fn bytes(record: &TimelineRecord) -> usize {
+    let text = |text: &str| -> usize {
+        text.chars()
+            .map(|c| match c {
+                '"' | '\\' => 2,
+                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+                c if c.is_control() => 6,
+                c => c.len_utf8(),
+            })
+            .sum()
+    };
+    let optional = |t: &Option<String>| t.as_deref().map_or(0, text);
+    512 + text(&record.message) + optional(&record.author) + optional(&record.link)
 }
 
 fn annotation<'a>(incident: &'a Incident, key: &str) -> Option<&'a str> {

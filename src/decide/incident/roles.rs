@@ -19,11 +19,14 @@ impl Decision<'_> {
             (Role::Deputy, &stated.deputy),
             (Role::Scribe, &stated.scribe),
         ] {
-            self.role(role, holder.as_deref());
+            self.role(role, holder.as_deref().filter(|h| !h.trim().is_empty()));
         }
         self.confirm();
-        let excess = self.status.roles.len().saturating_sub(MAX_ROLE_RECORDS);
-        self.status.roles.drain(..excess);
+        while self.status.roles.len() > MAX_ROLE_RECORDS {
+            // The oldest that is over; who holds a role now is never forgotten.
+            let Some(i) = self.status.roles.iter().position(|r| r.until_time.is_some()) else { break };
+            self.status.roles.remove(i);
+        }
     }
 
     fn role(&mut self, role: Role, holder: Option<&str>) {
@@ -31,37 +34,34 @@ impl Decision<'_> {
         if present.map(|i| self.status.roles[i].holder.as_str()) == holder {
             return;
         }
-        let now = whole_seconds(self.now);
+        let since = self.since();
         if let Some(i) = present {
-            self.status.roles[i].until_time = Some(now.clone());
+            self.status.roles[i].until_time = Some(whole_seconds(since));
         }
         let author = self.actor().map(str::to_owned);
         let Some(holder) = holder else {
-            self.tell(
-                self.now,
-                "RoleLeft",
-                author.as_deref(),
-                &format!("nobody is {} any more", title(role)),
-            );
+            let message = format!("nobody is {} any more", title(role));
+            self.tell(since, "RoleLeft", author.as_deref(), &message);
             return;
         };
         // Who states oneself in a role has taken it.
-        let acknowledged_time = (author.as_deref() == Some(holder)).then(|| now.clone());
+        let acknowledged_time = (author.as_deref() == Some(holder)).then(|| whole_seconds(since));
         self.status.roles.push(RoleRecord {
             role,
             holder: holder.to_owned(),
-            from_time: now,
+            from_time: whole_seconds(since),
             until_time: None,
             acknowledged_time,
         });
         let message = format!("{} is {}", one_line(holder, 253), title(role));
-        self.tell(self.now, "RoleAssigned", author.as_deref(), &message);
+        self.tell(since, "RoleAssigned", author.as_deref(), &message);
     }
 
-    /// Acknowledgements in the timeline entries confirm the author's roles.
+    /// Acknowledgements in the timeline entries confirm the author's roles. One that is on record already has
+    /// done so; it does not confirm what the author was given afterwards.
     fn confirm(&mut self) {
         for entry in self.seen.entries {
-            if entry.spec.type_ != TimelineEntryType::Acknowledgement {
+            if entry.spec.type_ != TimelineEntryType::Acknowledgement || self.is_folded(entry) {
                 continue;
             }
             let author =
@@ -87,6 +87,21 @@ impl Decision<'_> {
             .iter()
             .find(|r| r.role == Role::IncidentCommander && r.until_time.is_none())
             .map(|r| (r.holder.as_str(), r.acknowledged_time.clone()))
+    }
+
+    /// Who has command: who confirmed it last and handed over without a gap to whoever is to confirm now.
+    pub(super) fn in_command(&self) -> Option<&str> {
+        let mut leader: Option<&RoleRecord> = None;
+        let mut until = None;
+        for record in self.status.roles.iter().filter(|r| r.role == Role::IncidentCommander) {
+            if record.acknowledged_time.is_some() {
+                leader = Some(record);
+            } else if until != Some(&record.from_time) {
+                leader = None;
+            }
+            until = record.until_time.as_ref();
+        }
+        leader.filter(|_| until.is_none()).map(|r| r.holder.as_str())
     }
 
     /// Records changes of severity.

@@ -1,0 +1,121 @@
+//! Where the mitigations of an incident stand, boiled down to what its lifecycle asks.
+
+use super::{Decision, mitigations::releases};
+use crate::api::{
+    DesiredState, Mitigation, MitigationPhase as Phase, MitigationSummary, MitigationTemplate, ReleaseOn,
+};
+use k8s_openapi::jiff::Timestamp;
+
+/// The mitigations of an incident, summed up.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// How many were asked for.
+    pub wanted: usize,
+    /// In force and effective, or ended after having worked.
+    pub working: usize,
+    /// What the others lack, in words.
+    pub lacking: Vec<String>,
+    /// In force, or on the way to or from it: name of the object, if it is made, and of the entry.
+    pub active: Vec<(String, Option<String>)>,
+    /// What is not as requested yet, in words; `Ready` waits for it.
+    pub unsettled: Vec<String>,
+    /// What will not be as requested, in words.
+    pub failed: Vec<String>,
+    /// When the last of the working ones took effect.
+    pub latest_effect: Option<Timestamp>,
+}
+
+impl Decision<'_> {
+    /// Brings objects in line with entries, records what changed, and sums up.
+    pub(super) fn mitigations(&mut self) -> Standing {
+        self.expand();
+        self.retract();
+        let unrecorded = self.summarise();
+        let mut sum = Standing::default();
+        let mut in_force = 0;
+        for entry in self.being_made() {
+            let message = format!("{} is being made", entry.name);
+            sum.active.push((String::new(), Some(entry.name.clone())));
+            if !self.asks_for_end(&entry.template) {
+                sum.wanted += 1;
+                sum.lacking.push(message.clone());
+            }
+            sum.unsettled.push(message);
+        }
+        for summary in self.status.mitigations.iter().chain(&unrecorded) {
+            in_force += i32::from(matches!(summary.phase, Phase::Active | Phase::Releasing));
+            self.count(&mut sum, summary);
+        }
+        self.status.active_mitigations = Some(in_force);
+        sum
+    }
+
+    fn count(&self, sum: &mut Standing, s: &MitigationSummary) {
+        let object = self.seen.mitigations.iter().find(|m| m.metadata.uid == s.uid);
+        if object.is_some_and(|m| m.spec.template.dry_run == Some(true)) {
+            return;
+        }
+        let label = s.entry.as_deref().unwrap_or(&s.name);
+        let says = s.message.as_deref().unwrap_or("not seen yet");
+        let leaving = object.is_none_or(|m| self.is_to_end(m, s));
+        if object.is_some_and(|m| self.is_behind(m)) {
+            sum.unsettled.push(format!("{label}: the edit of its entry is being carried over"));
+        } else if object.is_some_and(|m| is_stale(m)) {
+            sum.unsettled.push(format!("{label} has not seen its latest edit yet"));
+        }
+        match s.phase {
+            Phase::Pending | Phase::AwaitingApproval | Phase::Applying | Phase::Active if !leaving => {
+                sum.wanted += 1;
+                sum.active.push((s.name.clone(), s.entry.clone()));
+                if s.phase == Phase::Active && s.effective.as_deref() == Some("True") {
+                    sum.working += 1;
+                    sum.latest_effect = sum.latest_effect.max(s.effective_time.as_ref().map(|t| t.0));
+                } else {
+                    let lack =
+                        if s.phase == Phase::Active { "not effective".into() } else { s.phase.to_string() };
+                    sum.lacking.push(format!("{label} is {lack}: {says}"));
+                    sum.unsettled.push(format!("{label}: {says}"));
+                }
+            }
+            Phase::Superseded | Phase::Abandoned | Phase::Refused | Phase::Failed if !leaving => {
+                sum.wanted += 1;
+                sum.lacking.push(format!("{label} is {}: {says}", s.phase));
+                if matches!(s.phase, Phase::Refused | Phase::Failed) {
+                    sum.failed.push(format!("{label}: {says}"));
+                }
+            }
+            // Ended on purpose, or about to: it counts if it worked, and does not stand in the way if it did not.
+            phase => {
+                if !phase.is_ended() {
+                    sum.active.push((s.name.clone(), s.entry.clone()));
+                    sum.unsettled.push(format!("{label} is being released"));
+                }
+                if s.effective_time.is_some() {
+                    sum.wanted += 1;
+                    sum.working += 1;
+                }
+            }
+        }
+    }
+
+    /// Whether somebody asked for the end of a mitigation: of its object, of its entry, or of what it is for.
+    fn is_to_end(&self, m: &Mitigation, s: &MitigationSummary) -> bool {
+        m.metadata.deletion_timestamp.is_some()
+            || s.removed == Some(true)
+            || self.asks_for_end(&m.spec.template)
+    }
+
+    fn asks_for_end(&self, template: &MitigationTemplate) -> bool {
+        let by_incident = match releases(self.seen.incident) {
+            Some("IncidentCancelled") => true,
+            Some(_) => template.release_on == Some(ReleaseOn::Resolve),
+            None => false,
+        };
+        by_incident || template.desired_state == Some(DesiredState::Released)
+    }
+}
+
+/// Whether the status of a mitigation is about an earlier edit.
+fn is_stale(m: &Mitigation) -> bool {
+    m.status.as_ref().is_some_and(|s| s.observed_generation != m.metadata.generation)
+}

@@ -1,0 +1,186 @@
+//! What the operator records: every fact exactly once, with the time and the author of what happened.
+
+use super::{
+    world::{is_sorted, scale},
+    *,
+};
+use crate::api::{
+    ConditionStatus::{True, Unknown},
+    MitigationPhase as Phase,
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Reason, message, author and uid of everything on record; what is left are the times at which it was written.
+fn facts(w: &World) -> Vec<(String, String, Option<String>, Option<String>)> {
+    let mut facts: Vec<_> = w
+        .record()
+        .into_iter()
+        .map(|r| (r.reason.clone(), r.message.clone(), r.author.clone(), r.entry_uid.clone()))
+        .collect();
+    facts.sort_unstable();
+    facts
+}
+
+/// A life with a bit of everything; `look` is called after each thing that happens.
+fn life(look: &mut dyn FnMut(&mut World)) -> World {
+    let mut w = World::declared(json!({"severity": "SEV1", "mitigations": [scale("stop"), scale("slow")]}));
+    let mut on = |w: &mut World| {
+        look(w);
+        w.run().wait(60);
+    };
+    on(&mut w);
+    w.change("bob", json!({"severity": "SEV2", "roles": {"incidentCommander": "alice", "scribe": "erin"}}));
+    on(&mut w);
+    w.entry("alice", json!({"type": "Acknowledgement"})).entry("erin", json!({"message": "a note"}));
+    on(&mut w);
+    w.change("alice", json!({"impact": {"summary": "40 %"}}));
+    on(&mut w);
+    w.gets_to("checkout-stop", Phase::Active, True).gets_to("checkout-slow", Phase::Active, Unknown);
+    on(&mut w);
+    w.gets_to("checkout-slow", Phase::Active, True);
+    on(&mut w);
+    w.gets_to("checkout-slow", Phase::Superseded, Unknown);
+    on(&mut w);
+    w.change("alice", json!({"mitigations": [scale("stop")], "resolution": {"summary": "fixed"}}));
+    on(&mut w);
+    w.delete("checkout-stop");
+    w.gets_to("checkout-stop", Phase::Released, Unknown);
+    on(&mut w);
+    w.reviewed();
+    on(&mut w);
+    w.change("alice", json!({"resolution": null}));
+    on(&mut w);
+    w
+}
+
+#[test]
+fn the_record_is_the_same_whatever_is_lost_after_anything_that_happens() {
+    let whole = life(&mut |_| {});
+    let told: BTreeSet<_> = whole.record().iter().map(|r| r.reason.clone()).collect();
+    for reason in [
+        "Acknowledged",
+        "Acknowledgement",
+        "Closed",
+        "Declared",
+        "Mitigated",
+        "MitigationApplied",
+        "MitigationEffective",
+        "MitigationReleased",
+        "MitigationSuperseded",
+        "Note",
+        "Reopened",
+        "Resolved",
+        "RoleAssigned",
+        "SeverityChanged",
+        "Triaged",
+    ] {
+        assert!(told.contains(reason), "{reason}");
+    }
+    for mask in 0u32..16 {
+        let parts: Vec<Part> =
+            ALL.into_iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, p)| p).collect();
+        let lossy = life(&mut |w| {
+            for _ in 0..3 {
+                w.step(&parts);
+                w.wait(7);
+            }
+        });
+        assert_eq!(facts(&lossy), facts(&whole), "only {parts:?} survives");
+    }
+}
+
+#[test]
+fn deciding_twice_on_the_same_facts_adds_nothing() {
+    let w = life(&mut |w| {
+        w.run();
+        let before = w.incident.status.clone().unwrap();
+        let plan = w.wait(1).plan();
+        assert_eq!((plan.added.as_slice(), plan.status), ([].as_slice(), before));
+    });
+    assert!(is_sorted(&w.status().timeline));
+}
+
+#[test]
+fn what_happened_unseen_is_told_with_the_time_it_happened() {
+    let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+    w.run().wait(60).gets_to("checkout-stop", Phase::Active, True);
+    w.wait(60).gets_to("checkout-stop", Phase::Released, Unknown);
+    w.wait(3600).run();
+    for (reason, at) in [
+        ("MitigationApplied", "10:01:05"),
+        ("MitigationEffective", "10:01:05"),
+        ("MitigationReleased", "10:02:05"),
+    ] {
+        let told = w.told(reason);
+        assert_eq!(told.len(), 1, "{reason}");
+        assert_eq!((told[0].time.0, told[0].recorded_time.0), (time(at), w.now), "{reason}");
+    }
+}
+
+#[test]
+fn a_mitigation_that_was_seen_while_it_was_being_applied_is_told_as_applied_once() {
+    let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+    w.run();
+    for phase in [Phase::Pending, Phase::AwaitingApproval, Phase::Applying, Phase::Active, Phase::Releasing] {
+        w.reaches("checkout-stop", phase);
+    }
+    assert_eq!(w.told("MitigationApplied").len(), 1);
+    assert_eq!(
+        w.told("MitigationApplied")[0].message,
+        "scale Deployment/stop: replicas from 3 to 0 (floods)"
+    );
+}
+
+#[test]
+fn an_effect_that_comes_back_is_told_again_with_its_own_time() {
+    let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+    w.run()
+        .works("checkout-stop")
+        .wait(60)
+        .fails("checkout-stop")
+        .wait(60)
+        .works("checkout-stop")
+        .wait(60)
+        .run();
+    let times: Vec<_> = w.told("MitigationEffective").iter().map(|r| r.time.0).collect();
+    assert_eq!(times, [time("10:00:05"), time("10:02:05")]);
+    assert_eq!(w.told("MitigationNotEffective").len(), 1);
+}
+
+#[test]
+fn refusal_and_expiry_are_told_once() {
+    let mut w = World::declared(json!({"mitigations": [scale("no"), scale("long")]}));
+    w.run().reaches("checkout-no", Phase::Refused).works("checkout-long").wait(600);
+    let now = w.now;
+    w.object("checkout-long").status.as_mut().unwrap().expired_time = Some(crate::api::Time(now));
+    w.run().wait(600).run();
+    assert_eq!((w.told("MitigationRefused").len(), w.told("MitigationExpired").len()), (1, 1));
+    assert_eq!(w.told("MitigationExpired")[0].time.0, now);
+}
+
+#[test]
+fn an_entry_of_the_operator_names_who_caused_it_and_whether_the_api_server_vouches_for_that() {
+    for signed in [true, false] {
+        let mut w = World::declared(json!({"title": "a\u{1b}[31m\nb"}));
+        w.signed = signed;
+        w.run();
+        w.edit("bob", json!({"severity": "SEV2", "roles": {"deputy": "dave"}}));
+        w.edit("carol", json!({"mitigations": [scale("stop")]}));
+        w.edit("erin", json!({"title": "another"}));
+        w.works("checkout-stop");
+        for (reason, author) in [
+            ("Declared", Some("alice")),
+            ("SeverityChanged", Some("bob")),
+            ("RoleAssigned", Some("bob")),
+            ("MitigationApplied", Some("carol")),
+            ("MitigationEffective", None),
+            ("Mitigated", None),
+        ] {
+            let told = w.told(reason);
+            assert_eq!(told[0].author.as_deref(), author, "{reason}");
+            assert_eq!(told[0].authenticated, author.map(|_| signed), "{reason}");
+        }
+        assert_eq!(w.told("Declared")[0].message, "incident declared: a [31m b", "one line for a terminal");
+    }
+}
