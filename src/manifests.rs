@@ -53,7 +53,12 @@ fn reader() -> Vec<Value> {
         rule(&[GROUP], &["mitigations"], &["create", "patch", "delete"]),
         rule(&[GROUP], &["timelineentries"], &["delete"]),
         rule(&[GROUP], &["postmortems"], &["create", "patch"]),
-        rule(&[GROUP], &["incidents/status", "mitigations/status", "postmortems/status"], &["patch"]),
+        // An entry's status is written only when the entry cannot be read.
+        rule(
+            &[GROUP],
+            &["incidents/status", "mitigations/status", "postmortems/status", "timelineentries/status"],
+            &["patch"],
+        ),
         rule(&["events.k8s.io"], &["events"], &["create"]),
         // Long timelines move to new, immutable ConfigMaps; existing ones cannot be written with this.
         rule(&[""], &["configmaps"], &["create"]),

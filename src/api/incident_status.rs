@@ -43,7 +43,8 @@ pub struct IncidentStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub timeline: Vec<TimelineRecord>,
-    /// Where the older entries are.
+    /// Where the older entries are: in ConfigMaps named <incident>-timeline-<n>, with a hash at the end where
+    /// that name was taken. Their annotation incident-operator.dev/incident-uid names the incident.
     pub timeline_archive: Option<TimelineArchive>,
     /// The postmortem of this incident.
     pub postmortem_ref: Option<LocalRef>,
@@ -292,7 +293,8 @@ pub struct TimelineRecord {
     pub entry_uid: Option<String>,
 }
 
-/// Where the older entries of a timeline are: ConfigMaps named <incident>-timeline-<n>.
+/// Where the older entries of a timeline are: ConfigMaps named <incident>-timeline-<n>, with a hash at the end
+/// where that name was taken. Their annotation incident-operator.dev/incident-uid names the incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase", default)]

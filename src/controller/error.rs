@@ -41,6 +41,16 @@ impl Error {
         move |source| Error::Api { what, source }
     }
 
+    /// What went wrong, for the people who read a condition.
+    pub fn words(&self) -> String {
+        match self {
+            Error::Api { what, source: kube::Error::Api(status) } => {
+                format!("{what} failed, the API server said: {}", status.message)
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// One word of a closed set, for metrics.
     pub fn category(&self) -> &'static str {
         match self {

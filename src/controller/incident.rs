@@ -3,6 +3,7 @@
 
 use super::{
     BY_INCIDENT, Context, Error, Key,
+    error::Retry,
     events::Note,
     kind_of, mitigation,
     mitigation::{reference, target_key},
@@ -11,12 +12,15 @@ use super::{
 };
 use crate::{
     api::{
-        Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry, TimelineRecord,
-        names,
+        ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry,
+        TimelineRecord, names,
     },
-    decide::incident::{Archive, Effect, Observed, Plan, decide, drop_archived},
+    decide::{
+        conditions::Conditions,
+        incident::{Archive, Effect, Observed, Plan, decide, drop_archived},
+    },
 };
-use futures::future::join_all;
+use futures::{TryStreamExt, future::join_all};
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
@@ -32,31 +36,57 @@ use tracing::{debug, info, warn};
 const MAX_ROUNDS: usize = 6;
 /// How long the record waits for a mitigation that is being made, so that one write tells of both.
 const RECORD_WAIT: Duration = Duration::from_millis(500);
+/// Entries of people that are removed in one round, and how many at the same time.
+const REMOVED_AT_ONCE: usize = 64;
+const REMOVERS: usize = 8;
 /// Key in an archive's data.
 const ARCHIVE_KEY: &str = "timeline.json";
 
 /// One visit. Answers when to come again.
 pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
-    for _ in 0..MAX_ROUNDS {
+    let mut failed: Option<Error> = None;
+    for round in 1..=MAX_ROUNDS {
         // Entries that name it wait for one of that name; its children are the garbage collector's.
         let Some(incident) = ctx.incidents.get(key) else { return Ok(None) };
         let mut plan = plan(ctx, key, &incident);
         // What is done is seen by the next round; the record is written when nothing is left to do.
-        if !plan.effects.is_empty() {
-            carry_out(ctx, key, std::mem::take(&mut plan.effects)).await?;
+        if !plan.effects.is_empty() && failed.is_none() {
+            match carry_out(ctx, key, std::mem::take(&mut plan.effects)).await {
+                Err(error) if error.retry() == Retry::Soon => return Err(error),
+                // It is tried again later; what else happened goes on record all the same.
+                outcome => failed = outcome.err(),
+            }
             continue;
         }
+        if let Some(error) = &failed {
+            report(&incident, &mut plan.status, error);
+        }
         if let Some(archive) = plan.archive.take() {
-            match store(ctx, key, &incident, &archive).await? {
-                Some(stored) => drop_archived(&mut plan.status, &stored),
-                None => keep_within_bounds(key, &mut plan.status),
+            if let Some(stored) = store(ctx, key, &incident, &archive).await? {
+                drop_archived(&mut plan.status, &stored);
+                // There is room for entries that wait.
+                plan.wake = Some(Timestamp::now());
             }
         }
+        keep_within_bounds(key, &mut plan.status);
         record(ctx, key, &incident, &plan).await?;
-        remove_folded(ctx, key, &plan.folded).await?;
-        return Ok(plan.wake.map(moment));
+        if remove_folded(ctx, key, &plan.folded).await? {
+            plan.wake = Some(Timestamp::now());
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if plan.wake.is_none_or(|wake| wake > Timestamp::now()) || round == MAX_ROUNDS {
+            return Ok(plan.wake.map(moment));
+        }
     }
     Err(Error::Restless(format!("incident {key}")))
+}
+
+/// Says what could not be done: the incident is not as it was asked for.
+fn report(incident: &Incident, status: &mut IncidentStatus, error: &Error) {
+    let mut c = Conditions::new(&mut status.conditions, incident.metadata.generation, Timestamp::now());
+    c.set("Ready", ConditionStatus::False, "NotDone", error.words());
 }
 
 fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
@@ -268,27 +298,28 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
     }
 }
 
-/// Removes people's entries that are on record now.
-async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) -> Result<(), Error> {
+/// Removes people's entries that are on record now, as many as a visit may take: an edit of the incident must not
+/// wait for hundreds of them. True when some are left.
+async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) -> Result<bool, Error> {
+    let there: Vec<_> = folded.iter().filter(|e| e.metadata.deletion_timestamp.is_none()).collect();
+    futures::stream::iter(there.iter().take(REMOVED_AT_ONCE).map(Ok))
+        .try_for_each_concurrent(REMOVERS, |entry| remove(ctx, key, entry))
+        .await?;
+    Ok(there.len() > REMOVED_AT_ONCE)
+}
+
+async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry) -> Result<(), Error> {
     let api: Api<TimelineEntry> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    for entry in folded {
-        let name = entry.name_any();
-        if entry.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let preconditions = Preconditions { uid: entry.metadata.uid.clone(), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match api.delete(&name, &params).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-            Err(error) => {
-                return Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error));
-            }
-        }
-        // It stays known until the watch says that it is gone: were it forgotten now, an entry that is archived
-        // meanwhile could be folded a second time.
+    let name = entry.name_any();
+    let preconditions = Preconditions { uid: entry.metadata.uid.clone(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    // It stays known until the watch says that it is gone: were it forgotten now, an entry that is archived
+    // meanwhile could be folded a second time.
+    match api.delete(&name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error)),
     }
-    Ok(())
 }
 
 /// Stores entries in an immutable ConfigMap. Answers what is in it, which after a crash may be what an earlier
@@ -299,40 +330,53 @@ async fn store(
     incident: &Incident,
     archive: &Archive,
 ) -> Result<Option<Vec<TimelineRecord>>, Error> {
-    let what = format!("archiving the timeline in config map {}/{}", key.namespace, archive.name);
-    let text = serde_json::to_string_pretty(&archive.records)
-        .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
-    let object = ConfigMap {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    for name in [&archive.name, &archive.other_name] {
+        let what = || format!("archiving the timeline in config map {}/{name}", key.namespace);
+        let object = archive_object(incident, name, &archive.records)
+            .map_err(|e| Error::api(what())(kube::Error::SerdeError(e)))?;
+        match api.create(&params, &object).await {
+            Ok(_) => return Ok(Some(archive.records.clone())),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                warn!(incident = %key, error = status.message, "the timeline cannot be archived now");
+                return Ok(None);
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let there = api.get(name).await.map_err(Error::api(what()))?;
+                let ours = there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
+                let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
+                if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
+                    return Ok(Some(records));
+                }
+            }
+            Err(error) => return Err(Error::api(what())(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn archive_object(
+    incident: &Incident,
+    name: &str,
+    records: &[TimelineRecord],
+) -> serde_json::Result<ConfigMap> {
+    let labels = [
+        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (crate::api::INCIDENT_LABEL.to_owned(), names::label_value(&incident.name_any())),
+    ];
+    Ok(ConfigMap {
         metadata: ObjectMeta {
-            name: Some(archive.name.clone()),
-            namespace: Some(key.namespace.to_string()),
-            labels: Some(
-                [
-                    ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
-                    (crate::api::INCIDENT_LABEL.to_owned(), names::label_value(&key.name)),
-                ]
-                .into(),
-            ),
+            name: Some(name.to_owned()),
+            namespace: incident.metadata.namespace.clone(),
+            labels: Some(labels.into()),
             annotations: incident.metadata.uid.clone().map(|uid| [(UID_ANNOTATION.to_owned(), uid)].into()),
             ..ObjectMeta::default()
         },
-        data: Some([(ARCHIVE_KEY.to_owned(), text)].into()),
+        data: Some([(ARCHIVE_KEY.to_owned(), serde_json::to_string_pretty(records)?)].into()),
         immutable: Some(true),
         ..ConfigMap::default()
-    };
-    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&params, &object).await {
-        Ok(_) => Ok(Some(archive.records.clone())),
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let there = api.get(&archive.name).await.map_err(Error::api(what))?;
-            let ours = there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
-            let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
-            Ok(text.and_then(|t| serde_json::from_str(t).ok()))
-        }
-        Err(error) => Err(Error::api(what)(error)),
-    }
+    })
 }
 
 /// Where the archive cannot be written, the oldest entries make room: a status that the API server refuses

@@ -1,7 +1,12 @@
 //! Objects that cannot be read, because a newer version or an administrator wrote what this one does not know.
 //! They are reported on themselves and stop nothing else.
 
-use super::{Context, Key, events::Note, status::FIELD_MANAGER};
+use super::{
+    Context, Key,
+    error::{Retry, backoff, code},
+    events::Note,
+    status::FIELD_MANAGER,
+};
 use crate::{
     api::{Condition, ConditionStatus},
     decide::conditions::Conditions,
@@ -17,6 +22,7 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
+use tokio::time::sleep;
 use tracing::warn;
 
 /// Remembers what was reported, so that each error is reported once.
@@ -29,7 +35,7 @@ impl Reports {
         &self,
         ctx: &Context,
         metadata: &ObjectMeta,
-        error: &str,
+        error_text: &str,
     ) {
         let kind = K::kind(&()).into_owned();
         let namespace = metadata.namespace.clone().unwrap_or_default();
@@ -37,16 +43,27 @@ impl Reports {
         let key = Key::new(&namespace, &name);
         {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.insert((kind.clone(), key.clone()), error.to_owned()).as_deref() == Some(error) {
+            if known.insert((kind.clone(), key.clone()), error_text.to_owned()).as_deref() == Some(error_text)
+            {
                 return;
             }
         }
-        warn!(kind, object = %key, error, "object cannot be read");
+        warn!(kind, object = %key, error = error_text, "object cannot be read");
         let message = format!(
-            "this version of the operator cannot read the object: {error}; correct it, or run the version that wrote it"
+            "this version of the operator cannot read the object: {error_text}; correct it, or run the version that wrote it"
         );
-        if let Err(error) = condition::<K>(ctx, &key, metadata, &message).await {
+        // Also a standby comes here, whose writes are held back until it leads.
+        for attempt in 0.. {
+            let Err(error) = condition::<K>(ctx, &key, metadata, &message).await else { break };
             warn!(kind, object = %key, %error, "the object that cannot be read could not be marked");
+            if matches!(code(&error), Some(400..=408 | 410..=428)) {
+                break;
+            }
+            sleep(backoff(Retry::Backoff, attempt)).await;
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.get(&(kind.clone(), key.clone())).map(String::as_str) != Some(error_text) {
+                return;
+            }
         }
         ctx.events.tell(Note {
             regarding: ObjectReference {

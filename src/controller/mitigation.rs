@@ -15,7 +15,7 @@ use crate::{
         incident::releases,
         mitigation::{Effect, Incident, Observed, Refused, Target, Write, decide},
     },
-    mitigation::TargetKind,
+    mitigation::{TargetKind, record::Record},
 };
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
@@ -24,7 +24,10 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::json;
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -61,6 +64,8 @@ struct Visit<'a> {
     target: Read,
     refused: Option<Refused>,
     dry_run_passed: bool,
+    /// uids in records on the target whose mitigations are gone.
+    leftovers: HashSet<String>,
 }
 
 /// What was read of the target.
@@ -95,12 +100,13 @@ impl<'a> Visit<'a> {
             target,
             refused: None,
             dry_run_passed: false,
+            leftovers: HashSet::new(),
         })
     }
 
     async fn run(mut self) -> Result<Option<Instant>, Error> {
-        let holders = self.holders();
         for _ in 0..MAX_EFFECTS {
+            let holders = self.holders().await?;
             let plan = decide(
                 &Observed {
                     mitigation: &self.mitigation,
@@ -133,15 +139,34 @@ impl<'a> Visit<'a> {
     }
 
     /// uids of the other mitigations of this target that have not ended.
-    fn holders(&self) -> HashSet<String> {
+    ///
+    /// Worked out after the target was read: whoever holds it by then is known. A leftover is thrown away with
+    /// the prior value in it, so a record counts as one only when the API server says that its mitigation is gone.
+    async fn holders(&mut self) -> Result<HashSet<String>, Error> {
+        let ended = |m: &Mitigation| m.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_ended);
         let target = &self.mitigation.spec.template.target_ref;
         let text = index_text(&self.key.namespace, &target.kind, &target.name);
-        let others = self.ctx.mitigations.group(BY_TARGET, &text);
-        let live =
-            others.iter().filter(|m| !m.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_ended));
-        live.filter_map(|m| m.metadata.uid.clone())
-            .filter(|uid| Some(uid) != self.mitigation.metadata.uid.as_ref())
-            .collect()
+        let mut others = HashMap::new();
+        for other in self.ctx.mitigations.group(BY_TARGET, &text) {
+            others.insert(other.uid().unwrap_or_default(), !ended(&other));
+        }
+        others.remove(self.mitigation.metadata.uid.as_deref().unwrap_or_default());
+        if let Read::Found(object) = &self.target {
+            for record in Record::all(object) {
+                let own = self.mitigation.metadata.uid.as_ref() == Some(&record.uid);
+                if own || others.contains_key(&record.uid) || self.leftovers.contains(&record.uid) {
+                    continue;
+                }
+                let what = format!("looking for mitigation {}/{}", self.key.namespace, record.mitigation);
+                let there = self.api.get_opt(&record.mitigation).await.map_err(Error::api(what))?;
+                let holds = there.is_some_and(|m| m.metadata.uid.as_ref() == Some(&record.uid) && !ended(&m));
+                if !holds {
+                    self.leftovers.insert(record.uid.clone());
+                }
+                others.insert(record.uid, holds);
+            }
+        }
+        Ok(others.into_iter().filter(|(_, holds)| *holds).map(|(uid, _)| uid).collect())
     }
 
     /// What the incident says, as far as it concerns this mitigation.
@@ -168,7 +193,7 @@ impl<'a> Visit<'a> {
         Incident {
             name: Some(named.name.clone()),
             releases: releases(&incident),
-            recorded_end: recorded || overdue || incident.metadata.deletion_timestamp.is_some(),
+            recorded_end: recorded || overdue,
         }
     }
 

@@ -77,7 +77,9 @@ const ENTRY_INDEXES: &[Index<TimelineEntry>] =
     &[|e| Some(text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name))];
 const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
     &[|p| Some(text(p.metadata.namespace.as_ref(), &p.spec.incident_ref.as_ref()?.name))];
-const NO_INDEX: &[Index<Incident>] = &[];
+/// Incidents by the one of which they are a duplicate.
+const INCIDENT_INDEXES: &[Index<Incident>] =
+    &[|i| Some(text(i.metadata.namespace.as_ref(), &i.spec.duplicate_of.as_ref()?.name))];
 
 fn text(namespace: Option<&String>, name: &str) -> String {
     format!("{}/{name}", namespace.map_or("", String::as_str))
@@ -95,7 +97,7 @@ impl Context {
         Arc::new(Context {
             targets: Arc::new(Targets::new(client.clone(), watches, &target_kinds())),
             client,
-            incidents: Cache::new(NO_INDEX),
+            incidents: Cache::new(INCIDENT_INDEXES),
             mitigations: Cache::new(MITIGATION_INDEXES),
             entries: Cache::new(ENTRY_INDEXES),
             postmortems: Cache::new(POSTMORTEM_INDEXES),
@@ -115,6 +117,9 @@ impl Context {
         let key = Key::of(incident.as_ref());
         if !own {
             self.queues.incidents.add(key.clone());
+        }
+        for duplicate in self.incidents.group(0, &key.to_string()) {
+            self.queues.incidents.add(Key::of(duplicate.as_ref()));
         }
         let releases = crate::decide::incident::releases(incident).is_some();
         for mitigation in self.mitigations.group(BY_INCIDENT, &key.to_string()) {

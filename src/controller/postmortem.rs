@@ -66,7 +66,8 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         Some(record) => status::write(&api, &made, None, &record).await?.unwrap_or(made),
         None => made,
     };
-    let made = disown(&api, made).await?;
+    // What is missed here is done at the first visit.
+    let made = disown(&api, made.clone()).await.unwrap_or(made);
     saw(ctx, made, false);
     Ok(())
 }
@@ -90,17 +91,28 @@ async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, E
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch(&made.name_any(), &params, &Patch::Json::<()>(patch)).await {
         Ok(object) => Ok(object),
-        // Somebody writes it already.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(made),
+        // Somebody writes it already: the next visit sees what they wrote.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
+            Err(Error::Restless(format!("postmortem {}", made.name_any())))
+        }
         Err(error) => Err(Error::api(what)(error)),
     }
 }
 
 /// One visit. Answers when to come again.
 pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
-    let Some(postmortem) = ctx.postmortems.get(key) else { return Ok(None) };
+    let Some(mut postmortem) = ctx.postmortems.get(key) else { return Ok(None) };
     if postmortem.metadata.deletion_timestamp.is_some() {
         return Ok(None);
+    }
+    let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    if postmortem.status.as_ref().is_none_or(|s| s.observed_generation.is_none()) {
+        // The first visit. Whoever drafted it may have been cut off before the spec was given away.
+        let there = api.get_opt(&key.name).await.map_err(Error::api(format!("reading postmortem {key}")))?;
+        let Some(there) = there else { return Ok(None) };
+        let there = disown(&api, there).await?;
+        saw(ctx, there.clone(), true);
+        postmortem = Arc::new(there);
     }
     let incident = postmortem.spec.incident_ref.as_ref().and_then(|named| {
         let found = ctx.incidents.get(&Key::new(&key.namespace, &named.name))?;
@@ -129,7 +141,6 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             }
         }
     }
-    let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let written = status::write(&api, postmortem.as_ref(), postmortem.status.as_ref(), &new).await;
     match written {
         Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {}

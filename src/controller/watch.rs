@@ -103,13 +103,26 @@ fn start_one<K>(
                     continue;
                 }
             };
-            if let Some(event) = readable(&ctx, &reports, cache(&ctx), event) {
-                for news in cache(&ctx).take_in(event) {
-                    heard(&ctx, &news);
-                }
+            let news = match readable(&ctx, &reports, cache(&ctx), event) {
+                Readable::Event(event) => cache(&ctx).take_in(event),
+                Readable::Gone(key) => cache(&ctx).saw_gone(&key).into_iter().collect(),
+                Readable::No => Vec::new(),
+            };
+            for news in news {
+                heard(&ctx, &news);
             }
         }
     });
+}
+
+/// What is known after an event.
+enum Readable<K> {
+    /// Its object can be read.
+    Event(watcher::Event<K>),
+    /// An object that cannot be read is gone.
+    Gone(Key),
+    /// An object is there that cannot be read.
+    No,
 }
 
 /// The event, when its object can be read; else the object is reported.
@@ -118,16 +131,20 @@ fn readable<K>(
     reports: &Arc<Reports>,
     cache: &Cache<K>,
     event: watcher::Event<DeserializeGuard<K>>,
-) -> Option<watcher::Event<K>>
+) -> Readable<K>
 where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
+    let mut gone = false;
     let (wrap, guarded): (fn(K) -> watcher::Event<K>, _) = match event {
-        watcher::Event::Init => return Some(watcher::Event::Init),
-        watcher::Event::InitDone => return Some(watcher::Event::InitDone),
+        watcher::Event::Init => return Readable::Event(watcher::Event::Init),
+        watcher::Event::InitDone => return Readable::Event(watcher::Event::InitDone),
         watcher::Event::InitApply(object) => (watcher::Event::InitApply, object),
         watcher::Event::Apply(object) => (watcher::Event::Apply, object),
-        watcher::Event::Delete(object) => (watcher::Event::Delete, object),
+        watcher::Event::Delete(object) => {
+            gone = true;
+            (watcher::Event::Delete, object)
+        }
     };
     match guarded.0 {
         Ok(mut object) => {
@@ -135,18 +152,23 @@ where
             object.managed_fields_mut().clear();
             object.managed_fields_mut().shrink_to_fit();
             reports.forget::<K>(&Key::of(&object));
-            Some(wrap(object))
+            Readable::Event(wrap(object))
         }
         Err(invalid) => {
-            cache.saw_unreadable(&Key::new(
+            let key = Key::new(
                 invalid.metadata.namespace.as_deref().unwrap_or_default(),
                 invalid.metadata.name.as_deref().unwrap_or_default(),
-            ));
+            );
+            if gone {
+                reports.forget::<K>(&key);
+                return Readable::Gone(key);
+            }
+            cache.saw_unreadable(&key);
             let (ctx, reports) = (ctx.clone(), reports.clone());
             tokio::spawn(async move {
                 reports.report::<K>(&ctx, &invalid.metadata, &invalid.error).await;
             });
-            None
+            Readable::No
         }
     }
 }

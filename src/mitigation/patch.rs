@@ -114,10 +114,14 @@ impl<'a> Builder<'a> {
     fn drop_hold(&mut self, record: &Record, holders: &HashSet<String>) {
         self.drop_record(&record.uid);
         self.drop_leftovers(record, holders);
-        let others =
-            Record::all(self.target).any(|other| other.uid != record.uid && holders.contains(&other.uid));
+        let other =
+            Record::all(self.target).find(|other| other.uid != record.uid && holders.contains(&other.uid));
         let labelled = self.target.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MITIGATED_LABEL));
-        if labelled && !others {
+        if let Some(other) = other {
+            // Whoever goes last takes the label; were two to go at once, each would leave it to the other.
+            let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(&other.uid)));
+            self.tests.push(json!({"op": "test", "path": annotation(&other.uid), "value": text}));
+        } else if labelled {
             self.remove(&label());
         }
     }

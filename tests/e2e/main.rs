@@ -3,11 +3,19 @@
 //!
 //! Every test has a namespace and an operator process of its own, so that they run side by side.
 
+mod chart;
 mod harness;
+mod incident;
+mod incident_edits;
+mod incident_input;
 mod mitigation;
 mod mitigation_cost;
 mod mitigation_crash;
 mod mitigation_others;
+mod postmortem;
+mod runtime;
 mod schema;
+mod schema_incident;
 mod schema_mitigation;
 mod support;
+mod timeline;

@@ -1,12 +1,14 @@
 //! What the tests share. A scenario needs some of it, none needs all.
 #![allow(dead_code, unused_imports)]
 
+pub mod admission;
 pub mod audit;
 pub mod cluster;
 pub mod history;
 pub mod namespace;
 pub mod operator;
 pub mod poll;
+pub mod record;
 pub mod schema;
 pub mod workload;
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Address of the API server, when it is not the control plane's own: a proxy in between.
     pub server: Option<String>,
+    /// Namespace to look after, when it is not the one that the lease lies in.
+    pub watch: Option<String>,
 }
 
 /// A running operator that looks after one namespace and keeps its lease there, with a token of the chart's
@@ -63,7 +65,7 @@ impl Operator {
         let mut command: Vec<String> =
             ["run", "--listen", "127.0.0.1:0", "--log-format", "text"].map(str::to_owned).to_vec();
         for (flag, value) in [
-            ("--watch-namespace", &namespace.name),
+            ("--watch-namespace", options.watch.as_ref().unwrap_or(&namespace.name)),
             ("--lease-namespace", &namespace.name),
             ("--identity", &identity),
         ] {
