@@ -52,7 +52,14 @@ async fn when(seen: &Seen, name: &str, wanted: impl Fn(&Value) -> bool) -> Insta
     tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("{name} never came"))
 }
 
-fn api(client: &Client, group: &str, version: &str, kind: &str, plural: &str, ns: &str) -> Api<DynamicObject> {
+fn api(
+    client: &Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+    ns: &str,
+) -> Api<DynamicObject> {
     let gvk = GroupVersionKind::gvk(group, version, kind);
     Api::namespaced_with(client.clone(), ns, &ApiResource::from_gvk_with_plural(&gvk, plural))
 }
@@ -75,8 +82,12 @@ async fn main() -> anyhow::Result<()> {
     let incidents = api(&client, g, "v1alpha1", "Incident", "incidents", ns);
     let mitigations = api(&client, g, "v1alpha1", "Mitigation", "mitigations", ns);
     let raw = api(&client, g, "v1alpha1", "Postmortem", "postmortems", ns);
-    let (seen_target, seen_incident, seen_mitigation, seen_raw) =
-        (observe(targets.clone()), observe(incidents.clone()), observe(mitigations.clone()), observe(raw.clone()));
+    let (seen_target, seen_incident, seen_mitigation, seen_raw) = (
+        observe(targets.clone()),
+        observe(incidents.clone()),
+        observe(mitigations.clone()),
+        observe(raw.clone()),
+    );
     let pp = PostParams::default();
     let manager = PatchParams { field_manager: Some("bench".into()), ..PatchParams::default() };
     let mut results: HashMap<&str, (Vec<Duration>, Vec<Duration>)> = HashMap::new();
@@ -87,7 +98,8 @@ async fn main() -> anyhow::Result<()> {
                 "spec": {"replicas": 1, "paused": true, "selector": {"matchLabels": {"a": name}},
                 "template": {"metadata": {"labels": {"a": name}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}))?;
             deployments.create(&pp, &deployment).await?;
-            when(&seen_target, &name, |o| o["status"]["observedGeneration"] == o["metadata"]["generation"]).await;
+            when(&seen_target, &name, |o| o["status"]["observedGeneration"] == o["metadata"]["generation"])
+                .await;
             tokio::time::sleep(Duration::from_millis(30)).await;
             let zero = |o: &Value| o["spec"]["replicas"] == 0;
             let spec = json!({"reason": "bench", "targetRef": {"kind": "Deployment", "name": name}, "scale": {"replicas": 0}, "evidence": "None"});
@@ -95,8 +107,10 @@ async fn main() -> anyhow::Result<()> {
             let done = match what {
                 "floor" => {
                     // A kind of ours that the operator leaves alone in the time that matters.
-                    let object: DynamicObject = serde_json::from_value(json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Postmortem",
-                        "metadata": {"name": name}, "spec": {"title": "floor"}}))?;
+                    let object: DynamicObject = serde_json::from_value(
+                        json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Postmortem",
+                        "metadata": {"name": name}, "spec": {"title": "floor"}}),
+                    )?;
                     raw.create(&pp, &object).await?;
                     when(&seen_raw, &name, |_| true).await;
                     let status = json!({"status": {"missingCount": 1}});
@@ -108,16 +122,20 @@ async fn main() -> anyhow::Result<()> {
                     None
                 }
                 "mitigation" => {
-                    let object: DynamicObject = serde_json::from_value(json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Mitigation",
-                        "metadata": {"name": name}, "spec": spec}))?;
+                    let object: DynamicObject = serde_json::from_value(
+                        json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Mitigation",
+                        "metadata": {"name": name}, "spec": spec}),
+                    )?;
                     mitigations.create(&pp, &object).await?;
                     Some((&seen_mitigation, name.clone()))
                 }
                 _ => {
                     let mut inline = spec.clone();
                     inline["name"] = json!("m");
-                    let object: DynamicObject = serde_json::from_value(json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident",
-                        "metadata": {"name": name}, "spec": {"title": "bench", "mitigations": [inline]}}))?;
+                    let object: DynamicObject = serde_json::from_value(
+                        json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident",
+                        "metadata": {"name": name}, "spec": {"title": "bench", "mitigations": [inline]}}),
+                    )?;
                     incidents.create(&pp, &object).await?;
                     Some((&seen_mitigation, format!("{name}-m")))
                 }
@@ -127,7 +145,11 @@ async fn main() -> anyhow::Result<()> {
             entry.0.push(visible);
             if let Some((seen, object)) = done {
                 let effective = |o: &Value| {
-                    o["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Applied" && c["status"] == "True")
+                    o["status"]["conditions"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .any(|c| c["type"] == "Applied" && c["status"] == "True")
                 };
                 entry.1.push(when(seen, &object, effective).await - start);
             }

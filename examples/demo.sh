@@ -54,7 +54,7 @@ now() { printf '%(%H:%M:%S)T' -1; }
 # An earlier telling may have left its incident behind.
 kubectl delete incidents,mitigations,timelineentries,postmortems --all --namespace shop --timeout=60s >/dev/null ||
   fail "the incident of an earlier demo does not go away: make down, then make demo"
-kubectl apply -f examples/shop.yaml >/dev/null
+kubectl apply -f examples/shop.yaml -f examples/people.yaml >/dev/null
 expect "the shop is up" is 3 deployment/importer '{.status.readyReplicas}'
 expect "the shop is up" is 2 deployment/checkout '{.status.readyReplicas}'
 
@@ -66,7 +66,7 @@ is on configmap/flags '{.data.new-pricing}' || wrong "the new pricing is on"
 
 chapter "The checkout fails. Alice declares an incident, and with it says what to stop."
 show cat examples/checkout-errors.yaml
-show kubectl apply -f examples/checkout-errors.yaml
+show kubectl apply -f examples/checkout-errors.yaml --as alice
 show kubectl wait --for=condition=Mitigated incident/checkout-errors -n shop --timeout=30s ||
   wrong "the incident is mitigated"
 
@@ -80,9 +80,9 @@ is off configmap/flags '{.data.new-pricing}' || wrong "the new pricing is off"
 is off configmap/flags '{.data.gift-cards}' || wrong "no other flag was touched"
 is 2 deployment/checkout '{.status.readyReplicas}' || wrong "the checkout was not touched"
 
-chapter "Alice acknowledges, a responder adds what they found. Entries are folded into the record."
-show kubectl create -f examples/acknowledgement.yaml
-show kubectl create -f examples/timeline-note.yaml
+chapter "Alice named herself as commander, so she has command. Bob takes operations and adds what he found."
+show kubectl create -f examples/acknowledgement.yaml --as bob
+show kubectl create -f examples/timeline-note.yaml --as bob
 expect "the note is in the timeline" has "all database connections" incident/checkout-errors '{.status.timeline}'
 expect "the incident is acknowledged" is True incident/checkout-errors \
   '{.status.conditions[?(@.type=="Acknowledged")].status}'
@@ -90,7 +90,7 @@ show kubectl get incident checkout-errors -n shop -o wide
 show kubectl describe incident checkout-errors -n shop
 
 chapter "The import is rescheduled and the error rate is back to normal. Alice declares the resolution."
-show kubectl patch incident checkout-errors -n shop --type=merge -p \
+show kubectl patch incident checkout-errors -n shop --as alice --type=merge -p \
   '{"spec":{"resolution":{"summary":"importer rate fixed"},"exitCriteria":[{"description":"error rate below 0.1 % for 30 minutes","state":"Done"}]}}'
 show kubectl wait --for=condition=Resolved incident/checkout-errors -n shop --timeout=30s ||
   wrong "the incident is resolved"

@@ -12,7 +12,7 @@ use crate::{
     api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
         conditions::{clip, find},
-        incident::releases,
+        incident::{recorded_end, releases},
         mitigation::{Effect, Incident, Observed, Refused, Target, Write, decide},
     },
     mitigation::{TargetKind, record::Record},
@@ -182,8 +182,7 @@ impl<'a> Visit<'a> {
         let Some(incident) = incident else {
             return Incident { name: Some(named.name.clone()), releases: None, recorded_end: true };
         };
-        let summaries = incident.status.iter().flat_map(|s| &s.mitigations);
-        let recorded = summaries.clone().any(|s| s.uid == self.mitigation.metadata.uid && s.phase.is_ended());
+        let recorded = recorded_end(&incident, &self.mitigation);
         let overdue = self
             .mitigation
             .metadata

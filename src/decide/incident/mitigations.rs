@@ -110,14 +110,31 @@ impl Decision<'_> {
         })
     }
 
-    /// Objects whose entry was taken out are deleted, which releases them.
+    /// Objects whose entry was taken out are deleted, which releases them; all of them when the incident itself
+    /// is being deleted, which may take long if somebody else's finalizer holds it.
+    ///
+    /// That the entry was taken out goes on record first: were it put back in between, the deletion would look
+    /// like somebody else's, after which nothing is made anew.
     pub(super) fn retract(&mut self) {
+        let going = self.seen.incident.metadata.deletion_timestamp.is_some();
         for object in self.seen.mitigations {
             let Some(entry) = self.entry_of(object) else { continue };
-            if !self.is_stated(entry, object) && object.metadata.deletion_timestamp.is_none() {
+            let withdrawn = !self.is_stated(entry, object);
+            if !(withdrawn || going) || object.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            if going || self.is_marked(object) {
                 self.effects.push(Effect::DeleteMitigation(object.clone()));
+            } else {
+                self.wake = Some(self.now);
             }
         }
+    }
+
+    /// Whether it is on record that the entry of an object was taken out.
+    fn is_marked(&self, m: &Mitigation) -> bool {
+        let mut recorded = self.seen.incident.status.iter().flat_map(|s| &s.mitigations);
+        recorded.any(|s| s.uid == m.metadata.uid && s.removed == Some(true))
     }
 
     fn child(&self, entry: &InlineMitigation) -> Mitigation {

@@ -81,6 +81,8 @@ pub enum Effect {
 pub struct Archive {
     /// Name of the ConfigMap.
     pub name: String,
+    /// Its name when that one is somebody else's, such as an earlier incident's of the same name.
+    pub other_name: String,
     /// The entries.
     pub records: Vec<TimelineRecord>,
 }

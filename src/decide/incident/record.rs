@@ -23,6 +23,8 @@ const ARCHIVED_AT_ONCE: usize = 100;
 /// Size of the entries that stay, and of those that move out at once. An object in etcd may have 1.5 MiB, a
 /// ConfigMap 1 MiB.
 const MAX_BYTES: usize = 512 * 1024;
+/// When room in the timeline is looked for again, unless something happens before.
+pub(super) const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Longest message of an entry that the operator writes.
 const MAX_MESSAGE: usize = 1024;
 /// How far ahead of the clock an entry may be dated before it is dated now.
@@ -50,6 +52,12 @@ impl Decision<'_> {
         // By time of occurrence; entries of the same second stay in the order in which they were recorded.
         let at = self.status.timeline.partition_point(|r| r.time.0 <= record.time.0);
         self.status.timeline.insert(at, record);
+    }
+
+    /// Something waits for room in the timeline. Whoever moves entries out looks again by itself.
+    pub(super) fn look_again(&mut self) {
+        let again = self.now.checked_add(LOOK_AGAIN).ok();
+        self.wake = self.wake.into_iter().chain(again).min();
     }
 
     /// Whether the timeline has no room for a burst of entries before older ones have moved out.
@@ -98,7 +106,7 @@ impl Decision<'_> {
             if entry.metadata.uid.as_ref().is_none_or(|uid| !known.contains(uid)) {
                 if self.status.timeline.len() >= MAX_FOLDED || size >= MAX_BYTES {
                     // It waits, as an object, until older entries have moved out.
-                    self.wake = Some(self.now);
+                    self.look_again();
                     continue;
                 }
                 let record = self.record_of(&entry);
@@ -164,9 +172,20 @@ impl Decision<'_> {
             })
             .cloned()
             .collect();
-        let index = self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps);
-        (!records.is_empty())
-            .then(|| Archive { name: names::joined(self.name(), &format!("timeline-{index}")), records })
+        // A few are not worth an object while others, whose objects are being removed, can soon go with them.
+        let waits = timeline.iter().any(is_there);
+        let enough = records.len() >= ARCHIVED_AT_ONCE || size >= MAX_BYTES / 2 || self.is_crowded();
+        if records.is_empty() || (waits && !enough) {
+            return None;
+        }
+        let suffix =
+            format!("timeline-{}", self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps));
+        let uid = self.seen.incident.metadata.uid.as_deref().unwrap_or_default();
+        Some(Archive {
+            name: names::joined(self.name(), &suffix),
+            other_name: names::hashed(self.name(), &suffix, uid),
+            records,
+        })
     }
 }
 
