@@ -1,11 +1,18 @@
 //! What may be configured, with the response playbook's values as defaults.
 
-use crate::api::Severity;
+mod calendar;
+
+use crate::api::{Priority, Severity};
 use std::time::Duration;
+
+pub use calendar::Calendar;
 
 /// The operator's configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {}
+pub struct Settings {
+    /// Business days and time zone, for the deadlines of postmortems and action items.
+    pub calendar: Calendar,
+}
 
 /// What a severity asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +28,7 @@ pub struct SeverityRules {
 pub enum PostmortemDeadline {
     /// So many days of the calendar.
     CalendarDays(u8),
-    /// So many days without Saturdays and Sundays.
+    /// So many business days; the calendar says which those are.
     BusinessDays(u8),
 }
 
@@ -45,6 +52,17 @@ impl Settings {
             },
             Severity::SEV3 => SeverityRules { internal_update: every(60), postmortem: None },
             Severity::SEV4 | Severity::SEV5 => SeverityRules { internal_update: None, postmortem: None },
+        }
+    }
+
+    /// By how many days after the end of the incident an action item of this priority is to be done; `None` when
+    /// it may take as long as it takes.
+    pub fn action_item_days(&self, priority: Priority) -> Option<u8> {
+        match priority {
+            Priority::P0 => Some(7),
+            Priority::P1 => Some(30),
+            Priority::P2 => Some(90),
+            Priority::P3 => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Postmortem: the learning record. It outlives its incident.
 
-use super::{Condition, LocalRef, Severity, Time, TimelineRecord};
+use super::{
+    Condition, Impact, LocalRef, MitigationPhase, RoleRecord, Severity, Time, TimelineArchive, TimelineRecord,
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -219,6 +221,12 @@ pub struct PostmortemStatus {
     pub missing_sections: Vec<String>,
     /// Number of missing sections.
     pub missing_count: Option<i32>,
+    /// What a reviewer should look at; none of it stands in the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub warnings: Vec<String>,
+    /// The review that counts, or counted last.
+    pub review: Option<Review>,
     /// When the review is due.
     pub due_time: Option<Time>,
     /// How long detection, acknowledgement, mitigation and resolution took.
@@ -235,6 +243,8 @@ pub struct PostmortemStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub overdue_action_items: Vec<String>,
+    /// Reminders of action items were sent for every moment up to this one.
+    pub chased_time: Option<Time>,
     /// The Markdown.
     pub export: Option<PostmortemExport>,
     /// Observations: Complete, Reviewed, ActionItemsDone, Overdue, Ready, Stalled.
@@ -244,6 +254,23 @@ pub struct PostmortemStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// Who said that a postmortem is reviewed, and when that was seen.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct Review {
+    /// Who set spec.state to Reviewed; absent when nobody stated it.
+    #[schemars(length(max = 253))]
+    pub by: Option<String>,
+    /// True when the API server vouches for the name.
+    pub authenticated: bool,
+    /// When it was seen.
+    pub time: Time,
+    /// When spec.state was seen to be something else again.
+    pub withdrawn_time: Option<Time>,
 }
 
 /// How long things took, in seconds.
@@ -282,19 +309,75 @@ pub struct IncidentSnapshot {
     /// Its service.
     #[schemars(length(max = 253))]
     pub service: Option<String>,
+    /// True when it was a drill.
+    pub drill: Option<bool>,
     /// Who led it.
     #[schemars(length(max = 253))]
     pub commander: Option<String>,
+    /// Who held which role, and when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub roles: Vec<RoleRecord>,
+    /// Who and what was affected.
+    pub impact: Option<Impact>,
     /// When the impact began.
     pub started_time: Option<Time>,
     /// When it was found.
     pub detected_time: Option<Time>,
+    /// When the incident commander took command.
+    pub acknowledged_time: Option<Time>,
+    /// When severity and impact were stated.
+    pub triaged_time: Option<Time>,
+    /// When every mitigation was effective.
+    pub mitigated_time: Option<Time>,
     /// When it was resolved.
     pub resolved_time: Option<Time>,
-    /// What was done, one line a mitigation.
+    /// What was done to stop the bleeding.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub mitigations: Vec<String>,
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub mitigations: Vec<MitigationRecord>,
+    /// Where the older entries of its timeline are, which status.timeline lacks.
+    pub timeline_archive: Option<TimelineArchive>,
+}
+
+/// One mitigation of the incident: what it was to change, why, and whether it worked.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct MitigationRecord {
+    /// Its name: that of the entry of the incident, or of the Mitigation when it stands alone.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// uid of the Mitigation.
+    #[schemars(length(max = 64))]
+    pub uid: Option<String>,
+    /// The action.
+    #[schemars(length(max = 63))]
+    pub action: Option<String>,
+    /// The target as kind/name.
+    #[schemars(length(max = 320))]
+    pub target: Option<String>,
+    /// Why it was done.
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// What it changed, in words.
+    #[schemars(length(max = 1024))]
+    pub change: Option<String>,
+    /// How it ended, or where it stood.
+    pub phase: MitigationPhase,
+    /// When the target was changed.
+    pub applied_time: Option<Time>,
+    /// When its effect was first seen; absent when it never worked.
+    pub effective_time: Option<Time>,
+    /// When the change was undone or the hold ended.
+    pub released_time: Option<Time>,
+    /// Who undid it, when that was not us.
+    #[schemars(length(max = 256))]
+    pub undone_by: Option<String>,
+    /// Why it may stay although the incident is resolved.
+    #[schemars(length(max = 1024))]
+    pub waiver: Option<String>,
 }
 
 /// Where the Markdown is.

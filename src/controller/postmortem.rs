@@ -1,7 +1,7 @@
 //! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
 
 use super::{
-    Context, Error, Key,
+    BY_INCIDENT, Context, Error, Key,
     status::{self, FIELD_MANAGER},
 };
 use crate::{
@@ -119,8 +119,15 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
     });
     let now = Timestamp::now();
-    let observed =
-        Observed { postmortem: &postmortem, incident: incident.as_deref(), settings: &ctx.settings };
+    let named = postmortem.spec.incident_ref.as_ref().map(|named| Key::new(&key.namespace, &named.name));
+    let mitigations = named.map(|named| ctx.mitigations.group(BY_INCIDENT, &named.to_string()));
+    let observed = Observed {
+        postmortem: &postmortem,
+        incident: incident.as_deref(),
+        mitigations: &mitigations.unwrap_or_default(),
+        signed: ctx.signed,
+        settings: &ctx.settings,
+    };
     let mut object = postmortem.as_ref().clone();
     object.status = Some(decide(&observed, now));
     let text = markdown::render(&object);

@@ -1,0 +1,5 @@
+//! What the command line does: a file per verb or kind, pure where it can be. Nothing here needs a cluster unless it
+//! says so.
+
+pub mod postmortem;
+mod schema;

@@ -1,0 +1,265 @@
+//! Postmortems in files: rendered and checked without a cluster.
+//!
+//! A file may hold several documents of any kind, and lists as `kubectl get -o yaml` writes them; only Postmortems are
+//! looked at.
+
+use super::schema;
+use crate::api::{API_VERSION, GROUP, Postmortem};
+use crate::decide::{
+    markdown,
+    postmortem::{Finding, Level, lint},
+};
+use anyhow::{Context, bail};
+use kube::{CustomResourceExt, ResourceExt};
+use serde_json::Value;
+use std::{fs, path::Path};
+
+/// The Markdown of the one postmortem in a file.
+pub fn render_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
+    let path = path.as_ref();
+    let mut all = render_each(path)?;
+    if all.len() > 1 {
+        let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
+        bail!("{} holds {} postmortems, where one is expected: {}", path.display(), all.len(), names.join(", "));
+    }
+    all.pop().map(|(_, text)| text).with_context(|| format!("{} holds no Postmortem", path.display()))
+}
+
+/// Name and Markdown of each postmortem in a file.
+pub fn render_each(path: impl AsRef<Path>) -> anyhow::Result<Vec<(String, String)>> {
+    let path = path.as_ref();
+    let documents = read(path)?;
+    let rendered = documents.into_iter().map(|document| {
+        let invalid = document.invalid();
+        let postmortem = document.typed().map_err(|error| {
+            // The schema names the field; the parser only what it stumbled over.
+            let said = invalid.iter().map(ToString::to_string).reduce(|a, b| format!("{a}\n{b}"));
+            anyhow::anyhow!("{}: {}", path.display(), said.unwrap_or(format!("{}{error}", document.label)))
+        })?;
+        Ok((postmortem.name_any(), markdown::render(&postmortem)))
+    });
+    rendered.collect()
+}
+
+/// Everything that is found out about the postmortems in a file. Where the API server would refuse one, the rules are
+/// still applied as far as it can be read.
+///
+/// An error means that the file cannot be read, is no YAML or holds no Postmortem.
+pub fn lint_file(path: impl AsRef<Path>) -> anyhow::Result<Vec<Finding>> {
+    let path = path.as_ref();
+    let mut found = Vec::new();
+    for document in read(path)? {
+        let mut here = document.invalid();
+        match document.typed() {
+            Ok(postmortem) => here.extend(lint(&postmortem).into_iter().map(|f| document.place(f))),
+            Err(error) if here.is_empty() => {
+                let (field, message) = (format!("{}spec", document.label), error.to_string());
+                here.push(Finding { level: Level::Invalid, rule: "schema", field, message });
+            }
+            Err(_) => {}
+        }
+        found.extend(here);
+    }
+    Ok(found)
+}
+
+/// One Postmortem of a file.
+struct Document {
+    value: Value,
+    /// Which one it is, to stand before a field; empty when it is the only one.
+    label: String,
+}
+
+impl Document {
+    /// What the API server would refuse.
+    fn invalid(&self) -> Vec<Finding> {
+        let crd = serde_json::to_value(Postmortem::crd()).unwrap_or_default();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let empty = Value::Object(serde_json::Map::new());
+        let spec = self.value.get("spec").filter(|spec| !spec.is_null()).unwrap_or(&empty);
+        let mut found = schema::check(schema, spec, "spec");
+        if self.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+            let (field, message) = ("metadata.name".to_owned(), "the field is required".to_owned());
+            found.push(Finding { level: Level::Invalid, rule: "schema", field, message });
+        }
+        if self.value["apiVersion"] != API_VERSION {
+            let (field, message) = ("apiVersion".to_owned(), format!("{API_VERSION} is expected"));
+            found.push(Finding { level: Level::Invalid, rule: "schema", field, message });
+        }
+        found.into_iter().map(|f| self.place(f)).collect()
+    }
+
+    fn typed(&self) -> Result<Postmortem, serde_json::Error> {
+        let mut value = self.value.clone();
+        // A file that says nothing yet is a postmortem that lacks everything.
+        if value["spec"].is_null() {
+            value["spec"] = Value::Object(serde_json::Map::new());
+        }
+        if value["metadata"].is_null() {
+            value["metadata"] = Value::Object(serde_json::Map::new());
+        }
+        serde_json::from_value(value)
+    }
+
+    fn place(&self, mut finding: Finding) -> Finding {
+        finding.field.insert_str(0, &self.label);
+        finding
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Document>> {
+    let file = path.display();
+    let bytes = fs::read(path).with_context(|| format!("reading {file}"))?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{file} is not UTF-8"))?;
+    let values: Vec<Value> =
+        serde_saphyr::from_multiple(&text).map_err(|error| anyhow::anyhow!("{file}: {}", error.render()))?;
+    let mut found = Vec::new();
+    for value in values {
+        match value.get("items").and_then(Value::as_array) {
+            Some(items) if value["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+                found.extend(items.iter().cloned());
+            }
+            _ => found.push(value),
+        }
+    }
+    let ours = |value: &Value| {
+        let group = value["apiVersion"].as_str().and_then(|v| v.split('/').next());
+        value["kind"] == "Postmortem" && group == Some(GROUP)
+    };
+    found.retain(ours);
+    if found.is_empty() {
+        bail!("{file} holds no Postmortem of {API_VERSION}");
+    }
+    let several = found.len() > 1;
+    let label = |value: &Value, index: usize| match value["metadata"]["name"].as_str() {
+        Some(name) => format!("{name}: "),
+        None => format!("Postmortem {}: ", index + 1),
+    };
+    let documents = found.into_iter().enumerate().map(|(index, value)| {
+        let label = if several { label(&value, index) } else { String::new() };
+        Document { value, label }
+    });
+    Ok(documents.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::NamedTempFile;
+
+    fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn said(text: &str) -> Vec<String> {
+        lint_file(file(text).path()).unwrap().iter().map(|f| f.to_string()).collect()
+    }
+
+    const COMPLETE: &str = r#"
+apiVersion: incident-operator.dev/v1alpha1
+kind: Postmortem
+metadata: {name: checkout-errors, namespace: shop}
+spec:
+  owner: alice
+  reviewers: [bob]
+  summary: The checkout was down.
+  impact: 40 % of checkouts failed.
+  rootCauses: One pool for all.
+  detection: An alert.
+  wentWell: The rollback.
+  wentPoorly: The search for the cause.
+  timeline: [{time: 2026-11-23T10:00:00Z, message: first error}]
+  actionItems:
+  - {id: pool, title: Split the pool, owner: bob, dueDate: 2026-12-15}
+"#;
+
+    #[test]
+    fn a_complete_postmortem_passes() {
+        assert_eq!(said(COMPLETE), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_example_of_this_repository_lacks_only_the_timeline_that_the_incident_brings() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/postmortem.yaml");
+        let found = lint_file(path).unwrap();
+        let said: Vec<_> = found.iter().filter(|f| f.fails()).map(|f| f.to_string()).collect();
+        assert_eq!(said, ["spec.timeline: missing: Timeline [section]"]);
+        assert!(render_file(path).unwrap().contains("## Timeline\n\n_Missing._"));
+    }
+
+    #[test]
+    fn what_the_api_server_would_refuse_is_named_with_its_field() {
+        let text = COMPLETE
+            .replace("rootCauses", "rootCause")
+            .replace("reviewers: [bob]", "reviewers: [bob, bob]")
+            .replace("owner: alice", "owner: 7")
+            .replace("time: 2026-11-23T10:00:00Z", "time: yesterday")
+            .replace("id: pool, title: Split the pool", "title: Split the pool, state: Later");
+        let said = said(&text);
+        for expected in [
+            "spec.rootCause: invalid: there is no such field; rootCauses is meant? [schema]",
+            "spec.reviewers[1]: invalid: the entry is given twice [schema]",
+            "spec.owner: invalid: a value of type string is expected, a number (quotes make it text) is given [schema]",
+            "spec.timeline[0].time: invalid: a time such as 2026-11-23T10:02:00Z is expected [schema]",
+            "spec.actionItems[0].state: invalid: one of Open, InProgress, Done, WontFix is expected [schema]",
+            "spec.actionItems[0].id: invalid: the field is required [schema]",
+        ] {
+            assert!(said.iter().any(|s| s == expected), "{expected} in {said:#?}");
+        }
+        let error = render_file(file(&text).path()).unwrap_err().to_string();
+        assert!(error.contains("spec.actionItems[0].state"), "{error}");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_refused_and_one_of_64_kb_is_not() {
+        let with = |n: usize| COMPLETE.replace("One pool for all.", &"x".repeat(n));
+        assert_eq!(said(&with(65_536)), Vec::<String>::new());
+        assert_eq!(
+            said(&with(65_537)),
+            ["spec.rootCauses: invalid: 65537 characters are given, 65536 are allowed [schema]"]
+        );
+    }
+
+    #[test]
+    fn every_postmortem_of_a_file_is_checked_and_other_kinds_are_left_alone() {
+        let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+        let text = format!("{other}---\n{COMPLETE}---\n{}", COMPLETE.replace("checkout-errors", "second").replace("impact:", "trigger:"));
+        assert_eq!(said(&text), ["second: spec.impact: missing: Impact [section]"]);
+        let error = render_file(file(&text).path()).unwrap_err().to_string();
+        assert!(error.ends_with("holds 2 postmortems, where one is expected: checkout-errors, second"), "{error}");
+        assert_eq!(render_each(file(&text).path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_list_as_kubectl_writes_it_is_read() {
+        let item = COMPLETE.trim().replace('\n', "\n  ");
+        let text = format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
+        assert_eq!(said(&text), Vec::<String>::new());
+        assert!(render_file(file(&text).path()).unwrap().contains("\n# Postmortem checkout-errors\n"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
+        let error = |text: &[u8]| {
+            let file = file(text);
+            let error = format!("{:#}", lint_file(file.path()).unwrap_err());
+            assert!(error.contains(&file.path().display().to_string()), "{error}");
+            error
+        };
+        assert!(error(b"spec: [").contains("line 1"));
+        assert!(error(b"title: \"\\ud800\"").contains("line 1"));
+        assert!(error(b"\xff\xfe").contains("UTF-8"));
+        assert!(error(b"").contains("holds no Postmortem"));
+        assert!(error(b"kind: Postmortem\napiVersion: other.dev/v1").contains("holds no Postmortem"));
+        assert!(format!("{:#}", lint_file("/nonexistent.yaml").unwrap_err()).contains("/nonexistent.yaml"));
+    }
+
+    #[test]
+    fn a_postmortem_that_says_nothing_lacks_everything_and_is_rendered() {
+        let text = "apiVersion: incident-operator.dev/v1alpha1\nkind: Postmortem\nmetadata: {name: empty}\n";
+        assert_eq!(said(text).iter().filter(|s| s.contains("missing:")).count(), 8);
+        assert!(render_file(file(text).path()).unwrap().contains("## Summary\n\n_Missing._"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Action items: what each one needs, which are overdue, and who is to be reminded when.
+
+use super::{
+    lint::{Finding, Level},
+    record::span,
+    sections::is_placeholder,
+};
+use crate::api::{ActionItem, ActionItemState, ActionItemType, Postmortem, Severity};
+use crate::config::Settings;
+use crate::decide::conditions::one_line;
+use k8s_openapi::jiff::{Timestamp, ToSpan, civil::Date};
+use std::collections::BTreeMap;
+
+/// Days before the due date on which the first reminder is sent.
+const DAYS_BEFORE: i32 = 2;
+/// Days between the reminders of an item that is overdue.
+const DAYS_BETWEEN: i32 = 7;
+/// Hour of the day, in the time zone of the calendar, at which reminders are sent.
+const HOUR: i8 = 9;
+
+/// Whether something is still to be done.
+pub(super) fn is_open(item: &ActionItem) -> bool {
+    match item.state {
+        ActionItemState::Open | ActionItemState::InProgress => true,
+        ActionItemState::Done | ActionItemState::WontFix => false,
+    }
+}
+
+/// The day by which it is to be done, if that is a day at all.
+pub fn due_date(item: &ActionItem) -> Option<Date> {
+    let text = item.due_date.as_deref()?;
+    // Nothing but the form that the schema asks for: dates can be written in many other ways.
+    (text.len() == 10).then(|| text.parse().ok()).flatten()
+}
+
+/// Ids of open items whose day has passed. An item is overdue from the day after its due date on.
+pub(super) fn overdue(items: &[ActionItem], today: Date) -> Vec<String> {
+    let late = |item: &&ActionItem| is_open(item) && due_date(item).is_some_and(|due| due < today);
+    items.iter().filter(late).map(|item| item.id.clone()).collect()
+}
+
+/// Whether an incident of this severity lacks an item that keeps it from happening again.
+pub(super) fn lacks_prevention(items: &[ActionItem], severity: Option<Severity>) -> bool {
+    let prevents =
+        |i: &ActionItem| i.type_ == Some(ActionItemType::Prevent) && i.state != ActionItemState::WontFix;
+    severity == Some(Severity::SEV1) && !items.iter().any(prevents)
+}
+
+/// What action items lack, and what is odd about them.
+pub(super) fn findings(
+    postmortem: &Postmortem,
+    severity: Option<Severity>,
+    settings: &Settings,
+) -> Vec<Finding> {
+    let items = &postmortem.spec.action_items;
+    let mut found = Vec::new();
+    if items.is_empty() {
+        found.push(missing("section", "spec.actionItems".into(), "Action items".into()));
+    }
+    for (index, item) in items.iter().enumerate() {
+        let path = format!("spec.actionItems[{index}]");
+        found.extend(lacking(item, &path));
+        found.extend(odd_date(postmortem, item, &path, settings));
+    }
+    let mut uses = BTreeMap::<&str, usize>::new();
+    for item in items {
+        *uses.entry(&item.id).or_default() += 1;
+    }
+    for (id, times) in uses.into_iter().filter(|(_, times)| *times > 1) {
+        let message = format!("id {} is used {times} times: give each action item one of its own", one_line(id, 63));
+        found.push(Finding { level: Level::Invalid, rule: "id", field: "spec.actionItems".into(), message });
+    }
+    if lacks_prevention(items, severity) {
+        let message = "a SEV1 wants at least one action item of type Prevent".into();
+        found.push(Finding { level: Level::Warning, rule: "prevent", field: "spec.actionItems".into(), message });
+    }
+    found
+}
+
+fn missing(rule: &'static str, field: String, message: String) -> Finding {
+    Finding { level: Level::Missing, rule, field, message }
+}
+
+fn lacking(item: &ActionItem, path: &str) -> Vec<Finding> {
+    let id = one_line(&item.id, 63);
+    let said = |text: &Option<String>| text.as_ref().is_some_and(|t| !is_placeholder(t));
+    let mut found = Vec::new();
+    if is_placeholder(&item.title) {
+        found.push(missing("title", format!("{path}.title"), format!("title of action item {id}")));
+    }
+    if item.state == ActionItemState::WontFix {
+        // Nobody does it by any day; why not is what is to be learnt.
+        if !said(&item.reason) {
+            let message = format!("reason of action item {id}, which is WontFix");
+            found.push(missing("reason", format!("{path}.reason"), message));
+        }
+        return found;
+    }
+    match (said(&item.owner), said(&item.due_date)) {
+        (true, true) => {}
+        (false, true) => {
+            found.push(missing("owner", format!("{path}.owner"), format!("owner of action item {id}")));
+        }
+        (true, false) => {
+            found.push(missing("due-date", format!("{path}.dueDate"), format!("dueDate of action item {id}")));
+        }
+        (false, false) => {
+            found.push(missing("owner", path.to_owned(), format!("owner and dueDate of action item {id}")));
+        }
+    }
+    if said(&item.due_date) && due_date(item).is_none() {
+        let text = one_line(item.due_date.as_deref().unwrap_or_default(), 32);
+        let message = format!("a dueDate of action item {id} that is a day as YYYY-MM-DD: {text} is none");
+        found.push(missing("due-date", format!("{path}.dueDate"), message));
+    }
+    found
+}
+
+fn odd_date(postmortem: &Postmortem, item: &ActionItem, path: &str, settings: &Settings) -> Option<Finding> {
+    let due = due_date(item).filter(|_| is_open(item))?;
+    let warn = |message| {
+        Some(Finding { level: Level::Warning, rule: "due-date", field: format!("{path}.dueDate"), message })
+    };
+    let end = span(postmortem).end.map(|end| settings.calendar.date(end));
+    let created = postmortem.metadata.creation_timestamp.as_ref().map(|t| settings.calendar.date(t.0));
+    if let Some(then) = created.or(end)
+        && due < then
+    {
+        let what = if created.is_some() { "the postmortem was created" } else { "the incident ended" };
+        return warn(format!("{due} was over when {what} ({then})"));
+    }
+    let (priority, end) = item.priority.zip(end)?;
+    let days = settings.action_item_days(priority)?;
+    let latest = end.checked_add(i64::from(days).days()).ok()?;
+    (due > latest)
+        .then(|| warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days")))?
+}
+
+/// A reminder that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reminder {
+    /// Id of the action item.
+    pub item: String,
+    /// Its title, on one line.
+    pub title: String,
+    /// Who does it, if somebody does.
+    pub owner: Option<String>,
+    /// By which day.
+    pub due: Date,
+    /// When the reminder is due.
+    pub at: Timestamp,
+    /// Days from then to the due date; negative afterwards.
+    pub days_left: i32,
+}
+
+impl Reminder {
+    /// One word for an Event.
+    pub fn reason(&self) -> &'static str {
+        match self.days_left {
+            1.. => "ActionItemDueSoon",
+            0 => "ActionItemDue",
+            _ => "ActionItemOverdue",
+        }
+    }
+
+    /// The reminder in words.
+    pub fn message(&self) -> String {
+        let Reminder { item, title, due, days_left, .. } = self;
+        let owner = self.owner.as_deref().map_or("nobody".to_owned(), |o| one_line(o, 253));
+        let when = match days_left {
+            1.. => format!("is due in {days_left} days, on {due}"),
+            0 => format!("is due today, {due}"),
+            _ => format!("was due on {due}, {} days ago", -days_left),
+        };
+        format!("action item {item} of {owner} {when}: {title}")
+    }
+}
+
+/// The reminders that are due after one instant and not after another: two days before an open item is due, on the
+/// day, and every week from then on, at nine in the morning.
+///
+/// Consecutive stretches of time give each reminder exactly once. Of several for one item only the last is given,
+/// so that a long pause is not followed by a flood.
+pub fn reminders(
+    postmortem: &Postmortem,
+    settings: &Settings,
+    after: Timestamp,
+    until: Timestamp,
+) -> Vec<Reminder> {
+    let open = postmortem.spec.action_items.iter().filter(|item| is_open(item));
+    let mut due: Vec<Reminder> = open
+        .filter_map(|item| {
+            let reminder = latest(item, settings, until)?;
+            (reminder.at > after).then_some(reminder)
+        })
+        .collect();
+    due.sort_by(|a, b| (a.at, &a.item).cmp(&(b.at, &b.item)));
+    due
+}
+
+/// When the next reminder is due.
+pub fn next_reminder(postmortem: &Postmortem, settings: &Settings, after: Timestamp) -> Option<Timestamp> {
+    let open = postmortem.spec.action_items.iter().filter(|item| is_open(item));
+    open.filter_map(|item| {
+        let due = due_date(item)?;
+        let weeks = weeks_since(due, settings.calendar.date(after));
+        let days = [-DAYS_BEFORE, 0].into_iter().chain((weeks..weeks + 2).map(|n| n * DAYS_BETWEEN));
+        days.filter_map(|days| moment(due, days, settings)).filter(|at| *at > after).min()
+    })
+    .min()
+}
+
+/// The last reminder of an item that is due by then.
+fn latest(item: &ActionItem, settings: &Settings, until: Timestamp) -> Option<Reminder> {
+    let due = due_date(item)?;
+    let weeks = weeks_since(due, settings.calendar.date(until));
+    let days = [weeks * DAYS_BETWEEN, (weeks - 1).max(0) * DAYS_BETWEEN, 0, -DAYS_BEFORE];
+    let (days, at) = days
+        .into_iter()
+        .filter_map(|days| Some((days, moment(due, days, settings)?)))
+        .find(|(_, at)| *at <= until)?;
+    Some(Reminder {
+        item: one_line(&item.id, 63),
+        title: one_line(&item.title, 512),
+        owner: item.owner.clone(),
+        due,
+        at,
+        days_left: -days,
+    })
+}
+
+/// Whole weeks from the due date on; none before it.
+fn weeks_since(due: Date, today: Date) -> i32 {
+    today.since(due).map_or(0, |passed| passed.get_days() / DAYS_BETWEEN).max(0)
+}
+
+fn moment(due: Date, days: i32, settings: &Settings) -> Option<Timestamp> {
+    settings.calendar.at_hour(due.checked_add(days.days()).ok()?, HOUR)
+}

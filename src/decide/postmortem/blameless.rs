@@ -1,0 +1,149 @@
+//! Help with writing about causes instead of people: what a reviewer might want said otherwise.
+//!
+//! A finding is a warning and never more. Names are those of the people who are known to the postmortem: holders
+//! of roles, its owner. A name that is also an ordinary word ("will", "grant") is taken for a name only where it is
+//! written as one.
+
+use super::lint::{Finding, Level};
+use crate::api::Postmortem;
+
+/// Turns of phrase that end the search for a cause at a person.
+const PHRASES: [&str; 18] = [
+    "human error", "human mistake", "operator error", "user error", "engineer error", "pilot error", "careless",
+    "negligen", "incompeten", "sloppy", "should have known", "should have noticed", "should have checked",
+    "should have been more careful", "forgot to", "failed to follow", "failed to notice", "was at fault",
+];
+/// Names that are ordinary words, too.
+const ORDINARY: [&str; 29] = [
+    "admin", "amber", "art", "bill", "chase", "dean", "drew", "faith", "frank", "grace", "grant", "guy", "hope", "jack",
+    "joy", "mark", "max", "may", "miles", "page", "pat", "ray", "reed", "rich", "rob", "rose", "ruby", "sandy", "will",
+];
+/// Users that are not people, or not one person.
+const NOBODY: [&str; 11] = [
+    "root", "admin", "administrator", "system", "operator", "operations", "oncall", "on-call", "ops", "sre", "user",
+];
+/// Most findings of one postmortem.
+const MAX_FINDINGS: usize = 16;
+
+/// What the causes and the curated timeline say about people.
+pub(super) fn findings(postmortem: &Postmortem) -> Vec<Finding> {
+    let spec = &postmortem.spec;
+    let causes = [("spec.rootCauses", &spec.root_causes), ("spec.trigger", &spec.trigger)];
+    let causes = causes.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text.as_deref()?)));
+    let entries = spec.timeline.iter().enumerate();
+    let entries = entries.map(|(i, entry)| (format!("spec.timeline[{i}].message"), entry.message.as_str()));
+    let names = names(postmortem);
+    let mut found = Vec::new();
+    for (field, text) in causes.chain(entries) {
+        let mut warn = |message: String| {
+            found.push(Finding { level: Level::Warning, rule: "blameless", field: field.clone(), message });
+        };
+        let lower = text.to_lowercase();
+        for phrase in PHRASES.iter().filter(|phrase| lower.contains(*phrase)) {
+            warn(format!("says \"{phrase}\": ask what made it possible and likely"));
+        }
+        for name in names.iter().filter(|name| is_named(text, name)) {
+            warn(format!("names {name}: write the role, and what the system let happen"));
+        }
+    }
+    found.truncate(MAX_FINDINGS);
+    found
+}
+
+/// The people that the postmortem knows, by the names under which prose may speak of them.
+fn names(postmortem: &Postmortem) -> Vec<String> {
+    let known = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
+    let holders = known.into_iter().flat_map(|i| i.roles.iter().map(|r| &r.holder).chain(&i.commander));
+    let mut names: Vec<String> = holders.chain(&postmortem.spec.owner).map(|user| short_name(user)).collect();
+    names.retain(|name| name.chars().count() >= min_length(name) && !NOBODY.contains(&name.to_lowercase().as_str()));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// `alice` of `oidc:alice@example.com`.
+pub(super) fn short_name(user: &str) -> String {
+    let user = user.rsplit([':', '/']).next().unwrap_or(user);
+    user.split('@').next().unwrap_or(user).trim().to_owned()
+}
+
+/// Two letters of the Latin script are too few to be sure of a name.
+fn min_length(name: &str) -> usize {
+    if name.is_ascii() { 3 } else { 2 }
+}
+
+fn is_named(text: &str, name: &str) -> bool {
+    if !name.is_ascii() {
+        // Scripts without spaces, or with endings on names.
+        return text.contains(name);
+    }
+    let ordinary = ORDINARY.contains(&name.to_lowercase().as_str());
+    let mut sentence_begins = true;
+    for word in text.split_whitespace() {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+        let bare = bare.strip_suffix("'s").or_else(|| bare.strip_suffix("’s")).unwrap_or(bare);
+        if bare.eq_ignore_ascii_case(name) {
+            let capital = bare.starts_with(char::is_uppercase) && !sentence_begins;
+            if !ordinary || capital || word.starts_with('@') {
+                return true;
+            }
+        }
+        sentence_begins = word.ends_with(['.', '!', '?', ':']);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{IncidentSnapshot, PostmortemStatus};
+    use serde_json::{Value, json};
+
+    fn said(spec: Value, commander: &str) -> Vec<String> {
+        let mut postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+        let incident = IncidentSnapshot { commander: Some(commander.into()), ..IncidentSnapshot::default() };
+        postmortem.status = Some(PostmortemStatus { incident: Some(incident), ..PostmortemStatus::default() });
+        findings(&postmortem).into_iter().map(|f| format!("{} {}", f.field, f.message)).collect()
+    }
+
+    #[test]
+    fn a_role_holder_who_is_named_as_a_cause_and_human_error_are_warnings() {
+        let said = said(
+            json!({"rootCauses": "Human error: Alice deleted the primary.", "trigger": "a deploy",
+                "timeline": [{"time": "2026-11-23T10:00:00Z", "message": "bob's command ran on the wrong host"}],
+                "owner": "bob"}),
+            "oidc:alice@example.com",
+        );
+        assert_eq!(said.len(), 3, "{said:#?}");
+        assert!(said[0].starts_with("spec.rootCauses says \"human error\""));
+        assert!(said[1].starts_with("spec.rootCauses names alice"));
+        assert!(said[2].starts_with("spec.timeline[0].message names bob"));
+    }
+
+    #[test]
+    fn causes_without_people_and_names_inside_other_words_are_no_findings() {
+        let spec = json!({"rootCauses": "The bobbin service and malice detection share one pool. root cause: a race.",
+            "owner": "bob", "wentPoorly": "human error"});
+        assert_eq!(said(spec, "root"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_that_is_a_word_counts_only_where_it_is_written_as_a_name() {
+        let spec = |text: &str| json!({"rootCauses": text, "owner": "will"});
+        assert_eq!(said(spec("This will happen again. Will it be noticed?"), "x").len(), 0);
+        assert_eq!(said(spec("The change by Will was not reviewed."), "x").len(), 1);
+        assert_eq!(said(spec("reviewed by @will only"), "x").len(), 1);
+    }
+
+    #[test]
+    fn names_in_scripts_without_spaces_are_found() {
+        let spec = json!({"rootCauses": "김철수가 스위치를 껐다"});
+        assert_eq!(said(spec, "김철수").len(), 1);
+    }
+
+    #[test]
+    fn a_thousand_entries_give_a_bounded_number_of_findings() {
+        let entry = json!({"time": "2026-11-23T10:00:00Z", "message": "human error"});
+        assert_eq!(said(json!({"timeline": vec![entry; 1000]}), "x").len(), MAX_FINDINGS);
+    }
+}

@@ -1,0 +1,208 @@
+//! The postmortem: what is known when it is drafted, what it still lacks, who reviewed it, when it is due, who is
+//! reminded of what.
+//!
+//! Human text stands in spec and stays as it is; everything here is worked out for status. A postmortem that lacks
+//! something is reported as incomplete and never refused.
+
+mod action_items;
+mod blameless;
+mod lint;
+mod record;
+mod review;
+mod sections;
+
+use super::conditions::{Conditions, clip, whole_seconds};
+use crate::api::{
+    ConditionStatus::{False, True},
+    Incident, IncidentStatus, Mitigation, Postmortem, PostmortemStatus,
+};
+use crate::config::{PostmortemDeadline, Settings};
+use k8s_openapi::jiff::Timestamp;
+use review::Verdict;
+use std::sync::Arc;
+
+pub use action_items::{Reminder, due_date, next_reminder, reminders};
+pub(crate) use lint::is_web_address;
+pub use lint::{Finding, Level, lint};
+pub use record::{Span, add_details, draft, durations, in_words, known_durations, snapshot, span};
+pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
+
+/// Most entries of a list in status; the schema's maximum.
+const MAX_LISTED: usize = 32;
+/// Longest entry of such a list; the schema's maximum.
+const MAX_ENTRY: usize = 512;
+
+/// What is seen of a postmortem.
+pub struct Observed<'a> {
+    /// The postmortem.
+    pub postmortem: &'a Postmortem,
+    /// Its incident, while that exists.
+    pub incident: Option<&'a Incident>,
+    /// The Mitigations of the incident, as far as they still exist.
+    pub mitigations: &'a [Arc<Mitigation>],
+    /// Whether the API server vouches for the authors of requests.
+    pub signed: bool,
+    /// The configuration.
+    pub settings: &'a Settings,
+}
+
+/// The status as it should be. The place of the Markdown and the time of reminders are added by who sees to them.
+pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
+    let settings = seen.settings;
+    let mut status = seen.postmortem.status.clone().unwrap_or_default();
+    status.observed_generation = seen.postmortem.metadata.generation;
+    let other = take_over(seen, &mut status);
+    // From here on the postmortem counts with the record that was just taken over.
+    let mut postmortem = seen.postmortem.clone();
+    postmortem.status = Some(status.clone());
+    status.durations = Some(known_durations(&postmortem)).filter(|d| *d != Default::default());
+    let severity = status.incident.as_ref().and_then(|i| i.severity);
+    let found = lint::findings(&postmortem, severity, settings);
+    let (lacking, warnings): (Vec<_>, Vec<_>) = found.iter().partition(|f| f.fails());
+    status.missing_count = i32::try_from(lacking.len()).ok();
+    status.missing_sections = listed(lacking.iter().map(|f| f.in_status()).collect());
+    status.warnings = listed(other.into_iter().chain(warnings.iter().map(|f| f.in_status())).collect());
+    let items = &seen.postmortem.spec.action_items;
+    let open = items.iter().filter(|i| action_items::is_open(i)).count();
+    status.open_action_items = i32::try_from(open).ok();
+    status.overdue_action_items = action_items::overdue(items, settings.calendar.date(now));
+    status.overdue_action_items.truncate(100);
+    let deadline = settings.severity(severity).postmortem;
+    let resolved = status.incident.as_ref().and_then(|i| i.resolved_time.as_ref());
+    let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
+    status.due_time = due.map(whole_seconds);
+    conditions(seen, &mut status, now);
+    status
+}
+
+/// When to look again if nothing happens before: the review or an action item becomes overdue, or a reminder is due.
+pub fn wake(seen: &Observed<'_>, status: &PostmortemStatus, now: Timestamp) -> Option<Timestamp> {
+    let calendar = &seen.settings.calendar;
+    let open = seen.postmortem.spec.action_items.iter().filter(|i| action_items::is_open(i));
+    let overdue = open.filter_map(|i| calendar.at_hour(due_date(i)?.tomorrow().ok()?, 0));
+    let review = status.due_time.as_ref().map(|t| t.0);
+    let reminder = next_reminder(seen.postmortem, seen.settings, now);
+    overdue.chain(review).chain(reminder).filter(|at| *at > now).min()
+}
+
+/// While the incident exists and is resolved its record is taken over; afterwards the last one stays. Answers what
+/// is to be said about an incident that is another one of the same name.
+fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<String> {
+    let (incident, record) = seen.incident.and_then(|i| i.status.as_ref().map(|s| (i, s)))?;
+    let uid = &incident.metadata.uid;
+    let named = seen.postmortem.spec.incident_ref.as_ref().and_then(|r| r.uid.as_ref());
+    let recorded = status.incident.as_ref().and_then(|i| i.uid.as_ref());
+    if named.or(recorded).is_some_and(|expected| Some(expected) != uid.as_ref()) {
+        return Some("spec.incidentRef: the incident of this name is a later one, which this is not about".into());
+    }
+    if record.milestones.resolved_time.is_some() {
+        remember(seen, incident, record, status);
+    }
+    None
+}
+
+fn remember(seen: &Observed<'_>, incident: &Incident, record: &IncidentStatus, status: &mut PostmortemStatus) {
+    let mut known = snapshot(incident, record);
+    add_details(&mut known, seen.mitigations);
+    record::keep_details(&mut known, status.incident.as_ref());
+    status.incident = Some(known);
+    status.timeline.clone_from(&record.timeline);
+    status.durations = Some(durations(&record.milestones));
+}
+
+/// What fits into a list of the status; the last entry says how many more there are.
+fn listed(mut entries: Vec<String>) -> Vec<String> {
+    let more = entries.len().saturating_sub(MAX_LISTED);
+    if more > 0 {
+        entries.truncate(MAX_LISTED - 1);
+        entries.push(format!("and {} more", more + 1));
+    }
+    entries.iter().map(|entry| clip(entry, MAX_ENTRY)).collect()
+}
+
+fn conditions(seen: &Observed<'_>, status: &mut PostmortemStatus, now: Timestamp) {
+    let missing = status.missing_sections.join("; ");
+    let complete = status.missing_sections.is_empty();
+    let verdict = review::review(seen, status, complete, now);
+    let overdue = verdict != Verdict::Reviewed && status.due_time.as_ref().is_some_and(|due| due.0 <= now);
+    let due = status.due_time.as_ref().map(|t| t.0.to_string());
+    let (reviewed, reviewed_reason, reviewed_message) = reviewed(verdict, status, &missing);
+    let (done, done_reason, done_message) = action_items_done(seen, status);
+    let mut c = Conditions::new(&mut status.conditions, seen.postmortem.metadata.generation, now);
+    match complete {
+        true => c.set("Complete", True, "Complete", "every required section is there"),
+        false => c.set("Complete", False, "SectionsMissing", format!("missing: {missing}")),
+    }
+    c.set("Reviewed", if reviewed { True } else { False }, reviewed_reason, reviewed_message);
+    c.set("ActionItemsDone", if done { True } else { False }, done_reason, done_message);
+    match (overdue, due) {
+        (true, Some(due)) => c.set("Overdue", True, "Overdue", format!("the review was due at {due}")),
+        (false, Some(due)) => c.set("Overdue", False, "InTime", format!("the review is due at {due}")),
+        (_, None) => c.set("Overdue", False, "NoDeadline", "there is no deadline"),
+    }
+    c.set("Stalled", False, "Settled", "nothing is in the way");
+    c.set("Ready", True, "Settled", "this generation is observed");
+}
+
+fn reviewed(verdict: Verdict, status: &PostmortemStatus, missing: &str) -> (bool, &'static str, String) {
+    let last = status.review.as_ref();
+    let by = last.and_then(|r| r.by.as_ref()).map(|by| format!(" by {by}")).unwrap_or_default();
+    match verdict {
+        Verdict::Reviewed => (true, "Reviewed", format!("it is complete and was reviewed{by}")),
+        Verdict::NotStated => match last {
+            Some(review) => {
+                let message = format!(
+                    "it was reviewed{by} at {}, and its state is another one now: set spec.state to Reviewed when it is reviewed again",
+                    review.time.0
+                );
+                (false, "Withdrawn", message)
+            }
+            None => (false, "NotReviewed", "set spec.state to Reviewed when it is reviewed".into()),
+        },
+        Verdict::Incomplete => {
+            (false, "Incomplete", format!("its state is Reviewed, but it lacks: {missing}"))
+        }
+        Verdict::ByOwner(owner) => {
+            let message = format!(
+                "{owner} owns it and set its state to Reviewed: somebody else must review it and set spec.state to Reviewed (set it to InReview first)"
+            );
+            (false, "ReviewedByOwner", message)
+        }
+        Verdict::ByNobody => {
+            let message = "the API server does not say who set spec.state to Reviewed: set it to InReview and back";
+            (false, "ReviewerUnknown", message.into())
+        }
+    }
+}
+
+fn action_items_done(seen: &Observed<'_>, status: &PostmortemStatus) -> (bool, &'static str, String) {
+    let severity = status.incident.as_ref().and_then(|i| i.severity);
+    let lacks = action_items::lacks_prevention(&seen.postmortem.spec.action_items, severity);
+    let prevent = "no action item is of type Prevent, and a SEV1 wants at least one";
+    match status.open_action_items.unwrap_or_default() {
+        0 if lacks => (false, "NothingPrevents", prevent.into()),
+        0 => (true, "NoneOpen", "no action item is open".into()),
+        open => {
+            let mut message =
+                if open == 1 { "1 action item is open".to_owned() } else { format!("{open} action items are open") };
+            if !status.overdue_action_items.is_empty() {
+                message += &format!("; overdue: {}", status.overdue_action_items.join(", "));
+            }
+            if lacks {
+                message += &format!("; {prevent}");
+            }
+            (false, "Open", message)
+        }
+    }
+}
+
+/// When a review is due that is counted from `from`.
+fn due(deadline: PostmortemDeadline, from: Timestamp, settings: &Settings) -> Option<Timestamp> {
+    match deadline {
+        PostmortemDeadline::CalendarDays(days) => settings.calendar.after_days(from, days),
+        PostmortemDeadline::BusinessDays(days) => settings.calendar.after_business_days(from, days),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! What is known of the incident: the draft, the record that outlives the incident, and how long things took.
+
+use crate::api::{
+    Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot, IncidentStatus, Milestones,
+    Mitigation, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec, PostmortemState,
+    PostmortemStatus, Time, names,
+};
+use crate::decide::conditions::clip;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::ObjectMeta;
+use std::sync::Arc;
+
+/// The draft for an incident that was resolved, with everything that is known.
+///
+/// Sections that only people can write are left out, so that they are reported as missing.
+pub fn draft(incident: &Incident, status: &IncidentStatus, mitigations: &[Arc<Mitigation>]) -> Postmortem {
+    let name = incident.metadata.name.clone().unwrap_or_default();
+    let spec = &incident.spec;
+    let took = durations(&status.milestones);
+    let detection = spec.detection.as_ref().map(|d| {
+        let source = d.source.map_or("unknown".to_owned(), |s| format!("{s:?}").to_lowercase());
+        let link = d.reference.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
+        let after = took.detect_seconds.filter(|s| *s > 0).map(in_words);
+        let after = after.map(|t| format!(", {t} after the impact began")).unwrap_or_default();
+        format!("Found by: {source}{link}{after}.")
+    });
+    let mut draft = Postmortem::new(
+        &name,
+        PostmortemSpec {
+            incident_ref: Some(IncidentRef { name: name.clone(), uid: incident.metadata.uid.clone() }),
+            title: Some(spec.title.clone()),
+            state: Some(PostmortemState::Draft),
+            owner: spec.roles.as_ref().and_then(|r| r.incident_commander.clone()),
+            impact: spec.impact.as_ref().and_then(impact_text),
+            detection,
+            resolution: spec.resolution.as_ref().map(|r| r.summary.clone()).filter(|s| !s.is_empty()),
+            links: spec.detection.iter().filter_map(|d| d.reference.clone()).collect(),
+            ..PostmortemSpec::default()
+        },
+    );
+    // Not owned by the incident: deleting the incident must not take the postmortem with it.
+    draft.metadata = ObjectMeta {
+        name: Some(name.clone()),
+        namespace: incident.metadata.namespace.clone(),
+        labels: Some(
+            [
+                ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+                (INCIDENT_LABEL.to_owned(), names::label_value(&name)),
+            ]
+            .into(),
+        ),
+        ..ObjectMeta::default()
+    };
+    // The record travels with the draft, so that nothing is lost if the incident is deleted right away.
+    let mut known = snapshot(incident, status);
+    add_details(&mut known, mitigations);
+    draft.status = Some(PostmortemStatus {
+        incident: Some(known),
+        timeline: status.timeline.clone(),
+        durations: Some(took),
+        ..PostmortemStatus::default()
+    });
+    draft
+}
+
+/// The impact as it was stated, in words.
+fn impact_text(impact: &Impact) -> Option<String> {
+    let mut facts = Vec::new();
+    if let Some(tenants) = impact.affected_tenants {
+        facts.push(format!("- Affected tenants: {tenants}"));
+    }
+    if !impact.affected_features.is_empty() {
+        facts.push(format!("- Affected features: {}", impact.affected_features.join(", ")));
+    }
+    if !impact.components.is_empty() {
+        let states = impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state));
+        facts.push(format!("- Components: {}", states.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(risk) = impact.data_at_risk {
+        facts.push(format!("- Data at risk: {risk:?}"));
+    }
+    let parts: Vec<String> =
+        impact.summary.iter().cloned().chain((!facts.is_empty()).then(|| facts.join("\n"))).collect();
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
+}
+
+/// The incident as its own spec and status tell it. [`add_details`] adds what only its Mitigations know.
+pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapshot {
+    let spec = &incident.spec;
+    let milestones = status.milestones.clone();
+    IncidentSnapshot {
+        name: incident.metadata.name.clone().unwrap_or_default(),
+        uid: incident.metadata.uid.clone(),
+        title: spec.title.clone(),
+        severity: spec.severity,
+        service: spec.service.clone(),
+        drill: spec.drill.filter(|drill| *drill),
+        commander: spec.roles.as_ref().and_then(|r| r.incident_commander.clone()),
+        roles: status.roles.clone(),
+        impact: spec.impact.clone(),
+        started_time: milestones.started_time,
+        detected_time: milestones.detected_time,
+        acknowledged_time: milestones.acknowledged_time,
+        triaged_time: milestones.triaged_time,
+        mitigated_time: milestones.mitigated_time,
+        resolved_time: milestones.resolved_time,
+        mitigations: status.mitigations.iter().filter_map(|m| mitigation(incident, m)).collect(),
+        timeline_archive: status.timeline_archive.clone(),
+    }
+}
+
+fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<MitigationRecord> {
+    let name = summary.entry.clone().unwrap_or_else(|| summary.name.clone());
+    let entry = incident.spec.mitigations.iter().find(|e| Some(&e.name) == summary.entry.as_ref());
+    if entry.is_some_and(|e| e.template.dry_run == Some(true)) {
+        return None;
+    }
+    let waivers = incident.spec.resolution.iter().flat_map(|r| &r.waivers);
+    let waiver = waivers.into_iter().find(|w| w.mitigation == name || w.mitigation == summary.name);
+    Some(MitigationRecord {
+        name,
+        uid: summary.uid.clone(),
+        action: summary.action.clone(),
+        target: summary.target.clone(),
+        reason: entry.map(|e| e.template.reason.clone()),
+        phase: summary.phase,
+        effective_time: summary.effective_time.clone(),
+        waiver: waiver.map(|w| w.reason.clone()),
+        ..MitigationRecord::default()
+    })
+}
+
+/// Adds what the Mitigations of the incident know, as far as they are still there.
+pub fn add_details(snapshot: &mut IncidentSnapshot, mitigations: &[Arc<Mitigation>]) {
+    let object = |uid: &Option<String>| {
+        uid.as_ref().and_then(|uid| mitigations.iter().find(|m| m.metadata.uid.as_ref() == Some(uid)))
+    };
+    snapshot
+        .mitigations
+        .retain(|record| object(&record.uid).is_none_or(|m| m.spec.template.dry_run != Some(true)));
+    for record in &mut snapshot.mitigations {
+        let Some(m) = object(&record.uid) else { continue };
+        record.reason = Some(m.spec.template.reason.clone());
+        let Some(status) = &m.status else { continue };
+        record.change =
+            status.plan.as_ref().map(|p| clip(&p.summary, 1024)).filter(|summary| !summary.is_empty());
+        record.applied_time.clone_from(&status.applied_time);
+        record.released_time.clone_from(&status.released_time);
+        record.undone_by.clone_from(&status.undone_by);
+        if status.effective_time.is_some() {
+            record.effective_time.clone_from(&status.effective_time);
+        }
+    }
+}
+
+/// What an earlier visit learnt of a Mitigation that is gone by now stays known.
+pub(super) fn keep_details(snapshot: &mut IncidentSnapshot, before: Option<&IncidentSnapshot>) {
+    let known = before.map(|b| b.mitigations.as_slice()).unwrap_or_default();
+    for record in &mut snapshot.mitigations {
+        let Some(old) = known.iter().find(|o| o.uid == record.uid && o.name == record.name) else { continue };
+        let keep = |new: &mut Option<String>, old: &Option<String>| *new = new.take().or_else(|| old.clone());
+        keep(&mut record.reason, &old.reason);
+        keep(&mut record.change, &old.change);
+        keep(&mut record.undone_by, &old.undone_by);
+        let keep = |new: &mut Option<Time>, old: &Option<Time>| *new = new.take().or_else(|| old.clone());
+        keep(&mut record.applied_time, &old.applied_time);
+        keep(&mut record.effective_time, &old.effective_time);
+        keep(&mut record.released_time, &old.released_time);
+    }
+}
+
+/// How long things took. Times to detect, mitigate and resolve count from the start of the impact, the time to
+/// acknowledge from detection.
+pub fn durations(m: &Milestones) -> Durations {
+    let between = |from: &Option<Time>, to: &Option<Time>| {
+        let (from, to) = (from.as_ref()?, to.as_ref()?);
+        Some((to.0.as_second() - from.0.as_second()).max(0))
+    };
+    Durations {
+        detect_seconds: between(&m.started_time, &m.detected_time),
+        acknowledge_seconds: between(&m.detected_time, &m.acknowledged_time),
+        mitigate_seconds: between(&m.started_time, &m.mitigated_time),
+        resolve_seconds: between(&m.started_time, &m.resolved_time),
+    }
+}
+
+/// When the impact began and ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// When it began.
+    pub start: Option<Timestamp>,
+    /// When it ended.
+    pub end: Option<Timestamp>,
+    /// True when there is no record of an incident and the first and last entry that people wrote stand in.
+    pub from_timeline: bool,
+}
+
+/// Beginning and end: from the record of the incident, and from the curated timeline where there is no record,
+/// as for an outage before the operator existed.
+pub fn span(postmortem: &Postmortem) -> Span {
+    if let Some(known) = postmortem.status.as_ref().and_then(|s| s.incident.as_ref()) {
+        let start = known.started_time.as_ref().or(known.detected_time.as_ref()).map(|t| t.0);
+        return Span { start, end: known.resolved_time.as_ref().map(|t| t.0), from_timeline: false };
+    }
+    let times = || postmortem.spec.timeline.iter().map(|e| e.time.0);
+    let (start, end) = (times().min(), times().max());
+    Span { start, end: end.filter(|end| Some(*end) != start), from_timeline: start.is_some() }
+}
+
+/// The durations that are recorded, or the one that the curated timeline gives where nothing is recorded.
+pub fn known_durations(postmortem: &Postmortem) -> Durations {
+    let status = postmortem.status.as_ref();
+    if status.is_some_and(|s| s.incident.is_some()) {
+        return status.and_then(|s| s.durations.clone()).unwrap_or_default();
+    }
+    let Span { start, end, .. } = span(postmortem);
+    let resolve_seconds = start.zip(end).map(|(start, end)| end.as_second() - start.as_second());
+    Durations { resolve_seconds, ..Durations::default() }
+}
+
+/// A length of time as people say it: `38m`, `1h 6m`, `2d 3h`.
+pub fn in_words(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let said: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).take(2).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if said.is_empty() { "0s".to_owned() } else { said.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{MitigationPhase, TimelineArchive};
+    use serde_json::json;
+
+    fn incident() -> Incident {
+        serde_json::from_value(json!({
+            "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident",
+            "metadata": {"name": "checkout-errors", "namespace": "shop", "uid": "u1"},
+            "spec": {
+                "title": "Checkout returns 500", "severity": "SEV1", "service": "checkout", "drill": false,
+                "roles": {"incidentCommander": "alice"},
+                "detection": {"source": "Alert", "reference": "https://alerts.example.com/1"},
+                "impact": {"summary": "40 % of checkouts fail", "affectedTenants": 120,
+                    "components": [{"name": "checkout", "state": "PartialOutage"}]},
+                "mitigations": [
+                    {"name": "stop", "reason": "it floods the database", "scale": {"replicas": 0},
+                        "targetRef": {"kind": "Deployment", "name": "importer"}},
+                    {"name": "rehearsal", "reason": "see what would change", "dryRun": true,
+                        "scale": {"replicas": 0}, "targetRef": {"kind": "Deployment", "name": "importer"}}],
+                "resolution": {"summary": "limited the importer",
+                    "waivers": [{"mitigation": "stop", "reason": "the import runs next week"}]},
+            },
+            "status": {
+                "milestones": {"startedTime": "2026-11-23T10:00:00Z", "detectedTime": "2026-11-23T10:06:00Z",
+                    "acknowledgedTime": "2026-11-23T10:08:00Z", "mitigatedTime": "2026-11-23T10:20:00Z",
+                    "resolvedTime": "2026-11-23T11:06:00Z"},
+                "roles": [{"role": "IncidentCommander", "holder": "alice", "fromTime": "2026-11-23T10:07:00Z"}],
+                "mitigations": [
+                    {"name": "checkout-errors-stop", "entry": "stop", "uid": "m1", "action": "scale",
+                        "target": "Deployment/importer", "phase": "Active", "effectiveTime": "2026-11-23T10:20:00Z"},
+                    {"name": "checkout-errors-rehearsal", "entry": "rehearsal", "uid": "m2", "action": "scale",
+                        "target": "Deployment/importer", "phase": "Pending"}],
+                "timelineArchive": {"configMaps": 2, "entries": 200},
+            },
+        }))
+        .unwrap()
+    }
+
+    fn object() -> Arc<Mitigation> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Mitigation",
+                "metadata": {"name": "checkout-errors-stop", "uid": "m1"},
+                "spec": {"reason": "it floods the database", "scale": {"replicas": 0},
+                    "targetRef": {"kind": "Deployment", "name": "importer"}},
+                "status": {"phase": "Active", "appliedTime": "2026-11-23T10:19:00Z",
+                    "plan": {"summary": "scale Deployment/importer from 3 to 0"}},
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_draft_holds_what_is_known_and_leaves_what_people_must_write_missing() {
+        let incident = incident();
+        let draft = draft(&incident, incident.status.as_ref().unwrap(), &[object()]);
+        assert_eq!(draft.metadata.owner_references, None);
+        assert_eq!(draft.spec.owner.as_deref(), Some("alice"));
+        let impact = draft.spec.impact.unwrap();
+        assert!(impact.starts_with("40 % of checkouts fail\n\n- Affected tenants: 120\n"), "{impact}");
+        assert_eq!(
+            draft.spec.detection.as_deref(),
+            Some("Found by: alert, https://alerts.example.com/1, 6m after the impact began.")
+        );
+        assert_eq!((draft.spec.summary, draft.spec.root_causes, draft.spec.went_well), (None, None, None));
+        let known = draft.status.unwrap();
+        assert_eq!(known.durations.unwrap().resolve_seconds, Some(3960));
+    }
+
+    #[test]
+    fn the_record_tells_what_each_mitigation_changed_why_and_whether_it_worked_and_dry_runs_are_none() {
+        let incident = incident();
+        let mut known = snapshot(&incident, incident.status.as_ref().unwrap());
+        add_details(&mut known, &[object()]);
+        assert_eq!(known.drill, None);
+        assert_eq!(known.timeline_archive, Some(TimelineArchive { config_maps: 2, entries: 200 }));
+        let [stop] = known.mitigations.as_slice() else { panic!("{:?}", known.mitigations) };
+        assert_eq!((stop.name.as_str(), stop.phase), ("stop", MitigationPhase::Active));
+        assert_eq!(stop.change.as_deref(), Some("scale Deployment/importer from 3 to 0"));
+        assert_eq!(stop.waiver.as_deref(), Some("the import runs next week"));
+        assert!(stop.applied_time.is_some() && stop.effective_time.is_some());
+    }
+
+    #[test]
+    fn what_was_known_of_a_mitigation_stays_known_when_its_object_is_gone() {
+        let incident = incident();
+        let status = incident.status.as_ref().unwrap();
+        let mut first = snapshot(&incident, status);
+        add_details(&mut first, &[object()]);
+        let mut second = snapshot(&incident, status);
+        add_details(&mut second, &[]);
+        keep_details(&mut second, Some(&first));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn without_an_incident_the_curated_timeline_gives_beginning_end_and_duration() {
+        let spec = json!({"timeline": [
+            {"time": "2018-10-21T23:03:00Z", "message": "green"},
+            {"time": "2018-10-21T22:52:00Z", "message": "partition"}]});
+        let old = Postmortem::new("github", serde_json::from_value(spec).unwrap());
+        assert_eq!(known_durations(&old).resolve_seconds, Some(660));
+        assert!(span(&old).from_timeline);
+        let empty = Postmortem::new("empty", PostmortemSpec::default());
+        assert_eq!(span(&empty), Span { start: None, end: None, from_timeline: false });
+    }
+
+    #[test]
+    fn lengths_of_time_are_said_as_people_say_them() {
+        let said = [0, 45, 390, 2280, 3960, 86_400, 97_260, -5].map(in_words);
+        assert_eq!(said, ["0s", "45s", "6m 30s", "38m", "1h 6m", "1d", "1d 3h", "0s"]);
+    }
+}

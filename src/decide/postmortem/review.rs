@@ -1,0 +1,70 @@
+//! Who reviewed a postmortem.
+//!
+//! The first write of a spec that says `Reviewed` and comes from somebody else than the owner is the review. It
+//! counts until `spec.state` says something else; then it is kept as withdrawn. Where the API server does not vouch
+//! for the authors of requests, nobody can be told apart and the state is taken at its word.
+
+use super::{Observed, blameless::short_name};
+use crate::api::{ACTOR_ANNOTATION, PostmortemState, PostmortemStatus, Review};
+use crate::decide::conditions::{clip, whole_seconds};
+use k8s_openapi::jiff::Timestamp;
+
+/// Whether the postmortem is reviewed, and if not, why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is.
+    Reviewed,
+    /// Its state is another one.
+    NotStated,
+    /// Its state is Reviewed, but sections are missing.
+    Incomplete,
+    /// The owner set the state.
+    ByOwner(String),
+    /// Nobody knows who set the state.
+    ByNobody,
+}
+
+/// Judges the review, and records it or its withdrawal.
+pub(super) fn review(
+    seen: &Observed<'_>,
+    status: &mut PostmortemStatus,
+    complete: bool,
+    now: Timestamp,
+) -> Verdict {
+    let spec = &seen.postmortem.spec;
+    if spec.state.unwrap_or_default() != PostmortemState::Reviewed {
+        if let Some(review) = status.review.as_mut().filter(|r| r.withdrawn_time.is_none()) {
+            review.withdrawn_time = Some(whole_seconds(now));
+        }
+        return Verdict::NotStated;
+    }
+    if !complete {
+        return Verdict::Incomplete;
+    }
+    if status.review.as_ref().is_some_and(|r| r.withdrawn_time.is_none()) {
+        return Verdict::Reviewed;
+    }
+    let annotations = seen.postmortem.metadata.annotations.as_ref();
+    let actor = annotations.and_then(|a| a.get(ACTOR_ANNOTATION)).filter(|actor| !actor.is_empty());
+    if seen.signed {
+        match (actor, &spec.owner) {
+            (None, _) => return Verdict::ByNobody,
+            (Some(actor), Some(owner)) if is_same(actor, owner) => return Verdict::ByOwner(actor.clone()),
+            (Some(_), _) => {}
+        }
+    }
+    status.review = Some(Review {
+        by: actor.map(|actor| clip(actor, 253)),
+        authenticated: seen.signed,
+        time: whole_seconds(now),
+        withdrawn_time: None,
+    });
+    Verdict::Reviewed
+}
+
+/// Whether two names are of one person: equal, or one the short form of the other (`alice`, `oidc:alice@example.com`).
+fn is_same(a: &str, b: &str) -> bool {
+    let short = |user: &str| short_name(user).to_lowercase();
+    let is_short = |user: &str| !user.contains([':', '/', '@']);
+    a == b || ((is_short(a) || is_short(b)) && short(a) == short(b))
+}

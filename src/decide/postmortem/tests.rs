@@ -1,0 +1,429 @@
+use super::*;
+use crate::api::{
+    ACTOR_ANNOTATION, ConditionStatus, IncidentSnapshot, MitigationPhase, MitigationRecord, Severity, Time,
+};
+use crate::decide::conditions::{find, status as condition};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A postmortem of a SEV1 that was resolved on Friday 20 November 2026 at noon.
+fn of_a_sev1(spec: Value) -> Postmortem {
+    let mut postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+    postmortem.status = Some(PostmortemStatus {
+        incident: Some(IncidentSnapshot {
+            uid: Some("u1".to_owned()),
+            severity: Some(Severity::SEV1),
+            resolved_time: Some(Time(at("2026-11-20T12:00:00Z"))),
+            ..IncidentSnapshot::default()
+        }),
+        ..PostmortemStatus::default()
+    });
+    postmortem
+}
+
+fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
+    Observed { postmortem, incident: None, mitigations: &[], signed: false, settings }
+}
+
+fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
+    decide(&seen(&of_a_sev1(spec), &Settings::default()), at(now))
+}
+
+fn complete() -> Value {
+    json!({"state": "Reviewed", "summary": "s", "impact": "i", "rootCauses": "r", "detection": "d",
+        "wentWell": "w", "wentPoorly": "p", "timeline": [{"time": "2026-11-20T10:00:00Z", "message": "m"}],
+        "actionItems": [{"id": "a", "title": "t", "owner": "o", "dueDate": "2026-11-21", "state": "Done"}]})
+}
+
+fn with_item(item: Value) -> Value {
+    let mut spec = complete();
+    spec["actionItems"] = json!([item]);
+    spec
+}
+
+fn reason(status: &PostmortemStatus, type_: &str) -> String {
+    find(&status.conditions, type_).unwrap().reason.clone()
+}
+
+// ---- completeness ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_draft_lists_what_is_missing_and_placeholders_count_as_missing() {
+    let status = decide_at(json!({"summary": "TODO", "impact": "40 % of checkouts"}), "2026-11-21T00:00:00Z");
+    assert_eq!(
+        status.missing_sections,
+        [
+            "Summary (spec.summary)",
+            "Root cause (spec.rootCauses)",
+            "Detection (spec.detection)",
+            "What went well (spec.wentWell)",
+            "What went poorly (spec.wentPoorly)",
+            "Timeline (spec.timeline)",
+            "Action items (spec.actionItems)",
+        ]
+    );
+    assert_eq!(status.missing_count, Some(7));
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::False);
+}
+
+#[test]
+fn reviewed_needs_every_section_and_action_items_need_owner_and_date() {
+    let status = decide_at(complete(), "2026-11-21T00:00:00Z");
+    assert_eq!(status.missing_sections, Vec::<String>::new());
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
+    let mut lacking = complete();
+    lacking["actionItems"][0].as_object_mut().unwrap().remove("owner");
+    let status = decide_at(lacking, "2026-11-21T00:00:00Z");
+    assert_eq!(status.missing_sections, ["owner of action item a"]);
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::False);
+    assert_eq!(reason(&status, "Reviewed"), "Incomplete");
+}
+
+#[test]
+fn what_is_missing_of_a_hundred_items_fits_the_list_and_is_counted_in_full() {
+    let items: Vec<_> = (0..100).map(|n| json!({"id": format!("i{n}"), "title": "t"})).collect();
+    let mut spec = complete();
+    spec["actionItems"] = json!(items);
+    let status = decide_at(spec, "2026-11-21T00:00:00Z");
+    assert_eq!((status.missing_sections.len(), status.missing_count), (32, Some(100)));
+    assert_eq!(status.missing_sections[0], "owner and dueDate of action item i0");
+    assert_eq!(status.missing_sections[31], "and 69 more");
+}
+
+#[test]
+fn deciding_twice_changes_nothing() {
+    let mut postmortem = of_a_sev1(complete());
+    let settings = Settings::default();
+    postmortem.status = Some(decide(&seen(&postmortem, &settings), at("2026-11-21T00:00:00Z")));
+    let again = decide(&seen(&postmortem, &settings), at("2026-11-21T00:05:00Z"));
+    assert_eq!(postmortem.status, Some(again));
+}
+
+// ---- the record --------------------------------------------------------------------------------------------------
+
+fn incident(uid: &str, resolved: Option<&str>) -> Incident {
+    serde_json::from_value(json!({
+        "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident",
+        "metadata": {"name": "checkout", "uid": uid},
+        "spec": {"title": "Checkout fails", "severity": "SEV2"},
+        "status": {"milestones": {"startedTime": "2026-11-24T10:00:00Z", "resolvedTime": resolved}},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_record_is_taken_over_once_the_incident_is_resolved_and_stays_when_it_is_gone() {
+    let settings = Settings::default();
+    let mut postmortem = Postmortem::new("pm", serde_json::from_value(complete()).unwrap());
+    let open = incident("u2", None);
+    let now = at("2026-11-24T12:00:00Z");
+    let status = decide(&Observed { incident: Some(&open), ..seen(&postmortem, &settings) }, now);
+    assert_eq!(status.incident, None);
+    let resolved = incident("u2", Some("2026-11-24T11:00:00Z"));
+    let status = decide(&Observed { incident: Some(&resolved), ..seen(&postmortem, &settings) }, now);
+    assert_eq!(status.incident.as_ref().unwrap().severity, Some(Severity::SEV2));
+    assert_eq!(status.durations.as_ref().unwrap().resolve_seconds, Some(3600));
+    // Five business days.
+    assert_eq!(status.due_time, Some(Time(at("2026-12-01T11:00:00Z"))));
+    postmortem.status = Some(status.clone());
+    assert_eq!(decide(&seen(&postmortem, &settings), now), status);
+}
+
+#[test]
+fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointed_out() {
+    let settings = Settings::default();
+    let postmortem = of_a_sev1(complete());
+    let later = incident("u2", Some("2026-11-24T11:00:00Z"));
+    let status =
+        decide(&Observed { incident: Some(&later), ..seen(&postmortem, &settings) }, at("2026-11-24T12:00:00Z"));
+    assert_eq!(status.incident.unwrap().uid.as_deref(), Some("u1"));
+    assert!(status.warnings[0].contains("a later one"), "{:?}", status.warnings);
+}
+
+#[test]
+fn a_mitigation_that_is_gone_keeps_the_details_that_were_known() {
+    let settings = Settings::default();
+    let mut postmortem = of_a_sev1(complete());
+    let mut resolved = incident("u1", Some("2026-11-24T11:00:00Z"));
+    let summary = json!({"name": "checkout-stop", "uid": "m1", "phase": "Released"});
+    resolved.status.as_mut().unwrap().mitigations = vec![serde_json::from_value(summary).unwrap()];
+    postmortem.status.as_mut().unwrap().incident.as_mut().unwrap().mitigations = vec![MitigationRecord {
+        name: "checkout-stop".into(),
+        uid: Some("m1".into()),
+        change: Some("from 3 to 0".into()),
+        ..MitigationRecord::default()
+    }];
+    let status = decide(
+        &Observed { incident: Some(&resolved), ..seen(&postmortem, &settings) },
+        at("2026-11-24T12:00:00Z"),
+    );
+    let known = &status.incident.unwrap().mitigations[0];
+    assert_eq!((known.phase, known.change.as_deref()), (MitigationPhase::Released, Some("from 3 to 0")));
+}
+
+// ---- review ------------------------------------------------------------------------------------------------------
+
+/// The status after `actor` wrote the spec, where the API server vouches for authors.
+fn signed(postmortem: &mut Postmortem, state: &str, actor: Option<&str>, now: &str) -> PostmortemStatus {
+    postmortem.spec.state = Some(serde_json::from_value(json!(state)).unwrap());
+    postmortem.spec.owner = Some("alice".into());
+    let annotation = actor.map(|actor| [(ACTOR_ANNOTATION.to_owned(), actor.to_owned())].into());
+    postmortem.metadata.annotations = annotation;
+    let settings = Settings::default();
+    let status = decide(&Observed { signed: true, ..seen(postmortem, &settings) }, at(now));
+    postmortem.status = Some(status.clone());
+    status
+}
+
+#[test]
+fn where_authors_are_vouched_for_the_owner_cannot_review_and_somebody_else_can() {
+    let mut postmortem = of_a_sev1(complete());
+    for owner in ["alice", "oidc:alice@example.com"] {
+        let status = signed(&mut postmortem, "Reviewed", Some(owner), "2026-11-21T00:00:00Z");
+        assert_eq!(reason(&status, "Reviewed"), "ReviewedByOwner", "{owner}");
+        assert_eq!(status.review, None);
+    }
+    let status = signed(&mut postmortem, "Reviewed", None, "2026-11-21T00:00:00Z");
+    assert_eq!(reason(&status, "Reviewed"), "ReviewerUnknown");
+    let status = signed(&mut postmortem, "Reviewed", Some("bob"), "2026-11-21T01:00:00Z");
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
+    let review = status.review.unwrap();
+    assert_eq!((review.by.as_deref(), review.authenticated), (Some("bob"), true));
+}
+
+#[test]
+fn a_review_survives_later_edits_by_the_owner_and_ends_with_the_state() {
+    let mut postmortem = of_a_sev1(complete());
+    signed(&mut postmortem, "Reviewed", Some("bob"), "2026-11-21T01:00:00Z");
+    let status = signed(&mut postmortem, "Reviewed", Some("alice"), "2026-11-21T02:00:00Z");
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
+    let status = signed(&mut postmortem, "Draft", Some("alice"), "2026-11-21T03:00:00Z");
+    assert_eq!(reason(&status, "Reviewed"), "Withdrawn");
+    assert_eq!(status.review.unwrap().withdrawn_time, Some(Time(at("2026-11-21T03:00:00Z"))));
+    let status = signed(&mut postmortem, "Reviewed", Some("alice"), "2026-11-21T04:00:00Z");
+    assert_eq!(reason(&status, "Reviewed"), "ReviewedByOwner");
+    let status = signed(&mut postmortem, "Reviewed", Some("carol"), "2026-11-21T05:00:00Z");
+    assert_eq!(status.review.unwrap().by.as_deref(), Some("carol"));
+}
+
+#[test]
+fn where_nobody_vouches_for_authors_the_state_is_taken_at_its_word() {
+    let status = decide_at(complete(), "2026-11-21T00:00:00Z");
+    let review = status.review.unwrap();
+    assert_eq!((review.by, review.authenticated), (None, false));
+}
+
+// ---- action items ------------------------------------------------------------------------------------------------
+
+#[test]
+fn open_action_items_are_counted_and_the_late_ones_named() {
+    let mut spec = complete();
+    spec["actionItems"][0]["state"] = json!("InProgress");
+    let status = decide_at(spec.clone(), "2026-11-22T00:00:00Z");
+    assert_eq!((status.open_action_items, status.overdue_action_items.join(" ")), (Some(1), "a".to_owned()));
+    assert_eq!(reason(&status, "ActionItemsDone"), "Open");
+    let on_the_day = decide_at(spec, "2026-11-21T23:59:59Z");
+    assert_eq!(on_the_day.overdue_action_items, Vec::<String>::new());
+}
+
+#[test]
+fn an_item_that_will_not_be_fixed_wants_a_reason_and_nothing_else() {
+    let spec = with_item(json!({"id": "a", "title": "Rewrite it", "state": "WontFix"}));
+    let status = decide_at(spec, "2026-11-22T00:00:00Z");
+    assert_eq!(status.missing_sections, ["reason of action item a, which is WontFix"]);
+    let spec = with_item(json!({"id": "a", "title": "Rewrite it", "state": "WontFix", "reason": "it is retired in May"}));
+    assert_eq!(decide_at(spec, "2026-11-22T00:00:00Z").missing_count, Some(0));
+}
+
+#[test]
+fn a_sev1_without_prevention_is_reviewed_and_the_condition_of_its_items_says_so() {
+    let status = decide_at(complete(), "2026-11-22T00:00:00Z");
+    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
+    assert_eq!(reason(&status, "ActionItemsDone"), "NothingPrevents");
+    assert!(status.warnings.iter().any(|w| w.contains("type Prevent")), "{:?}", status.warnings);
+    let item = json!({"id": "a", "title": "t", "owner": "o", "dueDate": "2026-11-21", "state": "Done", "type": "Prevent"});
+    assert_eq!(reason(&decide_at(with_item(item), "2026-11-22T00:00:00Z"), "ActionItemsDone"), "NoneOpen");
+}
+
+#[test]
+fn a_date_that_is_none_is_missing_and_the_year_9999_is_fine() {
+    for (date, missing) in [
+        ("2026-02-31", Some(1)),
+        ("2026-13-01", Some(1)),
+        ("20261121", Some(1)),
+        ("soon", Some(1)),
+        ("9999-12-31", Some(0)),
+        ("2028-02-29", Some(0)),
+    ] {
+        let spec = with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": date}));
+        let status = decide_at(spec, "2026-11-22T00:00:00Z");
+        assert_eq!(status.missing_count, missing, "{date}: {:?}", status.missing_sections);
+        assert_eq!(status.overdue_action_items, Vec::<String>::new(), "{date}");
+    }
+}
+
+#[test]
+fn a_due_date_that_was_over_from_the_start_or_that_the_priority_does_not_allow_is_a_warning() {
+    let item = |due: &str, priority: &str| {
+        with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": due, "priority": priority}))
+    };
+    let warned = |spec| {
+        let warnings = decide_at(spec, "2026-11-22T00:00:00Z").warnings;
+        warnings.into_iter().find(|w| w.starts_with("spec.actionItems[0].dueDate"))
+    };
+    assert!(warned(item("2026-11-19", "P1")).unwrap().contains("was over"));
+    assert!(warned(item("2026-11-28", "P0")).unwrap().contains("later than 2026-11-27"));
+    assert_eq!(warned(item("2026-11-27", "P0")), None);
+    assert_eq!(warned(item("9999-12-31", "P3")), None);
+}
+
+#[test]
+fn a_hundred_items_with_one_id_are_invalid_and_no_panic() {
+    let item = json!({"id": "a", "title": "t", "owner": "o", "dueDate": "2026-11-30"});
+    let mut spec = complete();
+    spec["actionItems"] = json!(vec![item; 100]);
+    let status = decide_at(spec.clone(), "2026-12-22T00:00:00Z");
+    assert_eq!(status.overdue_action_items.len(), 100);
+    assert!(status.missing_sections[0].contains("used 100 times"), "{:?}", status.missing_sections);
+    let found = lint(&of_a_sev1(spec));
+    assert_eq!((found[0].level, found[0].rule), (Level::Invalid, "id"));
+}
+
+// ---- reminders ---------------------------------------------------------------------------------------------------
+
+fn due_on(day: &str) -> Postmortem {
+    of_a_sev1(with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": day})))
+}
+
+#[test]
+fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
+    let postmortem = due_on("2026-12-10");
+    let settings = Settings::default();
+    let mut moments = Vec::new();
+    let mut at_ = at("2026-12-01T00:00:00Z");
+    while let Some(next) = next_reminder(&postmortem, &settings, at_).filter(|n| *n < at("2026-12-30T00:00:00Z")) {
+        let due = reminders(&postmortem, &settings, at_, next);
+        assert_eq!(due.len(), 1);
+        moments.push((due[0].at.to_string(), due[0].reason()));
+        at_ = next;
+    }
+    let expected = [
+        ("2026-12-08T09:00:00Z", "ActionItemDueSoon"),
+        ("2026-12-10T09:00:00Z", "ActionItemDue"),
+        ("2026-12-17T09:00:00Z", "ActionItemOverdue"),
+        ("2026-12-24T09:00:00Z", "ActionItemOverdue"),
+    ];
+    assert_eq!(moments, expected.map(|(at, reason)| (at.to_owned(), reason)));
+}
+
+#[test]
+fn after_a_long_pause_only_the_last_reminder_of_an_item_is_given() {
+    let settings = Settings::default();
+    let due =
+        reminders(&due_on("2017-02-10"), &settings, at("2017-01-01T00:00:00Z"), at("2026-12-01T00:00:00Z"));
+    assert_eq!(due.len(), 1);
+    assert!(due[0].message().starts_with("action item a of o was due on 2017-02-10, 357"), "{}", due[0].message());
+}
+
+#[test]
+fn nobody_is_reminded_of_what_is_done_or_of_what_is_due_at_the_end_of_time() {
+    let settings = Settings::default();
+    let (start, end) = (at("2026-11-01T00:00:00Z"), at("2026-12-31T00:00:00Z"));
+    assert_eq!(reminders(&of_a_sev1(complete()), &settings, start, end), []);
+    assert_eq!(reminders(&due_on("9999-12-31"), &settings, start, Timestamp::MAX).len(), 1);
+    assert_eq!(reminders(&due_on("2026-02-31"), &settings, start, end), []);
+    assert_eq!(next_reminder(&due_on("0001-01-01"), &settings, Timestamp::MIN), Some(at("0000-12-30T09:00:00Z")));
+}
+
+#[test]
+fn reminders_and_overdue_follow_the_time_zone_of_the_calendar() {
+    let mut settings = Settings::default();
+    settings.calendar.time_zone = k8s_openapi::jiff::tz::TimeZone::posix("JST-9").unwrap();
+    let postmortem = due_on("2026-12-10");
+    assert_eq!(next_reminder(&postmortem, &settings, at("2026-12-09T00:00:00Z")), Some(at("2026-12-10T00:00:00Z")));
+    let status = decide(&seen(&postmortem, &settings), at("2026-12-10T15:00:00Z"));
+    assert_eq!(status.overdue_action_items, ["a"]);
+}
+
+proptest! {
+    #[test]
+    fn consecutive_stretches_of_time_give_each_reminder_exactly_once(
+        mut cuts in proptest::collection::vec(0i64..100 * 86_400, 1..40),
+    ) {
+        let (postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+        let start = at("2026-11-01T00:00:00Z").as_second();
+        cuts.push(100 * 86_400);
+        cuts.sort_unstable();
+        let mut last = start;
+        let mut given = Vec::new();
+        for cut in cuts.iter().map(|cut| start + cut) {
+            let (from, to) = (Timestamp::from_second(last).unwrap(), Timestamp::from_second(cut).unwrap());
+            given.extend(reminders(&postmortem, &settings, from, to).into_iter().map(|r| r.at));
+            last = cut;
+        }
+        let mut once = given.clone();
+        once.dedup();
+        prop_assert_eq!(&once, &given, "in order and none twice");
+        prop_assert!(given.len() <= 11);
+        // The last one of all is given whatever the cuts are.
+        prop_assert_eq!(given.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
+    }
+}
+
+// ---- deadlines ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn sev1_is_due_in_three_calendar_days_and_sev2_in_five_business_days() {
+    let settings = Settings::default();
+    let friday = at("2026-11-20T12:00:00Z");
+    let due = |deadline| due(deadline, friday, &settings);
+    assert_eq!(due(PostmortemDeadline::CalendarDays(3)), Some(at("2026-11-23T12:00:00Z")));
+    assert_eq!(due(PostmortemDeadline::BusinessDays(5)), Some(at("2026-11-27T12:00:00Z")));
+}
+
+#[test]
+fn a_review_that_is_late_is_overdue_until_it_is_done() {
+    let status = decide_at(json!({}), "2026-11-23T12:00:00Z");
+    assert_eq!(condition(&status.conditions, "Overdue"), ConditionStatus::True);
+    let status = decide_at(complete(), "2026-11-23T12:00:00Z");
+    assert_eq!(condition(&status.conditions, "Overdue"), ConditionStatus::False);
+}
+
+#[test]
+fn the_next_look_is_at_the_next_deadline_reminder_or_overdue_item() {
+    let settings = Settings::default();
+    let postmortem = due_on("2026-11-24");
+    let observed = seen(&postmortem, &settings);
+    let mut now = at("2026-11-21T00:00:00Z");
+    let mut looks = Vec::new();
+    for _ in 0..4 {
+        now = wake(&observed, &decide(&observed, now), now).unwrap();
+        looks.push(now.to_string());
+    }
+    let expected =
+        ["2026-11-22T09:00:00Z", "2026-11-23T12:00:00Z", "2026-11-24T09:00:00Z", "2026-11-25T00:00:00Z"];
+    assert_eq!(looks, expected);
+}
+
+// ---- lint --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn lint_says_what_is_missing_where_and_warnings_do_not_fail() {
+    let mut spec = complete();
+    spec["rootCauses"] = json!("TBD");
+    spec["links"] = json!(["javascript:alert(1)", "https://example.com"]);
+    spec["owner"] = json!("alice");
+    let found = lint(&Postmortem::new("pm", serde_json::from_value(spec).unwrap()));
+    let said: Vec<_> = found.iter().map(|f| f.to_string()).collect();
+    let expected = [
+        "spec.rootCauses: missing: Root cause [section]",
+        "spec.reviewers: warning: no reviewer other than the owner is named [people]",
+        "spec.links[0]: warning: is no http or https address: it is shown as text [link]",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(found.iter().filter(|f| f.fails()).count(), 1);
+}
