@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use incident_operator::{
+    cli,
     config::Settings,
     controller::{self, Options},
     crds, manifests,
@@ -28,11 +29,32 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Render resources that are kept in files, without a cluster.
+    Render {
+        #[command(subcommand)]
+        what: Render,
+    },
+    /// Say what postmortems in a file lack; exit code 1 when they lack something.
+    Lint {
+        /// File with one or more postmortems, YAML or JSON.
+        #[arg(short, long)]
+        file: PathBuf,
+    },
     /// Write what the chart needs to know of the code: CRDs and rights.
     Manifests {
         /// Folder to write to, the chart's `files`.
         #[arg(long)]
         dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Render {
+    /// The Markdown of a postmortem.
+    Postmortem {
+        /// File with the postmortem, YAML or JSON.
+        #[arg(short, long)]
+        file: PathBuf,
     },
 }
 
@@ -63,7 +85,7 @@ struct Run {
 
 fn main() -> ExitCode {
     match start(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -71,21 +93,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<()> {
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(run) => operate(run),
+        Command::Run(run) => operate(run)?,
         Command::Crds { dir: None } => {
             for crd in crds::all() {
                 println!("---\n{}", crds::to_yaml(&crd).trim_end());
             }
-            Ok(())
         }
         Command::Crds { dir: Some(dir) } => {
             let files = crds::all().iter().map(|crd| (crds::file_name(crd), crds::to_yaml(crd))).collect();
-            write_all(&dir, files)
+            write_all(&dir, files)?;
         }
-        Command::Manifests { dir } => write_all(&dir, manifests::files()),
+        Command::Manifests { dir } => write_all(&dir, manifests::files())?,
+        Command::Render { what: Render::Postmortem { file } } => print!("{}", cli::postmortem::render_file(file)?),
+        Command::Lint { file } => return lint(&file),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lint(file: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let findings = cli::postmortem::lint_file(file)?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let failing = findings.iter().any(|finding| finding.fails());
+    Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn write_all(dir: &std::path::Path, files: Vec<(String, String)>) -> anyhow::Result<()> {
