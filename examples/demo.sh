@@ -80,8 +80,8 @@ is off configmap/flags '{.data.new-pricing}' || wrong "the new pricing is off"
 is off configmap/flags '{.data.gift-cards}' || wrong "no other flag was touched"
 is 2 deployment/checkout '{.status.readyReplicas}' || wrong "the checkout was not touched"
 
-chapter "Alice named herself as commander, so she has command. Bob takes operations and adds what he found."
-show kubectl create -f examples/acknowledgement.yaml --as bob
+chapter "Alice takes command, Bob adds what he found. Entries are folded into the record."
+show kubectl create -f examples/acknowledgement.yaml --as alice
 show kubectl create -f examples/timeline-note.yaml --as bob
 expect "the note is in the timeline" has "all database connections" incident/checkout-errors '{.status.timeline}'
 expect "the incident is acknowledged" is True incident/checkout-errors \

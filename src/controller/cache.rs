@@ -27,6 +27,9 @@ struct State<K> {
     groups: Vec<HashMap<String, BTreeSet<Key>>>,
     /// Objects of a list that is being received; what is not among them afterwards is gone.
     listing: Option<HashSet<Key>>,
+    /// Versions of objects that were dropped before the watch told so. What it tells of earlier ones is older
+    /// than what we knew, and must not be taken for the present.
+    dropped: HashMap<Key, u64>,
 }
 
 /// What an event told.
@@ -42,7 +45,12 @@ impl<K: Resource + 'static> Cache<K> {
     pub fn new(indexes: &'static [Index<K>]) -> Self {
         let groups = indexes.iter().map(|_| HashMap::new()).collect();
         Cache {
-            state: Mutex::new(State { objects: HashMap::new(), groups, listing: None }),
+            state: Mutex::new(State {
+                objects: HashMap::new(),
+                groups,
+                listing: None,
+                dropped: HashMap::new(),
+            }),
             indexes,
             synced: watch::Sender::new(false),
         }
@@ -86,9 +94,31 @@ impl<K: Resource + 'static> Cache<K> {
         }
     }
 
-    /// Takes in that an object is gone.
-    pub fn saw_gone(&self, key: &Key) -> Option<News<K>> {
-        self.drop_object(&mut self.lock(), key).map(News::Gone)
+    /// Takes in from the answer to a write that an object is gone, or does not belong here any more.
+    pub fn saw_gone(&self, last: &K) -> Option<News<K>> {
+        let mut state = self.lock();
+        let key = Key::of(last);
+        if state.objects.get(&key).is_some_and(|known| version(known.as_ref()) > version(last)) {
+            return None;
+        }
+        let known = self.drop_object(&mut state, &key)?;
+        state.dropped.insert(key, version(last));
+        Some(News::Gone(known))
+    }
+
+    /// Takes in from the watch that an object is gone of which it could only tell the name.
+    pub fn heard_gone(&self, key: &Key) -> Option<News<K>> {
+        let mut state = self.lock();
+        state.dropped.remove(key);
+        self.drop_object(&mut state, key).map(News::Gone)
+    }
+
+    /// What is known of an object proved to be outdated: it is unknown until something newer is heard.
+    pub fn forget(&self, key: &Key) {
+        let mut state = self.lock();
+        if let Some(known) = self.drop_object(&mut state, key) {
+            state.dropped.insert(key.clone(), version(known.as_ref()));
+        }
     }
 
     /// Takes in a watch event.
@@ -106,6 +136,9 @@ impl<K: Resource + 'static> Cache<K> {
                 }
                 // The event tells the last state, with what was there when it stopped matching.
                 self.drop_object(&mut state, &key);
+                if state.dropped.get(&key).is_some_and(|dropped| *dropped <= version(&object)) {
+                    state.dropped.remove(&key);
+                }
                 vec![News::Gone(Arc::new(object))]
             }
             Event::Init => {
@@ -120,6 +153,7 @@ impl<K: Resource + 'static> Cache<K> {
             }
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
+                state.dropped.clear();
                 let gone: Vec<Key> =
                     state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
                 let news =
@@ -136,6 +170,10 @@ impl<K: Resource + 'static> Cache<K> {
         if state.objects.get(&key).is_some_and(|known| version(known.as_ref()) >= version(&object)) {
             return None;
         }
+        if state.dropped.get(&key).is_some_and(|dropped| *dropped >= version(&object)) {
+            return None;
+        }
+        state.dropped.remove(&key);
         self.ungroup(state, &key);
         for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
             if let Some(text) = index(&object) {
@@ -221,6 +259,21 @@ mod tests {
         let news = cache.take_in(Event::InitDone);
         assert!(matches!(&news[..], [News::Gone(b)] if b.metadata.name.as_deref() == Some("b")));
         assert!(*cache.synced.borrow() && cache.get(&Key::new("ns", "c")).is_some());
+    }
+
+    #[test]
+    fn what_the_watch_tells_late_does_not_bring_back_what_was_dropped() {
+        let cache = cache();
+        cache.saw(object("a", 5));
+        cache.forget(&Key::new("ns", "a"));
+        assert!(cache.take_in(Event::Apply(object("a", 4))).is_empty(), "older than what we knew");
+        assert!(cache.get(&Key::new("ns", "a")).is_none());
+        assert_eq!(cache.take_in(Event::Apply(object("a", 6))).len(), 1);
+        assert!(cache.saw_gone(&object("a", 7)).is_some());
+        assert!(cache.take_in(Event::Apply(object("a", 7))).is_empty());
+        cache.take_in(Event::Delete(object("a", 7)));
+        assert!(cache.lock().dropped.is_empty(), "and nothing of it is kept for ever");
+        assert_eq!(cache.take_in(Event::Apply(object("a", 9))).len(), 1, "made anew");
     }
 
     #[test]

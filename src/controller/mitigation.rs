@@ -282,7 +282,7 @@ impl<'a> Visit<'a> {
             Ok(object) => {
                 if object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty() {
                     // The last finalizer is off: it is gone before the watch tells.
-                    if let Some(news) = self.ctx.mitigations.saw_gone(self.key) {
+                    if let Some(news) = self.ctx.mitigations.saw_gone(&object) {
                         self.ctx.heard_of_mitigation(&news, true);
                     }
                 } else {

@@ -146,13 +146,13 @@ impl Targets {
         if held {
             cache.saw(object.clone());
         } else {
-            cache.saw_gone(&Key::of(object));
+            cache.saw_gone(object);
         }
     }
 
     fn forget(&self, kind: TargetKind, key: &Key) {
         if let Some(cache) = self.kinds.get(&kind) {
-            cache.saw_gone(key);
+            cache.forget(key);
         }
     }
 

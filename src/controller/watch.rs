@@ -105,7 +105,7 @@ fn start_one<K>(
             };
             let news = match readable(&ctx, &reports, cache(&ctx), event) {
                 Readable::Event(event) => cache(&ctx).take_in(event),
-                Readable::Gone(key) => cache(&ctx).saw_gone(&key).into_iter().collect(),
+                Readable::Gone(key) => cache(&ctx).heard_gone(&key).into_iter().collect(),
                 Readable::No => Vec::new(),
             };
             for news in news {

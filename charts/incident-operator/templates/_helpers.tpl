@@ -90,3 +90,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   name: {{ include "incident-operator.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
+
+{{/* Where the admission policies hold. */}}
+{{- define "incident-operator.admissionScope" -}}
+{{- with .Values.watchNamespace -}}
+namespaceSelector:
+  matchLabels:
+    kubernetes.io/metadata.name: {{ . }}
+{{- end }}
+{{- end }}
