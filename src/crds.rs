@@ -30,7 +30,33 @@ pub fn file_name(crd: &CustomResourceDefinition) -> String {
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).unwrap_or_else(|e| panic!("a CRD is always JSON: {e}"));
     walk(&mut value);
+    let reconciled = RECONCILED.contains(&value["spec"]["names"]["kind"].as_str().unwrap_or_default());
+    for version in value["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        finish_parts(&mut version["schema"]["openAPIV3Schema"]["properties"], reconciled);
+    }
     serde_json::from_value(value).unwrap_or_else(|e| panic!("a finished CRD is still a CRD: {e}"))
+}
+
+/// Kinds whose objects the operator looks at and tells so in their status.
+const RECONCILED: &[&str] = &["Incident", "Mitigation", "Postmortem"];
+
+/// Prose for spec and status, and a status for objects that nobody has looked at.
+///
+/// Without a status an object counts as finished to those who wait for it by kstatus (helm, Flux, Argo CD), so
+/// `helm install --wait` would not wait for a mitigation. A generation that was never there says otherwise.
+fn finish_parts(parts: &mut Value, reconciled: bool) {
+    for (part, prose) in
+        [("spec", "What people assert."), ("status", "What is true; written by the operator alone.")]
+    {
+        let Some(schema) = parts.get_mut(part).and_then(Value::as_object_mut) else { continue };
+        let described = schema.get("description").and_then(Value::as_str).is_some_and(|d| !d.is_empty());
+        if !described {
+            schema.insert("description".to_owned(), json!(prose));
+        }
+        if part == "status" && reconciled {
+            schema.insert("default".to_owned(), json!({"observedGeneration": -1}));
+        }
+    }
 }
 
 fn walk(value: &mut Value) {
@@ -195,6 +221,18 @@ mod tests {
             }
         });
         assert!(without.is_empty(), "no description: {without:#?}");
+    }
+
+    #[test]
+    fn an_object_that_nobody_has_looked_at_is_not_finished() {
+        for crd in all() {
+            let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+            let status = &schema["openAPIV3Schema"]["properties"]["status"];
+            let looked_at = RECONCILED.contains(&crd.spec.names.kind.as_str());
+            let wanted = if looked_at { json!({"observedGeneration": -1}) } else { Value::Null };
+            assert_eq!(status["default"], wanted, "{}", crd.spec.names.kind);
+            assert!(!looked_at || status["properties"]["observedGeneration"].is_object());
+        }
     }
 
     #[test]

@@ -22,8 +22,10 @@ use tracing::{debug, info, warn};
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long a holder leads after its last renewal.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between renewals, and between looks at somebody else's lease.
+/// Time between renewals.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// Time between looks at somebody else's lease: how long nobody leads after it was given back.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// Longest time one request for the lease may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -110,7 +112,8 @@ impl Election {
                 Ok(Err(error)) => warn!(lease = self.name, %error, "lease request failed"),
                 Err(_) => warn!(lease = self.name, "lease request timed out"),
             }
-            let jitter = RETRY_PERIOD.mul_f64(0.9 + fastrand::f64() / 5.0);
+            let period = if self.claim.borrow().is_some() { RETRY_PERIOD } else { LOOK_PERIOD };
+            let jitter = period.mul_f64(0.9 + fastrand::f64() / 5.0);
             tokio::select! {
                 () = sleep(jitter) => {}
                 () = &mut stop => break,

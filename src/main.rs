@@ -106,7 +106,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             write_all(&dir, files)?;
         }
         Command::Manifests { dir } => write_all(&dir, manifests::files())?,
-        Command::Render { what: Render::Postmortem { file } } => print!("{}", cli::postmortem::render_file(file)?),
+        Command::Render { what: Render::Postmortem { file } } => {
+            print!("{}", cli::postmortem::render_file(file)?)
+        }
         Command::Lint { file } => return lint(&file),
     }
     Ok(ExitCode::SUCCESS)

@@ -20,7 +20,12 @@ pub fn render_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
     let mut all = render_each(path)?;
     if all.len() > 1 {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
-        bail!("{} holds {} postmortems, where one is expected: {}", path.display(), all.len(), names.join(", "));
+        bail!(
+            "{} holds {} postmortems, where one is expected: {}",
+            path.display(),
+            all.len(),
+            names.join(", ")
+        );
     }
     all.pop().map(|(_, text)| text).with_context(|| format!("{} holds no Postmortem", path.display()))
 }
@@ -225,10 +230,16 @@ spec:
     #[test]
     fn every_postmortem_of_a_file_is_checked_and_other_kinds_are_left_alone() {
         let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
-        let text = format!("{other}---\n{COMPLETE}---\n{}", COMPLETE.replace("checkout-errors", "second").replace("impact:", "trigger:"));
+        let text = format!(
+            "{other}---\n{COMPLETE}---\n{}",
+            COMPLETE.replace("checkout-errors", "second").replace("impact:", "trigger:")
+        );
         assert_eq!(said(&text), ["second: spec.impact: missing: Impact [section]"]);
         let error = render_file(file(&text).path()).unwrap_err().to_string();
-        assert!(error.ends_with("holds 2 postmortems, where one is expected: checkout-errors, second"), "{error}");
+        assert!(
+            error.ends_with("holds 2 postmortems, where one is expected: checkout-errors, second"),
+            "{error}"
+        );
         assert_eq!(render_each(file(&text).path()).unwrap().len(), 2);
     }
 

@@ -35,7 +35,10 @@ fn walk(schema: &Value, value: &Value, path: &str, found: &mut Vec<Finding>) {
         _ => true,
     };
     if !fits {
-        return found.push(invalid(path, format!("a value of type {expected} is expected, {} is given", name(value))));
+        return found.push(invalid(
+            path,
+            format!("a value of type {expected} is expected, {} is given", name(value)),
+        ));
     }
     match value {
         Value::Object(map) => object(schema, map, path, found),

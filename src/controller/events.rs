@@ -4,7 +4,11 @@
 //! each note: kube's `Recorder` would merge notes of equal reason and keep only the first text. The queue is
 //! bounded; what does not fit is dropped and counted.
 
-use crate::{api::names, decide::conditions::one_line, metrics::Metrics};
+use crate::{
+    api::names,
+    decide::conditions::{cut, one_line},
+    metrics::Metrics,
+};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -116,18 +120,6 @@ fn event(note: Note, namespace: &str, identity: &str) -> Event {
         reporting_instance: Some(cut(identity, 128)),
         ..Event::default()
     }
-}
-
-/// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
-fn cut(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let mut end = max - '…'.len_utf8();
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]

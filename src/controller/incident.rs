@@ -17,7 +17,7 @@ use crate::{
     },
     decide::{
         conditions::Conditions,
-        incident::{Archive, Effect, Observed, Plan, decide, drop_archived},
+        incident::{Archive, Effect, LOOK_AGAIN, Observed, Plan, decide, drop_archived},
     },
 };
 use futures::{TryStreamExt, future::join_all};
@@ -62,10 +62,9 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             report(&incident, &mut plan.status, error);
         }
         if let Some(archive) = plan.archive.take() {
-            if let Some(stored) = store(ctx, key, &incident, &archive).await? {
-                drop_archived(&mut plan.status, &stored);
-                // There is room for entries that wait.
-                plan.wake = Some(Timestamp::now());
+            match store(ctx, key, &incident, &archive).await? {
+                Some(stored) => drop_archived(&mut plan.status, &stored),
+                None => plan.wake = Timestamp::now().checked_add(LOOK_AGAIN).ok(),
             }
         }
         keep_within_bounds(key, &mut plan.status);

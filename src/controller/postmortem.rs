@@ -5,7 +5,7 @@ use super::{
     status::{self, FIELD_MANAGER},
 };
 use crate::{
-    api::{LocalRef, Postmortem, PostmortemExport, names},
+    api::{LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
     decide::{
         conditions::Conditions,
         markdown,
@@ -62,7 +62,7 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         other => other.map_err(Error::api(format!("drafting the postmortem of {incident}")))?,
     };
     info!(incident = %incident, postmortem = made.name_any(), "postmortem drafted");
-    let made = match record.filter(|_| made.status.is_none()) {
+    let made = match record.filter(|_| is_new(&made)) {
         Some(record) => status::write(&api, &made, None, &record).await?.unwrap_or(made),
         None => made,
     };
@@ -106,30 +106,32 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         return Ok(None);
     }
     let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    if postmortem.status.as_ref().is_none_or(|s| s.observed_generation.is_none()) {
-        // The first visit. Whoever drafted it may have been cut off before the spec was given away.
-        let there = api.get_opt(&key.name).await.map_err(Error::api(format!("reading postmortem {key}")))?;
-        let Some(there) = there else { return Ok(None) };
-        let there = disown(&api, there).await?;
-        saw(ctx, there.clone(), true);
-        postmortem = Arc::new(there);
-    }
     let incident = postmortem.spec.incident_ref.as_ref().and_then(|named| {
         let found = ctx.incidents.get(&Key::new(&key.namespace, &named.name))?;
         (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
     });
     let now = Timestamp::now();
     let named = postmortem.spec.incident_ref.as_ref().map(|named| Key::new(&key.namespace, &named.name));
-    let mitigations = named.map(|named| ctx.mitigations.group(BY_INCIDENT, &named.to_string()));
-    let observed = Observed {
-        postmortem: &postmortem,
-        incident: incident.as_deref(),
-        mitigations: &mitigations.unwrap_or_default(),
-        signed: ctx.signed,
-        settings: &ctx.settings,
+    let mitigations =
+        named.map(|named| ctx.mitigations.group(BY_INCIDENT, &named.to_string())).unwrap_or_default();
+    let status_of = |postmortem: &Postmortem| {
+        let observed = Observed {
+            postmortem,
+            incident: incident.as_deref(),
+            mitigations: &mitigations,
+            signed: ctx.signed,
+            settings: &ctx.settings,
+        };
+        decide(&observed, now)
     };
+    if is_new(&postmortem) {
+        let status = status_of(&postmortem);
+        let Some(there) = first_visit(&api, &postmortem, status).await? else { return Ok(None) };
+        saw(ctx, there.clone(), true);
+        postmortem = Arc::new(there);
+    }
     let mut object = postmortem.as_ref().clone();
-    object.status = Some(decide(&observed, now));
+    object.status = Some(status_of(&postmortem));
     let text = markdown::render(&object);
     let mut new = object.status.take().unwrap_or_default();
     let sha256 = names::sha256_hex(&text);
@@ -157,6 +159,38 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     }
     let due = new.due_time.map(|t| t.0).filter(|due| *due > now);
     Ok(due.map(super::moment))
+}
+
+/// Gives the spec away, if whoever drafted it was cut off before. `None`: it is gone.
+///
+/// The status is written first, all but the generation, which tells that this is done: the API server takes no
+/// emptied list of managers, so another entry must be there before ours can go.
+async fn first_visit(
+    api: &Api<Postmortem>,
+    known: &Postmortem,
+    status: PostmortemStatus,
+) -> Result<Option<Postmortem>, Error> {
+    let unseen = PostmortemStatus {
+        observed_generation: known.status.as_ref().and_then(|s| s.observed_generation),
+        ..status
+    };
+    let there = match status::write(api, known, known.status.as_ref(), &unseen).await? {
+        Some(written) => Some(written),
+        None => {
+            let name = known.name_any();
+            api.get_opt(&name).await.map_err(Error::api(format!("reading postmortem {name}")))?
+        }
+    };
+    match there {
+        Some(there) => disown(api, there).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Whether nobody has looked at the postmortem. A new one has a status that says so.
+fn is_new(postmortem: &Postmortem) -> bool {
+    let seen = postmortem.status.as_ref().and_then(|s| s.observed_generation);
+    seen.is_none_or(|generation| generation < 0)
 }
 
 fn saw(ctx: &Context, object: Postmortem, own: bool) {

@@ -70,6 +70,18 @@ pub fn clip(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// At most `max` bytes, cut between characters, with an ellipsis where something was cut.
+pub fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let mut end = max - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
 /// Text for one line of a person's terminal: no control characters, no direction overrides.
 pub fn one_line(text: &str, max: usize) -> String {
     let safe: String =

@@ -222,7 +222,7 @@ async fn stopped_and_released(kind: &str, by_deletion: bool) {
         first_effective.filter(|m| is(m, "Effective", ConditionStatus::True)).map(|m| version(&m));
     let first_effective = first_effective.min().expect("it was effective");
     let at_that_time = target_history.revisions().into_iter().map(|r| r.object);
-    let at_that_time = at_that_time.filter(|t| version(t) < first_effective).last().expect("it existed");
+    let at_that_time = at_that_time.filter(|t| version(t) < first_effective).next_back().expect("it existed");
     assert_eq!(at_that_time.data["spec"]["replicas"], 0);
     assert!(
         matches!(at_that_time.data["status"]["replicas"].as_i64(), None | Some(0)),
@@ -314,8 +314,8 @@ async fn a_workload_is_scaled_up_and_effective_only_when_the_new_pods_are_ready(
     let history = History::of(&namespace.api::<Deployment>(), "web").await;
     namespace.create(scale("headroom", "Deployment", "web", 4)).await;
     let more = effective(&namespace, "headroom").await;
-    let ready = history.revisions().into_iter().map(|r| r.object).filter(|d| version(d) < version(&more));
-    assert_eq!(ready.last().unwrap().status.unwrap().ready_replicas, Some(4));
+    let mut ready = history.revisions().into_iter().map(|r| r.object).filter(|d| version(d) < version(&more));
+    assert_eq!(ready.next_back().unwrap().status.unwrap().ready_replicas, Some(4));
     delete(&namespace, "headroom").await;
     assert_eq!(present(&namespace, &web).await.data["spec"]["replicas"], 1);
 }

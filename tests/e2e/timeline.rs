@@ -198,7 +198,7 @@ async fn an_archive_that_may_not_be_written_stops_nothing_and_is_not_asked_for_a
             (0..20).map(|n| entry("full", "Note", &format!("note {}", batch * 20 + n))).collect();
         join_all(notes.into_iter().map(|note| namespace.create(note))).await;
     }
-    incident_when(&namespace, "full", "full timeline", |i| timeline(i).len() >= 250).await;
+    incident_when(&namespace, "full", "full timeline", |i| timeline(i).len() >= 225).await;
     // What is asked for is done and told all the same.
     let off = json!([{
         "name": "off", "reason": "r", "targetRef": {"kind": "ConfigMap", "name": "flags"},

@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use std::{collections::HashMap, sync::Arc};
 
 pub use mitigations::releases;
-pub use record::{INLINE_ENTRIES, drop_archived};
+pub use record::{INLINE_ENTRIES, LOOK_AGAIN, drop_archived};
 pub use summaries::recorded_end;
 
 /// What was seen.
@@ -96,6 +96,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
         added: Vec::new(),
         effects: Vec::new(),
         wake: None,
+        waits: false,
     };
     d.status.observed_generation = seen.incident.metadata.generation;
     d.declare();
@@ -106,6 +107,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     d.next_update();
     let folded = d.fold();
     let archive = d.archive();
+    d.look_for_room(&folded, archive.as_ref());
     Plan { status: d.status, added: d.added, effects: d.effects, archive, folded, wake: d.wake }
 }
 
@@ -116,6 +118,8 @@ struct Decision<'a> {
     added: Vec<TimelineRecord>,
     effects: Vec<Effect>,
     wake: Option<Timestamp>,
+    /// Something waits for room in the timeline.
+    waits: bool,
 }
 
 impl Decision<'_> {

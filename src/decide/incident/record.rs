@@ -24,7 +24,7 @@ const ARCHIVED_AT_ONCE: usize = 100;
 /// ConfigMap 1 MiB.
 const MAX_BYTES: usize = 512 * 1024;
 /// When room in the timeline is looked for again, unless something happens before.
-pub(super) const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Longest message of an entry that the operator writes.
 const MAX_MESSAGE: usize = 1024;
 /// How far ahead of the clock an entry may be dated before it is dated now.
@@ -54,9 +54,13 @@ impl Decision<'_> {
         self.status.timeline.insert(at, record);
     }
 
-    /// Something waits for room in the timeline. Whoever moves entries out looks again by itself.
-    pub(super) fn look_again(&mut self) {
-        let again = self.now.checked_add(LOOK_AGAIN).ok();
+    /// When to look again, if something waits for room in the timeline: at once when this plan makes some.
+    pub(super) fn look_for_room(&mut self, folded: &[Arc<TimelineEntry>], archive: Option<&Archive>) {
+        if !self.waits {
+            return;
+        }
+        let makes_room = archive.is_some() || folded.iter().any(|e| e.metadata.deletion_timestamp.is_none());
+        let again = if makes_room { Some(self.now) } else { self.now.checked_add(LOOK_AGAIN).ok() };
         self.wake = self.wake.into_iter().chain(again).min();
     }
 
@@ -106,7 +110,7 @@ impl Decision<'_> {
             if entry.metadata.uid.as_ref().is_none_or(|uid| !known.contains(uid)) {
                 if self.status.timeline.len() >= MAX_FOLDED || size >= MAX_BYTES {
                     // It waits, as an object, until older entries have moved out.
-                    self.look_again();
+                    self.waits = true;
                     continue;
                 }
                 let record = self.record_of(&entry);

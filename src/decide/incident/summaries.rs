@@ -36,7 +36,7 @@ impl Decision<'_> {
             let new = self.summary(m, old.as_ref());
             if self.is_crowded() {
                 // The timeline takes what it can hold; the rest is told when older entries have moved out.
-                self.look_again();
+                self.waits = true;
                 if index.is_none() {
                     unrecorded.push(new);
                 }

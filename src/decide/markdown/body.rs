@@ -76,7 +76,8 @@ struct Blocks {
 
 impl Blocks {
     fn read(text: &str, shift: usize) -> Self {
-        let tables = text.lines().any(|l| l.contains('-') && l.chars().all(|c| " \t>|:-+*.)0123456789".contains(c)));
+        let tables =
+            text.lines().any(|l| l.contains('-') && l.chars().all(|c| " \t>|:-+*.)0123456789".contains(c)));
         let mut blocks = Blocks {
             out: Vec::new(),
             containers: Vec::new(),
@@ -133,7 +134,9 @@ impl Blocks {
         for (matched, container) in self.containers.iter().enumerate() {
             let (indent, content) = indentation(rest);
             match container {
-                Container::Quote if indent < 4 && content.starts_with('>') => rest = after_quote_mark(content),
+                Container::Quote if indent < 4 && content.starts_with('>') => {
+                    rest = after_quote_mark(content)
+                }
                 // Blank lines are put out without indentation, so they end an item that has nothing yet.
                 Container::Item { empty, .. } if content.is_empty() => match empty {
                     true => return (matched, rest),
@@ -237,7 +240,8 @@ impl Blocks {
         let first = self.out.len();
         let text = self.text(content);
         // Beyond the deepest container, marks of containers are text.
-        let text = if content.starts_with('>') || list_mark(content).is_some() { escape_mark(&text) } else { text };
+        let text =
+            if content.starts_with('>') || list_mark(content).is_some() { escape_mark(&text) } else { text };
         self.out.push(format!("{prefix}{text}"));
         self.leaf = Leaf::Paragraph { first, lines: 1, prefix };
     }
@@ -517,8 +521,8 @@ fn autolink(text: &str) -> Option<&str> {
 /// Entities that need not be understood: all numbers, and names beyond the usual ones.
 fn is_odd_entity(text: &str) -> bool {
     const USUAL: [&str; 18] = [
-        "amp", "lt", "gt", "quot", "apos", "nbsp", "ndash", "mdash", "hellip", "copy", "reg", "trade", "deg", "times",
-        "middot", "bull", "larr", "rarr",
+        "amp", "lt", "gt", "quot", "apos", "nbsp", "ndash", "mdash", "hellip", "copy", "reg", "trade", "deg",
+        "times", "middot", "bull", "larr", "rarr",
     ];
     let Some((name, _)) = text[1..].split_once(';') else { return false };
     let number = name.starts_with('#');

@@ -3,6 +3,7 @@
 //! What people wrote in those places is plain text, so all of Markdown's marks in it are escaped. Sections are
 //! Markdown themselves and are treated in [`super::body`].
 
+use crate::decide::conditions::cut;
 use crate::decide::postmortem::is_web_address;
 use std::borrow::Cow;
 
@@ -34,7 +35,7 @@ pub fn clip_bytes(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max.saturating_sub('…'.len_utf8()))]))
+    Cow::Owned(cut(text, max.max('…'.len_utf8())))
 }
 
 /// Plain text for a cell of a table or the middle of a line. Addresses stay links.
@@ -111,7 +112,9 @@ fn leading_address(text: &str) -> Option<&str> {
         let open = address.matches('(').count() >= address.matches(')').count();
         let shorter = match address.chars().last() {
             Some(')') if open => break,
-            Some('.' | ',' | ';' | ':' | '!' | '?' | '\'' | '*' | '_' | ')' | ']' | '|') => &address[..address.len() - 1],
+            Some('.' | ',' | ';' | ':' | '!' | '?' | '\'' | '*' | '_' | ')' | ']' | '|') => {
+                &address[..address.len() - 1]
+            }
             _ => break,
         };
         address = shorter;
@@ -124,7 +127,9 @@ fn encode(address: &str) -> String {
     let mut out = String::with_capacity(address.len());
     for c in address.chars() {
         match c {
-            '<' | '>' | '|' | '\\' | '`' | '"' | ' ' | '[' | ']' => out.push_str(&format!("%{:02X}", c as u32)),
+            '<' | '>' | '|' | '\\' | '`' | '"' | ' ' | '[' | ']' => {
+                out.push_str(&format!("%{:02X}", c as u32))
+            }
             _ => out.push(c),
         }
     }
@@ -161,7 +166,10 @@ mod tests {
     #[test]
     fn marks_of_markdown_are_escaped_and_names_stay_readable() {
         assert_eq!(inline("a|b `c` *d* _e_ [f](g) ~h~ $5"), r"a\|b \`c\` \*d\* \_e\_ \[f\](g) \~h\~ \$5");
-        assert_eq!(inline("stop_importer &lt; <script> R&D & co"), "stop_importer &amp;lt; &lt;script> R&amp;D & co");
+        assert_eq!(
+            inline("stop_importer &lt; <script> R&D & co"),
+            "stop_importer &amp;lt; &lt;script> R&amp;D & co"
+        );
         assert_eq!(inline("one\r\n two\tthree\u{0}"), "one two three\u{fffd}");
         assert_eq!(heading("Learn C#"), r"Learn C\#");
         assert_eq!(line_start("- not a list"), r"\- not a list");
@@ -182,7 +190,10 @@ mod tests {
     #[test]
     fn what_no_reader_can_see_or_trust_is_gone() {
         assert_eq!(clean("a\u{202e}b\u{2066}c\u{feff}"), "abc");
-        assert_eq!(clean("a\0b\u{1b}c\u{7f}d\u{9f}e\u{fffe}\u{1ffff}"), "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e\u{fffd}\u{fffd}");
+        assert_eq!(
+            clean("a\0b\u{1b}c\u{7f}d\u{9f}e\u{fffe}\u{1ffff}"),
+            "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e\u{fffd}\u{fffd}"
+        );
         assert_eq!(clean("a\r\nb\rc\u{2028}d\u{85}e"), "a\nb\nc\nd\ne");
         // Marks and joiners that scripts and emoji need stay.
         assert_eq!(clean("א\u{200f}👩\u{200d}💻"), "א\u{200f}👩\u{200d}💻");

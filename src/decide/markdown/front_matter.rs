@@ -55,7 +55,8 @@ fn action_items(page: &mut Page, spec: &PostmortemSpec) -> String {
     }
     let mut out = String::new();
     for item in spec.action_items.iter().take(page.limits.rows) {
-        let mut line = |start: &str, key: &str, value: String| out.push_str(&format!("\n{start} {key}: {value}"));
+        let mut line =
+            |start: &str, key: &str, value: String| out.push_str(&format!("\n{start} {key}: {value}"));
         line("  -", "id", page.yaml(&item.id));
         line("   ", "title", page.yaml(&item.title));
         line("   ", "type", plain(item.type_.map(|t| format!("{t:?}"))));

@@ -48,7 +48,9 @@ pub(super) fn chart(page: &Page, known: &Known<'_>) -> Option<String> {
 fn mitigations(page: &Page, incident: &IncidentSnapshot, last: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     for (index, mitigation) in incident.mitigations.iter().enumerate().take(page.limits.rows) {
-        let Some(from) = mitigation.applied_time.as_ref().or(mitigation.effective_time.as_ref()) else { continue };
+        let Some(from) = mitigation.applied_time.as_ref().or(mitigation.effective_time.as_ref()) else {
+            continue;
+        };
         let words = |text: &Option<String>| text.as_deref().map(escape::mermaid).unwrap_or_default();
         let name = format!("M{} {} {}", index + 1, words(&mitigation.action), words(&mitigation.target));
         let (tag, to) = match &mitigation.released_time {

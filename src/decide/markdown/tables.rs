@@ -1,7 +1,9 @@
 //! The tables of a postmortem: facts, timeline, mitigations, action items. In every cell stands plain text.
 
 use super::{Known, NOTHING, Page, escape, time};
-use crate::api::{ActionItem, ActionItemState, Audience, DataRisk, Impact, MitigationPhase, MitigationRecord, Role, Time};
+use crate::api::{
+    ActionItem, ActionItemState, Audience, DataRisk, Impact, MitigationPhase, MitigationRecord, Role, Time,
+};
 use crate::decide::postmortem::{due_date, in_words, is_placeholder};
 use k8s_openapi::jiff::Timestamp;
 
@@ -72,7 +74,8 @@ const ROLES: [(Role, &str); 5] = [
 ];
 
 fn impact_rows(page: &mut Page, impact: &Impact) -> Vec<(&'static str, Option<String>)> {
-    let components: Vec<_> = impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state)).collect();
+    let components: Vec<_> =
+        impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state)).collect();
     let risk = impact.data_at_risk.map(|risk| match risk {
         DataRisk::None => "no".to_owned(),
         DataRisk::Suspected => "suspected".to_owned(),
@@ -144,7 +147,11 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
         if index >= first && index < last {
             if index == first {
                 let gap = format!("{} entries are left out here", last - first);
-                rows.push(if plain { vec!["…".into(), gap] } else { vec!["…".into(), EMPTY.into(), gap, EMPTY.into()] });
+                rows.push(if plain {
+                    vec!["…".into(), gap]
+                } else {
+                    vec!["…".into(), EMPTY.into(), gap, EMPTY.into()]
+                });
             }
             continue;
         }
@@ -155,8 +162,11 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
             false => vec![at, page.cell(entry.kind), what, page.cell(&entry.who)],
         });
     }
-    let head: &[&str] =
-        if plain { &["Time (UTC)", "What happened"] } else { &["Time (UTC)", "Kind", "What happened", "Who"] };
+    let head: &[&str] = if plain {
+        &["Time (UTC)", "What happened"]
+    } else {
+        &["Time (UTC)", "Kind", "What happened", "Who"]
+    };
     let mut out = table(head, rows);
     if held_back > 0 {
         let entries = if held_back == 1 { "entry" } else { "entries" };
@@ -183,7 +193,11 @@ pub(super) fn mitigations(page: &mut Page, known: &Known<'_>) -> Option<String> 
     let mut rows = Vec::new();
     for (index, m) in all.iter().enumerate().filter(|(i, _)| *i < first || *i >= last) {
         let when = |t: &Option<Time>| t.as_ref().map_or(EMPTY.to_owned(), |t| time(t.0));
-        let what = format!("{} {}", m.action.as_deref().unwrap_or_default(), m.target.as_deref().unwrap_or_default());
+        let what = format!(
+            "{} {}",
+            m.action.as_deref().unwrap_or_default(),
+            m.target.as_deref().unwrap_or_default()
+        );
         rows.push(vec![
             format!("M{}", index + 1),
             page.some(Some(what.trim())).unwrap_or_else(|| page.cell(&m.name)),
@@ -195,19 +209,31 @@ pub(super) fn mitigations(page: &mut Page, known: &Known<'_>) -> Option<String> 
             outcome(page, m),
         ]);
     }
-    let head = ["", "Mitigation", "Why", "What changed", "Applied (UTC)", "Effective (UTC)", "Ended (UTC)", "Outcome"];
+    let head = [
+        "",
+        "Mitigation",
+        "Why",
+        "What changed",
+        "Applied (UTC)",
+        "Effective (UTC)",
+        "Ended (UTC)",
+        "Outcome",
+    ];
     Some(table(&head, rows))
 }
 
 fn outcome(page: &mut Page, m: &MitigationRecord) -> String {
     let worked = if m.effective_time.is_some() { "worked" } else { "never took effect" };
-    let by = |page: &mut Page| m.undone_by.as_deref().map(|by| format!(" by {}", page.cell(by))).unwrap_or_default();
+    let by = |page: &mut Page| {
+        m.undone_by.as_deref().map(|by| format!(" by {}", page.cell(by))).unwrap_or_default()
+    };
     match m.phase {
         MitigationPhase::Pending | MitigationPhase::AwaitingApproval | MitigationPhase::Applying => {
             format!("not applied ({})", m.phase)
         }
         MitigationPhase::Active => {
-            let waiver = m.waiver.as_deref().map(|w| format!("; may stay: {}", page.cell(w))).unwrap_or_default();
+            let waiver =
+                m.waiver.as_deref().map(|w| format!("; may stay: {}", page.cell(w))).unwrap_or_default();
             format!("{worked}; still in force{waiver}")
         }
         MitigationPhase::Releasing => format!("{worked}; being released"),

@@ -5,8 +5,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const OUTLINE: [&str; 13] = [
-    "Summary", "Impact", "Root cause", "Trigger", "Detection", "Resolution", "Timeline", "What went well",
-    "What went poorly", "Where we got lucky", "Mitigations", "Action items", "Links",
+    "Summary",
+    "Impact",
+    "Root cause",
+    "Trigger",
+    "Detection",
+    "Resolution",
+    "Timeline",
+    "What went well",
+    "What went poorly",
+    "Where we got lucky",
+    "Mitigations",
+    "Action items",
+    "Links",
 ];
 
 fn postmortem(value: Value) -> Postmortem {
@@ -233,7 +244,19 @@ fn entries_of_the_same_second_keep_their_order() {
 /// The example with this text in every place in which people write.
 fn everywhere(text: &str) -> Value {
     let mut value = example();
-    for field in ["title", "summary", "impact", "rootCauses", "trigger", "detection", "resolution", "wentWell", "wentPoorly", "gotLucky", "owner"] {
+    for field in [
+        "title",
+        "summary",
+        "impact",
+        "rootCauses",
+        "trigger",
+        "detection",
+        "resolution",
+        "wentWell",
+        "wentPoorly",
+        "gotLucky",
+        "owner",
+    ] {
         value["spec"][field] = json!(text);
     }
     value["spec"]["reviewers"] = json!([text]);
@@ -287,13 +310,17 @@ fn check(value: Value) -> Result<(), TestCaseError> {
     }
     let (mut charts, mut matters) = (0, 0);
     each(&document, &github(), &mut |node, top| match node {
-        NodeValue::CodeBlock(code) if top && code.info == "mermaid" && code.literal.starts_with("gantt\n    dateFormat") => {
+        NodeValue::CodeBlock(code)
+            if top && code.info == "mermaid" && code.literal.starts_with("gantt\n    dateFormat") =>
+        {
             charts += usize::from(code.literal.lines().skip(3).all(|line| {
                 let line = line.trim();
                 let task = line.split_once(" :").is_some_and(|(name, data)| {
-                    !name.contains([':', ';', '#', '%']) && data.chars().all(|c| c.is_ascii_alphanumeric() || " ,-:".contains(c))
+                    !name.contains([':', ';', '#', '%'])
+                        && data.chars().all(|c| c.is_ascii_alphanumeric() || " ,-:".contains(c))
                 });
-                task || line.starts_with("axisFormat ") || ["section Impact", "section Stages", "section Mitigations"].contains(&line)
+                task || line.starts_with("axisFormat ")
+                    || ["section Impact", "section Stages", "section Mitigations"].contains(&line)
             }));
         }
         NodeValue::FrontMatter(_) => matters += 1,
@@ -368,12 +395,14 @@ fn what_does_not_fit_is_cut_and_says_what_was_cut() {
     for field in ["summary", "impact", "rootCauses"] {
         value["spec"][field] = json!("결제 오류 ".repeat(14_000));
     }
-    let entry = |n: usize| json!({"time": "2026-11-23T10:20:00Z", "message": format!("{n} {}", "<".repeat(4000))});
+    let entry =
+        |n: usize| json!({"time": "2026-11-23T10:20:00Z", "message": format!("{n} {}", "<".repeat(4000))});
     value["spec"]["timeline"] = (0..40).map(entry).collect();
     let document = render(&postmortem(value));
     assert!(document.len() <= MAX_BYTES && document.len() > MAX_BYTES / 10, "{}", document.len());
     let note = document.lines().find(|l| l.contains("This document is cut")).unwrap();
-    for said in ["section Summary after ", " of 196000 bytes", "the ends of ", "Postmortem checkout-errors."] {
+    for said in ["section Summary after ", " of 196000 bytes", "the ends of ", "Postmortem checkout-errors."]
+    {
         assert!(note.contains(said), "{said} in {note}");
     }
     assert_eq!(outline(&document), OUTLINE);
@@ -382,7 +411,8 @@ fn what_does_not_fit_is_cut_and_says_what_was_cut() {
 #[test]
 fn a_list_that_is_cut_keeps_its_beginning_and_its_end_and_counts_the_rest() {
     let mut value = example();
-    let entry = |n: usize| json!({"time": "2026-11-23T10:20:00Z", "message": format!("n{n} {}", "x".repeat(500))});
+    let entry =
+        |n: usize| json!({"time": "2026-11-23T10:20:00Z", "message": format!("n{n} {}", "x".repeat(500))});
     value["spec"]["timeline"] = (0..3000).map(entry).collect();
     value["status"]["timeline"] = json!([]);
     let document = render(&postmortem(value));

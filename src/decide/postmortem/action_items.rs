@@ -67,12 +67,18 @@ pub(super) fn findings(
         *uses.entry(&item.id).or_default() += 1;
     }
     for (id, times) in uses.into_iter().filter(|(_, times)| *times > 1) {
-        let message = format!("id {} is used {times} times: give each action item one of its own", one_line(id, 63));
+        let message =
+            format!("id {} is used {times} times: give each action item one of its own", one_line(id, 63));
         found.push(Finding { level: Level::Invalid, rule: "id", field: "spec.actionItems".into(), message });
     }
     if lacks_prevention(items, severity) {
         let message = "a SEV1 wants at least one action item of type Prevent".into();
-        found.push(Finding { level: Level::Warning, rule: "prevent", field: "spec.actionItems".into(), message });
+        found.push(Finding {
+            level: Level::Warning,
+            rule: "prevent",
+            field: "spec.actionItems".into(),
+            message,
+        });
     }
     found
 }
@@ -102,7 +108,11 @@ fn lacking(item: &ActionItem, path: &str) -> Vec<Finding> {
             found.push(missing("owner", format!("{path}.owner"), format!("owner of action item {id}")));
         }
         (true, false) => {
-            found.push(missing("due-date", format!("{path}.dueDate"), format!("dueDate of action item {id}")));
+            found.push(missing(
+                "due-date",
+                format!("{path}.dueDate"),
+                format!("dueDate of action item {id}"),
+            ));
         }
         (false, false) => {
             found.push(missing("owner", path.to_owned(), format!("owner and dueDate of action item {id}")));
@@ -132,8 +142,9 @@ fn odd_date(postmortem: &Postmortem, item: &ActionItem, path: &str, settings: &S
     let (priority, end) = item.priority.zip(end)?;
     let days = settings.action_item_days(priority)?;
     let latest = end.checked_add(i64::from(days).days()).ok()?;
-    (due > latest)
-        .then(|| warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days")))?
+    (due > latest).then(|| {
+        warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days"))
+    })?
 }
 
 /// A reminder that is due.

@@ -9,18 +9,44 @@ use crate::api::Postmortem;
 
 /// Turns of phrase that end the search for a cause at a person.
 const PHRASES: [&str; 18] = [
-    "human error", "human mistake", "operator error", "user error", "engineer error", "pilot error", "careless",
-    "negligen", "incompeten", "sloppy", "should have known", "should have noticed", "should have checked",
-    "should have been more careful", "forgot to", "failed to follow", "failed to notice", "was at fault",
+    "human error",
+    "human mistake",
+    "operator error",
+    "user error",
+    "engineer error",
+    "pilot error",
+    "careless",
+    "negligen",
+    "incompeten",
+    "sloppy",
+    "should have known",
+    "should have noticed",
+    "should have checked",
+    "should have been more careful",
+    "forgot to",
+    "failed to follow",
+    "failed to notice",
+    "was at fault",
 ];
 /// Names that are ordinary words, too.
 const ORDINARY: [&str; 29] = [
-    "admin", "amber", "art", "bill", "chase", "dean", "drew", "faith", "frank", "grace", "grant", "guy", "hope", "jack",
-    "joy", "mark", "max", "may", "miles", "page", "pat", "ray", "reed", "rich", "rob", "rose", "ruby", "sandy", "will",
+    "admin", "amber", "art", "bill", "chase", "dean", "drew", "faith", "frank", "grace", "grant", "guy",
+    "hope", "jack", "joy", "mark", "max", "may", "miles", "page", "pat", "ray", "reed", "rich", "rob",
+    "rose", "ruby", "sandy", "will",
 ];
 /// Users that are not people, or not one person.
 const NOBODY: [&str; 11] = [
-    "root", "admin", "administrator", "system", "operator", "operations", "oncall", "on-call", "ops", "sre", "user",
+    "root",
+    "admin",
+    "administrator",
+    "system",
+    "operator",
+    "operations",
+    "oncall",
+    "on-call",
+    "ops",
+    "sre",
+    "user",
 ];
 /// Most findings of one postmortem.
 const MAX_FINDINGS: usize = 16;
@@ -55,7 +81,9 @@ fn names(postmortem: &Postmortem) -> Vec<String> {
     let known = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
     let holders = known.into_iter().flat_map(|i| i.roles.iter().map(|r| &r.holder).chain(&i.commander));
     let mut names: Vec<String> = holders.chain(&postmortem.spec.owner).map(|user| short_name(user)).collect();
-    names.retain(|name| name.chars().count() >= min_length(name) && !NOBODY.contains(&name.to_lowercase().as_str()));
+    names.retain(|name| {
+        name.chars().count() >= min_length(name) && !NOBODY.contains(&name.to_lowercase().as_str())
+    });
     names.sort();
     names.dedup();
     names
@@ -102,7 +130,8 @@ mod tests {
     fn said(spec: Value, commander: &str) -> Vec<String> {
         let mut postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
         let incident = IncidentSnapshot { commander: Some(commander.into()), ..IncidentSnapshot::default() };
-        postmortem.status = Some(PostmortemStatus { incident: Some(incident), ..PostmortemStatus::default() });
+        postmortem.status =
+            Some(PostmortemStatus { incident: Some(incident), ..PostmortemStatus::default() });
         findings(&postmortem).into_iter().map(|f| format!("{} {}", f.field, f.message)).collect()
     }
 

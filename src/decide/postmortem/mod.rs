@@ -93,7 +93,9 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
     let named = seen.postmortem.spec.incident_ref.as_ref().and_then(|r| r.uid.as_ref());
     let recorded = status.incident.as_ref().and_then(|i| i.uid.as_ref());
     if named.or(recorded).is_some_and(|expected| Some(expected) != uid.as_ref()) {
-        return Some("spec.incidentRef: the incident of this name is a later one, which this is not about".into());
+        return Some(
+            "spec.incidentRef: the incident of this name is a later one, which this is not about".into(),
+        );
     }
     if record.milestones.resolved_time.is_some() {
         remember(seen, incident, record, status);
@@ -101,7 +103,12 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
     None
 }
 
-fn remember(seen: &Observed<'_>, incident: &Incident, record: &IncidentStatus, status: &mut PostmortemStatus) {
+fn remember(
+    seen: &Observed<'_>,
+    incident: &Incident,
+    record: &IncidentStatus,
+    status: &mut PostmortemStatus,
+) {
     let mut known = snapshot(incident, record);
     add_details(&mut known, seen.mitigations);
     record::keep_details(&mut known, status.incident.as_ref());
@@ -169,7 +176,8 @@ fn reviewed(verdict: Verdict, status: &PostmortemStatus, missing: &str) -> (bool
             (false, "ReviewedByOwner", message)
         }
         Verdict::ByNobody => {
-            let message = "the API server does not say who set spec.state to Reviewed: set it to InReview and back";
+            let message =
+                "the API server does not say who set spec.state to Reviewed: set it to InReview and back";
             (false, "ReviewerUnknown", message.into())
         }
     }
@@ -183,8 +191,11 @@ fn action_items_done(seen: &Observed<'_>, status: &PostmortemStatus) -> (bool, &
         0 if lacks => (false, "NothingPrevents", prevent.into()),
         0 => (true, "NoneOpen", "no action item is open".into()),
         open => {
-            let mut message =
-                if open == 1 { "1 action item is open".to_owned() } else { format!("{open} action items are open") };
+            let mut message = if open == 1 {
+                "1 action item is open".to_owned()
+            } else {
+                format!("{open} action items are open")
+            };
             if !status.overdue_action_items.is_empty() {
                 message += &format!("; overdue: {}", status.overdue_action_items.join(", "));
             }

@@ -221,7 +221,8 @@ pub fn known_durations(postmortem: &Postmortem) -> Durations {
 /// A length of time as people say it: `38m`, `1h 6m`, `2d 3h`.
 pub fn in_words(seconds: i64) -> String {
     let seconds = seconds.max(0);
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts =
+        [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let said: Vec<String> =
         parts.iter().filter(|(n, _)| *n > 0).take(2).map(|(n, unit)| format!("{n}{unit}")).collect();
     if said.is_empty() { "0s".to_owned() } else { said.join(" ") }

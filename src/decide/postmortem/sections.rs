@@ -103,9 +103,25 @@ pub enum Written {
 const MARKERS: [&str; 6] = ["TODO", "TBD", "TBA", "TBC", "FIXME", "XXX"];
 /// What else a line may consist of without saying anything.
 const FILLERS: [&str; 19] = [
-    "to do", "to be done", "to be added", "to be announced", "to be confirmed", "to be decided", "to be defined",
-    "to be determined", "to be filled", "to be filled in", "to be written", "fill in", "fill me in",
-    "fill this in", "coming soon", "placeholder", "missing", "n/a", "wip",
+    "to do",
+    "to be done",
+    "to be added",
+    "to be announced",
+    "to be confirmed",
+    "to be decided",
+    "to be defined",
+    "to be determined",
+    "to be filled",
+    "to be filled in",
+    "to be written",
+    "fill in",
+    "fill me in",
+    "fill this in",
+    "coming soon",
+    "placeholder",
+    "missing",
+    "n/a",
+    "wip",
 ];
 /// A text of fewer words that holds a marker says nothing but the marker: "The root cause is TBD."
 const FEW_WORDS: usize = 8;
@@ -149,7 +165,8 @@ fn without_comments(text: &str) -> String {
 
 /// A line without what marks it as an item of a list, a quotation or emphasised.
 fn bare(line: &str) -> &str {
-    let decoration = |c: char| c.is_whitespace() || c.is_control() || "*_`~+-[]()".contains(c) || is_invisible(c);
+    let decoration =
+        |c: char| c.is_whitespace() || c.is_control() || "*_`~+-[]()".contains(c) || is_invisible(c);
     line.trim_start_matches(|c| decoration(c) || c == '>').trim_end_matches(decoration)
 }
 
@@ -205,11 +222,38 @@ mod tests {
     #[test]
     fn text_that_says_nothing_is_missing() {
         for text in [
-            "", " \n\t", "TODO", "todo", "- TBD", "TBD.", "* [ ] TODO(alice): ask the database team why", "Todo: later",
-            "**TBA**", "N/A", "n/a.", "-", "?", "…", "_Missing._", "To be determined", "lorem ipsum dolor sit amet",
-            "Why it could happen.", "why it could happen", "> Why it could happen.", "<describe the cause>",
-            "<!-- what went wrong? -->", "<!-- not closed", "### Root cause\n\nTODO", "# Only a heading",
-            "The root cause is TBD.", "Cause: FIXME", "\u{200b}\u{feff}", "\0\u{1}", "***\n---", "🎉", "TODO\n\nTBD\n",
+            "",
+            " \n\t",
+            "TODO",
+            "todo",
+            "- TBD",
+            "TBD.",
+            "* [ ] TODO(alice): ask the database team why",
+            "Todo: later",
+            "**TBA**",
+            "N/A",
+            "n/a.",
+            "-",
+            "?",
+            "…",
+            "_Missing._",
+            "To be determined",
+            "lorem ipsum dolor sit amet",
+            "Why it could happen.",
+            "why it could happen",
+            "> Why it could happen.",
+            "<describe the cause>",
+            "<!-- what went wrong? -->",
+            "<!-- not closed",
+            "### Root cause\n\nTODO",
+            "# Only a heading",
+            "The root cause is TBD.",
+            "Cause: FIXME",
+            "\u{200b}\u{feff}",
+            "\0\u{1}",
+            "***\n---",
+            "🎉",
+            "TODO\n\nTBD\n",
         ] {
             assert_eq!(far(text), Written::No, "{text:?}");
         }
@@ -219,9 +263,19 @@ mod tests {
     #[test]
     fn text_that_says_something_is_written() {
         for text in [
-            "None.", "Importer and checkout share one pool.", "The todo service was down for 40 minutes.",
-            "todo lists could not be saved", "데이터베이스 연결이 부족했다", "连接池耗尽", "נגמרו החיבורים", "`max_connections`",
-            "See <https://example.com/rca>", "<https://example.com/rca>", "42", "### Cause\n\nA race.", "xxxl shirts sold out",
+            "None.",
+            "Importer and checkout share one pool.",
+            "The todo service was down for 40 minutes.",
+            "todo lists could not be saved",
+            "데이터베이스 연결이 부족했다",
+            "连接池耗尽",
+            "נגמרו החיבורים",
+            "`max_connections`",
+            "See <https://example.com/rca>",
+            "<https://example.com/rca>",
+            "42",
+            "### Cause\n\nA race.",
+            "xxxl shirts sold out",
         ] {
             assert_eq!(far(text), Written::Yes, "{text:?}");
         }
@@ -231,7 +285,8 @@ mod tests {
     fn a_marker_in_text_that_says_something_is_noticed_and_the_section_counts() {
         let text = "Importer and checkout share one pool of connections.\n\nTODO: add the graph";
         assert_eq!(far(text), Written::Partly);
-        let inline = "Importer and checkout share one pool of connections, since version TBD of the importer.";
+        let inline =
+            "Importer and checkout share one pool of connections, since version TBD of the importer.";
         assert_eq!(far(inline), Written::Partly);
     }
 

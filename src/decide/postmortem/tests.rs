@@ -138,8 +138,10 @@ fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointe
     let settings = Settings::default();
     let postmortem = of_a_sev1(complete());
     let later = incident("u2", Some("2026-11-24T11:00:00Z"));
-    let status =
-        decide(&Observed { incident: Some(&later), ..seen(&postmortem, &settings) }, at("2026-11-24T12:00:00Z"));
+    let status = decide(
+        &Observed { incident: Some(&later), ..seen(&postmortem, &settings) },
+        at("2026-11-24T12:00:00Z"),
+    );
     assert_eq!(status.incident.unwrap().uid.as_deref(), Some("u1"));
     assert!(status.warnings[0].contains("a later one"), "{:?}", status.warnings);
 }
@@ -235,7 +237,9 @@ fn an_item_that_will_not_be_fixed_wants_a_reason_and_nothing_else() {
     let spec = with_item(json!({"id": "a", "title": "Rewrite it", "state": "WontFix"}));
     let status = decide_at(spec, "2026-11-22T00:00:00Z");
     assert_eq!(status.missing_sections, ["reason of action item a, which is WontFix"]);
-    let spec = with_item(json!({"id": "a", "title": "Rewrite it", "state": "WontFix", "reason": "it is retired in May"}));
+    let spec = with_item(
+        json!({"id": "a", "title": "Rewrite it", "state": "WontFix", "reason": "it is retired in May"}),
+    );
     assert_eq!(decide_at(spec, "2026-11-22T00:00:00Z").missing_count, Some(0));
 }
 
@@ -305,7 +309,9 @@ fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
     let settings = Settings::default();
     let mut moments = Vec::new();
     let mut at_ = at("2026-12-01T00:00:00Z");
-    while let Some(next) = next_reminder(&postmortem, &settings, at_).filter(|n| *n < at("2026-12-30T00:00:00Z")) {
+    while let Some(next) =
+        next_reminder(&postmortem, &settings, at_).filter(|n| *n < at("2026-12-30T00:00:00Z"))
+    {
         let due = reminders(&postmortem, &settings, at_, next);
         assert_eq!(due.len(), 1);
         moments.push((due[0].at.to_string(), due[0].reason()));
@@ -326,7 +332,11 @@ fn after_a_long_pause_only_the_last_reminder_of_an_item_is_given() {
     let due =
         reminders(&due_on("2017-02-10"), &settings, at("2017-01-01T00:00:00Z"), at("2026-12-01T00:00:00Z"));
     assert_eq!(due.len(), 1);
-    assert!(due[0].message().starts_with("action item a of o was due on 2017-02-10, 357"), "{}", due[0].message());
+    assert!(
+        due[0].message().starts_with("action item a of o was due on 2017-02-10, 357"),
+        "{}",
+        due[0].message()
+    );
 }
 
 #[test]
@@ -336,7 +346,10 @@ fn nobody_is_reminded_of_what_is_done_or_of_what_is_due_at_the_end_of_time() {
     assert_eq!(reminders(&of_a_sev1(complete()), &settings, start, end), []);
     assert_eq!(reminders(&due_on("9999-12-31"), &settings, start, Timestamp::MAX).len(), 1);
     assert_eq!(reminders(&due_on("2026-02-31"), &settings, start, end), []);
-    assert_eq!(next_reminder(&due_on("0001-01-01"), &settings, Timestamp::MIN), Some(at("0000-12-30T09:00:00Z")));
+    assert_eq!(
+        next_reminder(&due_on("0001-01-01"), &settings, Timestamp::MIN),
+        Some(at("0000-12-30T09:00:00Z"))
+    );
 }
 
 #[test]
@@ -344,7 +357,10 @@ fn reminders_and_overdue_follow_the_time_zone_of_the_calendar() {
     let mut settings = Settings::default();
     settings.calendar.time_zone = k8s_openapi::jiff::tz::TimeZone::posix("JST-9").unwrap();
     let postmortem = due_on("2026-12-10");
-    assert_eq!(next_reminder(&postmortem, &settings, at("2026-12-09T00:00:00Z")), Some(at("2026-12-10T00:00:00Z")));
+    assert_eq!(
+        next_reminder(&postmortem, &settings, at("2026-12-09T00:00:00Z")),
+        Some(at("2026-12-10T00:00:00Z"))
+    );
     let status = decide(&seen(&postmortem, &settings), at("2026-12-10T15:00:00Z"));
     assert_eq!(status.overdue_action_items, ["a"]);
 }

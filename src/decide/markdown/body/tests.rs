@@ -15,7 +15,8 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         let dangers = dangers(&document, &options);
         prop_assert!(dangers.is_empty(), "{text:?} becomes\n{document}\nwith {dangers:?}");
         let headings = headings(&document, &options);
-        let ours: Vec<_> = headings.iter().filter(|(_, _, top)| *top).filter(|h| h.0 < 3).map(|h| h.1.as_str()).collect();
+        let ours: Vec<_> =
+            headings.iter().filter(|(_, _, top)| *top).filter(|h| h.0 < 3).map(|h| h.1.as_str()).collect();
         prop_assert_eq!(&ours, &["Title", "Before", "After"], "{:?} becomes\n{}", text, document);
         prop_assert!(headings.iter().filter(|h| h.0 < 3).count() == 3, "{text:?} becomes\n{document}");
     }
@@ -71,7 +72,10 @@ fn a_table_stays_a_table() {
 #[test]
 fn raw_html_is_shown_and_code_is_not_touched() {
     assert_eq!(section("<script>alert(1)</script>"), "&lt;script>alert(1)&lt;/script>");
-    assert_eq!(section("a <!-- b --> <?php ?> <![CDATA[ x ]]>"), "a &lt;!-- b --> &lt;?php ?> &lt;![CDATA[ x ]]>");
+    assert_eq!(
+        section("a <!-- b --> <?php ?> <![CDATA[ x ]]>"),
+        "a &lt;!-- b --> &lt;?php ?> &lt;![CDATA[ x ]]>"
+    );
     assert_eq!(section("`<b>` <b>"), "`<b>` &lt;b>");
     assert_eq!(section("    <b>"), "    &lt;b>");
 }
@@ -183,12 +187,94 @@ fn a_text_of_nothing_but_containers_stays_small() {
 /// Pieces of which Markdown that breaks out would be made.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "\n", "\n", "\n", "\n\n", " ", "  ", "   ", "    ", "\t", "a", "b c", "`", "``", "```", "~~~", "````", ">", "> ", "- ",
-        "* ", "+ ", "-", "1. ", "2) ", "10. ", "#", "# ", "## ", "###### ", "===", "---", "***", "--", "=", "|", "| ", "|---|",
-        "---|---", ":-:", "<b>", "</b>", "<script>", "<!--", "-->", "<?x", "<![CDATA[", "]]>", "<div>", "<pre>", "<a href=\"",
-        "\">", "<", "&", "&lt;", "&#60;", "&colon;", "\\", "\\\\", "[", "](", ")", "[a]: ", "[^1]", "[^1]: ", "javascript:x",
-        "<javascript:x>", "<https://a.b>", "<https://", "https://a.b", "www.a.b", "\"", "'", "\u{a0}", "\r", "\u{0}", "\u{2028}", "!", "_", "*", "$", "::",
-        "[ ] ", "> [!NOTE]\n", "After", "## After\n", "\u{3000}", "\u{202e}", "한",
+        "\n",
+        "\n",
+        "\n",
+        "\n\n",
+        " ",
+        "  ",
+        "   ",
+        "    ",
+        "\t",
+        "a",
+        "b c",
+        "`",
+        "``",
+        "```",
+        "~~~",
+        "````",
+        ">",
+        "> ",
+        "- ",
+        "* ",
+        "+ ",
+        "-",
+        "1. ",
+        "2) ",
+        "10. ",
+        "#",
+        "# ",
+        "## ",
+        "###### ",
+        "===",
+        "---",
+        "***",
+        "--",
+        "=",
+        "|",
+        "| ",
+        "|---|",
+        "---|---",
+        ":-:",
+        "<b>",
+        "</b>",
+        "<script>",
+        "<!--",
+        "-->",
+        "<?x",
+        "<![CDATA[",
+        "]]>",
+        "<div>",
+        "<pre>",
+        "<a href=\"",
+        "\">",
+        "<",
+        "&",
+        "&lt;",
+        "&#60;",
+        "&colon;",
+        "\\",
+        "\\\\",
+        "[",
+        "](",
+        ")",
+        "[a]: ",
+        "[^1]",
+        "[^1]: ",
+        "javascript:x",
+        "<javascript:x>",
+        "<https://a.b>",
+        "<https://",
+        "https://a.b",
+        "www.a.b",
+        "\"",
+        "'",
+        "\u{a0}",
+        "\r",
+        "\u{0}",
+        "\u{2028}",
+        "!",
+        "_",
+        "*",
+        "$",
+        "::",
+        "[ ] ",
+        "> [!NOTE]\n",
+        "After",
+        "## After\n",
+        "\u{3000}",
+        "\u{202e}",
+        "한",
     ]);
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
