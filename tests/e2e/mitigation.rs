@@ -314,8 +314,8 @@ async fn a_workload_is_scaled_up_and_effective_only_when_the_new_pods_are_ready(
     let history = History::of(&namespace.api::<Deployment>(), "web").await;
     namespace.create(scale("headroom", "Deployment", "web", 4)).await;
     let more = effective(&namespace, "headroom").await;
-    let mut ready = history.revisions().into_iter().map(|r| r.object).filter(|d| version(d) < version(&more));
-    assert_eq!(ready.next_back().unwrap().status.unwrap().ready_replicas, Some(4));
+    let mut ready = history.revisions().into_iter().map(|r| r.object).rev();
+    assert_eq!(ready.find(|d| version(d) < version(&more)).unwrap().status.unwrap().ready_replicas, Some(4));
     delete(&namespace, "headroom").await;
     assert_eq!(present(&namespace, &web).await.data["spec"]["replicas"], 1);
 }
