@@ -222,7 +222,7 @@ async fn stopped_and_released(kind: &str, by_deletion: bool) {
         first_effective.filter(|m| is(m, "Effective", ConditionStatus::True)).map(|m| version(&m));
     let first_effective = first_effective.min().expect("it was effective");
     let at_that_time = target_history.revisions().into_iter().map(|r| r.object);
-    let at_that_time = at_that_time.filter(|t| version(t) < first_effective).next_back().expect("it existed");
+    let at_that_time = at_that_time.rev().find(|t| version(t) < first_effective).expect("it existed");
     assert_eq!(at_that_time.data["spec"]["replicas"], 0);
     assert!(
         matches!(at_that_time.data["status"]["replicas"].as_i64(), None | Some(0)),
