@@ -397,7 +397,7 @@ fn what_does_not_fit_is_cut_and_says_what_was_cut() {
     }
     let entry =
         |n: usize| json!({"time": "2026-11-23T10:20:00Z", "message": format!("{n} {}", "<".repeat(4000))});
-    value["spec"]["timeline"] = (0..40).map(entry).collect();
+    value["spec"]["timeline"] = (0..150).map(entry).collect();
     let document = render(&postmortem(value));
     assert!(document.len() <= MAX_BYTES && document.len() > MAX_BYTES / 10, "{}", document.len());
     let note = document.lines().find(|l| l.contains("This document is cut")).unwrap();
