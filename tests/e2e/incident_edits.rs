@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// An entry that sets a key of ConfigMap `flags` to "off".
 fn flag_off(name: &str, key: &str) -> Value {
@@ -333,8 +334,12 @@ async fn a_mitigation_that_cannot_be_made_is_reported_and_keeps_nothing_else_fro
     });
     namespace.create(quota).await;
     let quotas = namespace.api::<k8s_openapi::api::core::v1::ResourceQuota>();
-    wait_status(&quotas, "few", "quota in force", |q| q.status.as_ref().is_some_and(|s| s.used.is_some()))
-        .await;
+    // The quota controller learns of new kinds every half minute.
+    wait_for(Duration::from_secs(120), "quota in force", async || {
+        let quota = quotas.get("few").await.ok()?;
+        quota.status.is_some_and(|s| s.used.is_some()).then_some(())
+    })
+    .await;
     let stop = json!({
         "name": "stop", "reason": "r", "targetRef": {"kind": "Deployment", "name": "importer"}, "scale": {"replicas": 0},
     });

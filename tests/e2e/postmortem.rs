@@ -197,9 +197,16 @@ async fn a_postmortem_whose_drafting_was_cut_off_is_finished_and_given_away() {
         // Not a wait for anything: the moment of the crash is what varies.
         tokio::time::sleep(Duration::from_micros(fastrand::u64(0..60_000))).await;
         operator.restart().await;
-        let whole = looked_at(&namespace, &name).await;
-        let status = whole.status.as_ref().expect("it has one");
-        assert!(status.incident.is_some() && !status.timeline.is_empty(), "{status:?}");
+        // The record follows as soon as the incident's own status says that it is resolved.
+        let whole = wait_status(&namespace.api::<Postmortem>(), &name, "whole postmortem", |p| {
+            p.status.as_ref().is_some_and(|s| {
+                s.observed_generation == p.metadata.generation
+                    && s.export.is_some()
+                    && s.incident.is_some()
+                    && !s.timeline.is_empty()
+            })
+        })
+        .await;
         let of_spec: Vec<_> =
             whole.managed_fields().iter().filter(|f| f.subresource.as_deref() != Some("status")).collect();
         assert!(of_spec.is_empty(), "round {round}: {of_spec:?}");
