@@ -10,7 +10,6 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// An entry that sets a key of ConfigMap `flags` to "off".
 fn flag_off(name: &str, key: &str) -> Value {
@@ -324,34 +323,29 @@ async fn names_that_collide_or_are_too_long_give_valid_and_different_mitigations
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mitigation_that_cannot_be_made_is_reported_and_keeps_nothing_else_from_the_record() {
-    let namespace = TestNamespace::new("quota").await;
+    let namespace = TestNamespace::new("refused").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
     namespace.create_ready(deployment("importer", 2)).await;
     flags(&namespace, &["pricing"]).await;
-    let quota = json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
-        "spec": {"hard": {"count/mitigations.incident-operator.dev": "1"}},
-    });
-    namespace.create(quota).await;
-    let quotas = namespace.api::<k8s_openapi::api::core::v1::ResourceQuota>();
-    // The quota controller learns of new kinds every half minute.
-    wait_for(Duration::from_secs(120), "quota in force", async || {
-        let quota = quotas.get("few").await.ok()?;
-        quota.status.is_some_and(|s| s.used.is_some()).then_some(())
-    })
-    .await;
+    let probe = mitigation(
+        "probe-stop",
+        json!({"reason": "r", "targetRef": {"kind": "Deployment", "name": "importer"}, "scale": {"replicas": 0}}),
+    );
+    let rule = "object.metadata.name.endsWith('-stop')";
+    let denial =
+        admission::Denial::of(&namespace, "incident-operator.dev", "mitigations", rule, &probe).await;
     let stop = json!({
         "name": "stop", "reason": "r", "targetRef": {"kind": "Deployment", "name": "importer"}, "scale": {"replicas": 0},
     });
     namespace.create(incident("short", with(&[flag_off("off", "pricing"), stop]))).await;
     let told_so = incident_when(&namespace, "short", "report", |i| {
-        incident_says(i, "Ready").contains("exceeded quota")
+        incident_says(i, "Ready").contains("refused by this test")
             && i.status.as_ref().is_some_and(|s| s.active_mitigations == Some(1))
     })
     .await;
     assert_eq!(told(&told_so, "Declared").len(), 1);
-    // As soon as there is room, it is made.
-    quotas.delete("few", &DeleteParams::default()).await.expect("deleted");
+    // As soon as it may be, it is made.
+    drop(denial);
     wait_status(&namespace.api::<Deployment>(), "importer", "stop", |d| {
         d.spec.as_ref().and_then(|s| s.replicas) == Some(0)
     })
