@@ -108,11 +108,9 @@ async fn an_operator_starts_serves_and_stops() {
     assert!(!requests.is_empty());
     let abroad = |request: &&audit::Request| !["", &namespace.name].contains(&request.namespace.as_str());
     assert_eq!(requests.iter().find(abroad), None, "it was told to look after one namespace");
-    assert_eq!(
-        requests.iter().find(|request| request.code >= 400),
-        None,
-        "the chart grants what a start needs"
-    );
+    // 429 says that a new API server is not ready to serve a watch yet; it is asked again.
+    let refused = |request: &&audit::Request| request.code >= 400 && request.code != 429;
+    assert_eq!(requests.iter().find(refused), None, "the chart grants what a start needs");
 
     operator.restart().await;
     let (status, took) = operator.terminate().await;

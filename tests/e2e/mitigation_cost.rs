@@ -211,13 +211,12 @@ async fn events_are_told_on_mitigation_and_target_and_writes_are_counted_by_acti
 
     for (operation, count) in [("take", 1.0), ("restore", 1.0), ("let_go", 1.0)] {
         let labels = [("action", "scale"), ("operation", operation), ("result", "success")];
-        let counted = operator.metric("incident_operator_mitigation_operations_total", &labels).await;
-        assert_eq!(counted, Some(count), "{operation}");
+        operator.metric_is("incident_operator_mitigation_operations_total", &labels, count).await;
     }
     namespace.create(scale("again", "Deployment", "web", 0)).await;
     effective(&namespace, "again").await;
     let labels = [("action", "scale"), ("phase", "Active")];
-    assert_eq!(operator.metric("incident_operator_mitigations", &labels).await, Some(1.0));
+    operator.metric_is("incident_operator_mitigations", &labels, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

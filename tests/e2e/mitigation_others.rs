@@ -219,8 +219,7 @@ async fn a_machine_that_keeps_applying_is_overruled_three_times_and_then_named_a
     assert_eq!(contested.status.as_ref().unwrap().attempts, Some(4));
     assert_eq!(phase_of(&contested), Some(Phase::Active));
     let reasserts = [("operation", "reassert"), ("result", "success")];
-    let counted = operator.metric("incident_operator_mitigation_operations_total", &reasserts).await;
-    assert_eq!(counted, Some(3.0));
+    operator.metric_is("incident_operator_mitigation_operations_total", &reasserts, 3.0).await;
     // Its take and three times more; each of them a change from the machine's value to ours.
     let values: Vec<_> =
         history.revisions().iter().map(|r| r.object.spec.as_ref().unwrap().replicas).collect();

@@ -53,40 +53,22 @@ async fn health_and_metrics_tell_what_goes_on() {
     namespace.create(incident("counted", spec)).await;
     incident_when(&namespace, "counted", "effect", |i| incident_says(i, "Mitigated").starts_with("True"))
         .await;
-    let metric =
-        async |name: &str, labels: &[(&str, &str)]| operator.metric(name, labels).await.unwrap_or(f64::NAN);
-    assert_eq!(
-        metric(
-            "incident_operator_incidents",
-            &[("severity", "SEV1"), ("stage", "Detect"), ("drill", "false")]
-        )
-        .await,
-        1.0
-    );
-    assert_eq!(
-        metric("incident_operator_mitigations", &[("action", "featureFlag"), ("phase", "Active")]).await,
-        1.0
-    );
-    assert_eq!(
-        metric(
-            "incident_operator_mitigation_operations_total",
-            &[("operation", "take"), ("result", "success")]
-        )
-        .await,
-        1.0
-    );
-    assert_eq!(metric("leader_election_master_status", &[]).await, 1.0);
-    wait_for(PATIENCE, "count of the visits", async || {
-        let visits =
-            operator.metric("controller_runtime_reconcile_total", &[("controller", "incident")]).await;
-        visits.filter(|n| *n >= 1.0)
+    let open = [("severity", "SEV1"), ("stage", "Detect"), ("drill", "false")];
+    operator.metric_is("incident_operator_incidents", &open, 1.0).await;
+    let active = [("action", "featureFlag"), ("phase", "Active")];
+    operator.metric_is("incident_operator_mitigations", &active, 1.0).await;
+    let taken = [("operation", "take"), ("result", "success")];
+    operator.metric_is("incident_operator_mitigation_operations_total", &taken, 1.0).await;
+    operator.metric_is("leader_election_master_status", &[], 1.0).await;
+    wait_for(PATIENCE, "visits and requests to be counted", async || {
+        let one = async |name: &str, labels: &[(&str, &str)]| operator.metric(name, labels).await;
+        let incident = one("controller_runtime_reconcile_total", &[("controller", "incident")]).await?;
+        let timed =
+            one("controller_runtime_reconcile_time_seconds_count", &[("controller", "mitigation")]).await?;
+        let patches = one("rest_client_requests_total", &[("code", "200"), ("method", "PATCH")]).await?;
+        (incident >= 1.0 && timed >= 1.0 && patches >= 2.0).then_some(())
     })
     .await;
-    assert!(
-        metric("controller_runtime_reconcile_time_seconds_count", &[("controller", "mitigation")]).await
-            >= 1.0
-    );
-    assert!(metric("rest_client_requests_total", &[("code", "200"), ("method", "PATCH")]).await >= 2.0);
     let text = operator.metrics().await;
     assert!(text.ends_with("# EOF\n"), "OpenMetrics says where it ends");
 }

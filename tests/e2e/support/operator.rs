@@ -3,7 +3,7 @@
 use super::audit::{self, Mark, Request};
 use super::cluster::{Cluster, SERVICE_ACCOUNT};
 use super::namespace::TestNamespace;
-use super::poll::wait_for;
+use super::poll::{PATIENCE, wait_for};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
@@ -129,6 +129,16 @@ impl Operator {
     /// Sum of the series of a metric whose labels contain all of the given pairs; `None` without any.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         sum_of(&self.metrics().await, name, labels)
+    }
+
+    /// Waits until the sum of the series is `wanted`. What a watch tells a test, the operator may know a moment
+    /// later: the answer to its own request is still on the way.
+    pub async fn metric_is(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+        wait_for(PATIENCE, &format!("{name} {labels:?} to be {wanted}"), async || {
+            let seen = self.metric(name, labels).await;
+            seen.filter(|seen| (seen - wanted).abs() < f64::EPSILON)
+        })
+        .await;
     }
 
     /// Status code of a GET of a path, `None` if nobody answers.
