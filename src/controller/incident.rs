@@ -190,8 +190,12 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
         let (ctx, child_key) = (ctx.clone(), child_key.clone());
         tokio::spawn(async move {
             let _claim = claim;
+            let started = Instant::now();
             match mitigation::reconcile(&ctx, &child_key, ahead).await {
-                Ok(later) => ctx.queues.mitigations.set_later(&child_key, later),
+                Ok(later) => {
+                    ctx.queues.mitigations.set_later(&child_key, later);
+                    ctx.metrics.reconciled("mitigation", started.elapsed(), later.is_some());
+                }
                 // The queue tries again, with its own patience.
                 Err(error) => {
                     debug!(mitigation = %child_key, %error, "first visit failed");
@@ -201,7 +205,9 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
         })
     };
     // A slow target must not keep the record waiting.
-    let _ = timeout(RECORD_WAIT, worker).await;
+    if let Ok(Err(_panicked)) = timeout(RECORD_WAIT, worker).await {
+        ctx.queues.mitigations.add(child_key);
+    }
     Ok(())
 }
 
