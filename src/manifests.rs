@@ -5,7 +5,7 @@
 use crate::{
     api::GROUP,
     crds,
-    mitigation::{Rule, engines, target_kinds},
+    mitigation::{Rule, engines, read_kinds},
 };
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn reader() -> Vec<Value> {
         // Long timelines move to new, immutable ConfigMaps; existing ones cannot be written with this.
         rule(&[""], &["configmaps"], &["create"]),
     ];
-    for kind in target_kinds() {
+    for kind in read_kinds() {
         rules.push(rule(&[kind.group], &[kind.plural], &["get", "list", "watch"]));
     }
     rules

@@ -62,11 +62,19 @@ pub struct MitigationStatus {
     /// uid of the object that was changed. An object of the same name with another uid is left alone.
     #[schemars(length(max = 64))]
     pub target_uid: Option<String>,
+    /// The objects that are changed or made, when these are not the target alone. Written down before the first
+    /// of them is touched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "atomic"))]
+    pub objects: Vec<TouchedObject>,
     /// What was changed, and the value before. For display: the value that a release restores is kept on the
     /// target itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub prior: Vec<PriorValue>,
+    /// Why a release leaves a value in place, when it cannot put the prior one back.
+    #[schemars(length(max = 1024))]
+    pub left: Option<String>,
     /// When the target was changed.
     pub applied_time: Option<Time>,
     /// When the effect was first seen.
@@ -96,16 +104,42 @@ pub struct MitigationStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// An object that a mitigation changes or makes.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct TouchedObject {
+    /// API group and version.
+    #[schemars(length(max = 316))]
+    pub api_version: String,
+    /// Kind.
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// Name, in the namespace of the mitigation.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// uid, when the object was there before. Another object of the same name is left alone.
+    #[schemars(length(max = 64))]
+    pub uid: Option<String>,
+}
+
 /// The value of one field before the change.
 #[serde_with::skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase", default)]
 pub struct PriorValue {
+    /// The object as kind/name, when it is not the target.
+    #[schemars(length(max = 320))]
+    pub object: Option<String>,
+    /// How the value is kept, when that is not the value of the whole field: as JSON.
+    #[schemars(length(max = 1024))]
+    pub how: Option<String>,
     /// JSON Pointer of the field.
     #[schemars(length(max = 1024))]
     pub path: String,
-    /// The value before the change, as JSON. Left out when the field was absent.
+    /// The value before the change, as JSON. Left out when the field was absent; a hash for a large value.
     #[schemars(length(max = 65536))]
     pub value: Option<String>,
     /// The value during the mitigation, as JSON.
@@ -124,7 +158,7 @@ pub struct MitigationPlan {
     pub summary: String,
     /// Each field that changes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub changes: Vec<PlannedChange>,
     /// What a release will do.
     #[schemars(length(max = 1024))]
@@ -145,7 +179,10 @@ pub struct MitigationPlan {
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlannedChange {
-    /// JSON Pointer of the field.
+    /// The object as kind/name, when it is not the target.
+    #[schemars(length(max = 320))]
+    pub object: Option<String>,
+    /// JSON Pointer of the field; empty for an object that is made.
     #[schemars(length(max = 1024))]
     pub path: String,
     /// The value before, as JSON; "absent" when there is none.

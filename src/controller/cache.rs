@@ -12,8 +12,8 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Groups objects under a text, for look-ups.
-pub type Index<K> = fn(&K) -> Option<String>;
+/// Groups objects under texts, for look-ups.
+pub type Index<K> = fn(&K) -> Vec<String>;
 
 /// The objects of one kind.
 pub struct Cache<K: 'static> {
@@ -176,7 +176,7 @@ impl<K: Resource + 'static> Cache<K> {
         state.dropped.remove(&key);
         self.ungroup(state, &key);
         for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
-            if let Some(text) = index(&object) {
+            for text in index(&object) {
                 groups.entry(text).or_default().insert(key.clone());
             }
         }
@@ -193,11 +193,12 @@ impl<K: Resource + 'static> Cache<K> {
     fn ungroup(&self, state: &mut State<K>, key: &Key) {
         let Some(object) = state.objects.get(key).cloned() else { return };
         for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
-            let Some(text) = index(&object) else { continue };
-            if let Some(keys) = groups.get_mut(&text) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    groups.remove(&text);
+            for text in index(&object) {
+                if let Some(keys) = groups.get_mut(&text) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        groups.remove(&text);
+                    }
                 }
             }
         }
@@ -235,7 +236,7 @@ mod tests {
     }
 
     fn cache() -> Cache<ConfigMap> {
-        Cache::new(&[|o| o.metadata.name.as_ref().map(|n| n[..1].to_owned())])
+        Cache::new(&[|o| o.metadata.name.iter().map(|n| n[..1].to_owned()).collect()])
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub enum Error {
     /// Something did not come to rest within one visit.
     #[error("{0} keeps changing; it is looked at again")]
     Restless(String),
+    /// Something could not be looked at in time.
+    #[error("{0} took too long")]
+    NotSeen(String),
     /// The visit took too long.
     #[error("the visit took longer than {0:?}")]
     TimedOut(Duration),
@@ -64,7 +67,7 @@ impl Error {
                 None => "connection",
             },
             Error::Restless(_) => "restless",
-            Error::TimedOut(_) => "timeout",
+            Error::TimedOut(_) | Error::NotSeen(_) => "timeout",
             Error::Panicked(_) => "panic",
         }
     }
@@ -73,9 +76,11 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Error::Api { source, .. } if code(source) == Some(409) => Retry::Soon,
-            Error::Api { .. } | Error::Restless(_) | Error::TimedOut(_) | Error::Panicked(_) => {
-                Retry::Backoff
-            }
+            Error::Api { .. }
+            | Error::Restless(_)
+            | Error::NotSeen(_)
+            | Error::TimedOut(_)
+            | Error::Panicked(_) => Retry::Backoff,
         }
     }
 }

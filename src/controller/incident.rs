@@ -5,9 +5,9 @@ use super::{
     BY_INCIDENT, Context, Error, Key,
     error::Retry,
     events::Note,
-    kind_of, mitigation,
-    mitigation::{reference, target_key},
-    moment, postmortem,
+    mitigation, moment,
+    news::reference,
+    postmortem,
     status::{self, FIELD_MANAGER, merge_difference},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     decide::{
         conditions::Conditions,
         incident::{Archive, Effect, LOOK_AGAIN, Observed, Plan, decide, drop_archived},
+        mitigation::target_id,
     },
 };
 use futures::{TryStreamExt, future::join_all};
@@ -162,11 +163,10 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let ahead = async {
-        let kind = kind_of(&child)?;
-        let target = target_key(&child);
-        match ctx.targets.known(kind, &target) {
+        let target = target_id(&child)?;
+        match ctx.targets.known(&key.namespace, &target) {
             Some(_) => None,
-            None => Some(ctx.targets.read(kind, &target).await),
+            None => Some((target.clone(), ctx.targets.read(&key.namespace, &target).await)),
         }
     };
     let (made, ahead) = tokio::join!(api.create(&params, &child), ahead);

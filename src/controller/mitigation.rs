@@ -2,28 +2,26 @@
 //! status once nothing is left to do.
 
 use super::{
-    BY_TARGET, Context, Error, Key,
-    events::Note,
-    kind_of, moment,
+    BY_OBJECT, Context, Error, Key, moment, news,
     status::{self, FIELD_MANAGER},
-    targets::{LOOK_AGAIN, NotDone, index_text},
+    targets::{How, LOOK_AGAIN, NotDone, index_text},
+    watch::start_targets,
 };
 use crate::{
-    api::{Condition, ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
+    api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
-        conditions::{clip, find},
         incident::{recorded_end, releases},
-        mitigation::{Effect, Incident, Observed, Refused, Target, Write, decide},
+        mitigation::{Effect, Incident, Objects, Observed, Plan, Refused, Why, Write, decide, target_id},
     },
-    mitigation::{TargetKind, record::Record},
+    mitigation::{Found, Look, ObjectId, record::Record},
 };
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
     core::DynamicObject,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -31,16 +29,13 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-/// Effects in one visit; more means that somebody changes the target as fast as we do.
+/// Effects in one visit for each object that is touched; more means that somebody changes it as fast as we do.
 const MAX_EFFECTS: usize = 12;
 /// After this long the object may go although its incident has not recorded the end.
 const RECORD_DEADLINE_SECONDS: i64 = 30;
 
-/// Most characters of a reason in an Event, so that what follows it has room.
-const MAX_REASON: usize = 512;
-
 /// What the target was when it was read ahead.
-pub type ReadAhead = Result<Option<DynamicObject>, Error>;
+pub type ReadAhead = (ObjectId, Result<Option<DynamicObject>, Error>);
 
 /// One visit. Answers when to come again.
 pub async fn reconcile(
@@ -48,7 +43,10 @@ pub async fn reconcile(
     key: &Key,
     ahead: Option<ReadAhead>,
 ) -> Result<Option<Instant>, Error> {
-    let Some(known) = ctx.mitigations.get(key) else { return Ok(None) };
+    let Some(known) = ctx.mitigations.get(key) else {
+        ctx.lookouts.follow(key, None);
+        return Ok(None);
+    };
     Visit::new(ctx, key, known, ahead)?.run().await
 }
 
@@ -60,19 +58,12 @@ struct Visit<'a> {
     stored: Arc<Mitigation>,
     /// With the status as worked out so far.
     mitigation: Mitigation,
-    kind: Option<TargetKind>,
-    target: Read,
+    objects: Objects,
+    found: Found,
     refused: Option<Refused>,
-    dry_run_passed: bool,
-    /// uids in records on the target whose mitigations are gone.
+    dry_run_passed: HashSet<ObjectId>,
+    /// uids in records on objects whose mitigations are gone.
     leftovers: HashSet<String>,
-}
-
-/// What was read of the target.
-enum Read {
-    NotYet,
-    Missing,
-    Found(Arc<DynamicObject>),
 }
 
 impl<'a> Visit<'a> {
@@ -82,76 +73,98 @@ impl<'a> Visit<'a> {
         known: Arc<Mitigation>,
         ahead: Option<ReadAhead>,
     ) -> Result<Self, Error> {
-        let kind = kind_of(&known);
-        let target_key = target_key(&known);
-        let target = match ahead {
-            Some(read) => found(read?),
-            None => {
-                kind.and_then(|kind| ctx.targets.known(kind, &target_key)).map_or(Read::NotYet, Read::Found)
+        let mut objects = Objects::new();
+        if let Some((id, read)) = ahead {
+            objects.insert(id, read?.map(Arc::new));
+        }
+        let ids = crate::decide::mitigation::objects(&known);
+        for id in target_id(&known).into_iter().chain(ids) {
+            if !objects.contains_key(&id)
+                && let Some(object) = ctx.targets.known(&key.namespace, &id)
+            {
+                objects.insert(id, Some(object));
             }
-        };
+        }
         Ok(Visit {
             ctx,
             key,
             api: Api::namespaced(ctx.client.clone(), &key.namespace),
             mitigation: known.as_ref().clone(),
             stored: known,
-            kind,
-            target,
+            objects,
+            found: Found::new(),
             refused: None,
-            dry_run_passed: false,
+            dry_run_passed: HashSet::new(),
             leftovers: HashSet::new(),
         })
     }
 
     async fn run(mut self) -> Result<Option<Instant>, Error> {
-        for _ in 0..MAX_EFFECTS {
+        let mut effects = 0;
+        loop {
             let holders = self.holders().await?;
             let plan = decide(
                 &Observed {
                     mitigation: &self.mitigation,
-                    target: match &self.target {
-                        Read::NotYet => Target::Unread,
-                        Read::Missing => Target::Missing,
-                        Read::Found(object) => Target::Found(object),
-                    },
+                    objects: &self.objects,
+                    found: &self.found,
                     incident: self.incident(),
                     refused: self.refused.as_ref(),
-                    dry_run_passed: self.dry_run_passed,
+                    dry_run_passed: &self.dry_run_passed,
                     holders: &holders,
                 },
                 Timestamp::now(),
             );
-            self.mitigation.status = Some(plan.status);
-            match plan.effect {
-                Some(Effect::ReadTarget) => self.read().await?,
-                Some(Effect::AddFinalizer) => self.add_finalizer().await?,
+            self.mitigation.status = Some(plan.status.clone());
+            match plan.effect.clone() {
                 Some(Effect::RemoveFinalizer) => return self.remove_finalizer().await,
-                Some(Effect::Write { what, patch }) => self.write(what, &patch).await?,
-                None => {
-                    self.write_status().await?;
-                    let awaits = plan.await_target.then(|| self.await_target()).flatten();
-                    return Ok(plan.wake.map(moment).into_iter().chain(awaits).min());
-                }
+                Some(effect) => self.carry_out(effect).await?,
+                None => return self.rest(&plan).await,
+            }
+            effects += 1;
+            let touched = self.mitigation.status.as_ref().map_or(0, |status| status.objects.len());
+            if effects > MAX_EFFECTS * (1 + touched) {
+                return Err(Error::Restless(format!("the target of mitigation {}", self.key)));
             }
         }
-        Err(Error::Restless(format!("the target of mitigation {}", self.key)))
     }
 
-    /// uids of the other mitigations of this target that have not ended.
+    async fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {
+        match effect {
+            Effect::Read(id) => self.read(&id).await,
+            Effect::Look(look) => self.look(look).await,
+            Effect::AddFinalizer => self.add_finalizer().await,
+            Effect::RemoveFinalizer => Ok(()),
+            Effect::Announce => self.write_status().await,
+            Effect::Write { object, what, patch } => self.write(object, what, &patch).await,
+            Effect::Create { object, manifest, dry_run } => self.create(object, &manifest, dry_run).await,
+            Effect::Delete { object, uid, releasing } => self.delete(object, &uid, releasing).await,
+        }
+    }
+
+    /// Nothing is left to do for now.
+    async fn rest(mut self, plan: &Plan) -> Result<Option<Instant>, Error> {
+        self.ctx.lookouts.follow(self.key, plan.follow.as_ref());
+        self.write_status().await?;
+        let awaits = plan.await_target.then(|| self.await_target()).flatten();
+        Ok(plan.wake.map(moment).into_iter().chain(awaits).min())
+    }
+
+    /// uids of the other mitigations of these objects that have not ended.
     ///
-    /// Worked out after the target was read: whoever holds it by then is known. A leftover is thrown away with
+    /// Worked out after the objects were read: whoever holds one by then is known. A leftover is thrown away with
     /// the prior value in it, so a record counts as one only when the API server says that its mitigation is gone.
     async fn holders(&mut self) -> Result<HashSet<String>, Error> {
         let ended = |m: &Mitigation| m.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_ended);
-        let target = &self.mitigation.spec.template.target_ref;
-        let text = index_text(&self.key.namespace, &target.kind, &target.name);
         let mut others = HashMap::new();
-        for other in self.ctx.mitigations.group(BY_TARGET, &text) {
-            others.insert(other.uid().unwrap_or_default(), !ended(&other));
+        for id in self.objects.keys() {
+            let text = index_text(&self.key.namespace, id.kind.kind, &id.name);
+            for other in self.ctx.mitigations.group(BY_OBJECT, &text) {
+                others.insert(other.uid().unwrap_or_default(), !ended(&other));
+            }
         }
         others.remove(self.mitigation.metadata.uid.as_deref().unwrap_or_default());
-        if let Read::Found(object) = &self.target {
+        for object in self.objects.values().flatten() {
             for record in Record::all(object) {
                 let own = self.mitigation.metadata.uid.as_ref() == Some(&record.uid);
                 if own || others.contains_key(&record.uid) || self.leftovers.contains(&record.uid) {
@@ -196,43 +209,117 @@ impl<'a> Visit<'a> {
         }
     }
 
-    async fn read(&mut self) -> Result<(), Error> {
-        let Some(kind) = self.kind else {
-            self.target = Read::Missing;
-            return Ok(());
-        };
-        self.target = found(self.ctx.targets.read(kind, &target_key(&self.mitigation)).await?);
+    async fn read(&mut self, id: &ObjectId) -> Result<(), Error> {
+        if self.ctx.targets.begin_watch(id.kind) {
+            start_targets(self.ctx, id.kind, self.ctx.namespace.as_deref());
+        }
+        let object = self.ctx.targets.read(&self.key.namespace, id).await?;
+        self.objects.insert(id.clone(), object.map(Arc::new));
         Ok(())
     }
 
-    async fn write(&mut self, what: Write, patch: &serde_json::Value) -> Result<(), Error> {
-        let Some(kind) = self.kind else { return Err(Error::Restless(self.key.to_string())) };
-        let action = self.mitigation.spec.template.action.name();
-        let key = target_key(&self.mitigation);
-        let dry_run = what == Write::DryRun;
-        let answer = self.ctx.targets.write(kind, &key, &action.field_manager(), patch, dry_run).await;
-        let result = match &answer {
-            Ok(_) => "success",
+    async fn look(&mut self, look: Look) -> Result<(), Error> {
+        let namespace = &self.key.namespace;
+        let found = match &look {
+            Look::List { kind, labels } => {
+                self.ctx.lookouts.list(*kind, namespace, labels.as_deref()).await?
+            }
+            Look::One(id) => {
+                let object = self.ctx.targets.read(namespace, id).await?;
+                object.map(Arc::new).into_iter().collect()
+            }
+        };
+        self.found.insert(look, found);
+        Ok(())
+    }
+
+    fn count(&self, operation: &'static str, answer: Result<(), &NotDone>) {
+        let result = match answer {
+            Ok(()) => "success",
             Err(NotDone::Changed) => "changed",
             Err(NotDone::Forbidden(_)) => "forbidden",
             Err(NotDone::Denied(_)) => "denied",
             Err(NotDone::Failed(_)) => "error",
         };
-        self.ctx.metrics.operation(action.as_str(), operation(what), result);
+        let action = self.mitigation.spec.template.action.name().as_str();
+        self.ctx.metrics.operation(action, operation, result);
+    }
+
+    fn manager(&self) -> String {
+        self.mitigation.spec.template.action.name().field_manager()
+    }
+
+    async fn write(&mut self, id: ObjectId, what: Write, patch: &Value) -> Result<(), Error> {
+        let how = match what {
+            Write::DryRun => How::Asked,
+            Write::Status => How::Status,
+            Write::Take
+            | Write::Reassert
+            | Write::Recapture
+            | Write::Step
+            | Write::Restore
+            | Write::LetGo
+            | Write::Disown => How::Done,
+        };
+        let answer = self.ctx.targets.write(&self.key.namespace, &id, &self.manager(), patch, how).await;
+        self.count(operation(what), answer.as_ref().map(|_| ()));
         match answer {
-            Ok(_) if dry_run => self.dry_run_passed = true,
+            Ok(_) if how == How::Asked => {
+                self.dry_run_passed.insert(id);
+            }
             Ok(object) => {
-                info!(mitigation = %self.key, target = %key, operation = operation(what), "target written");
-                self.target = Read::Found(Arc::new(object));
+                info!(mitigation = %self.key, object = %id, operation = operation(what), "object written");
+                self.objects.insert(id, Some(Arc::new(object)));
             }
-            Err(NotDone::Changed) => {
-                debug!(mitigation = %self.key, target = %key, "target changed meanwhile; reading it again");
-                self.read().await?;
-            }
-            Err(NotDone::Forbidden(words)) => self.refused = Some(Refused::Forbidden(words)),
-            Err(NotDone::Denied(words)) => self.refused = Some(Refused::Denied(words)),
-            Err(NotDone::Failed(error)) => return Err(error),
+            Err(not_done) => self.not_done(id, not_done, what.releases()).await?,
         }
+        Ok(())
+    }
+
+    async fn create(&mut self, id: ObjectId, manifest: &Value, dry_run: bool) -> Result<(), Error> {
+        let answer =
+            self.ctx.targets.create(&self.key.namespace, &id, &self.manager(), manifest, dry_run).await;
+        self.count(if dry_run { "dry_run" } else { "create" }, answer.as_ref().map(|_| ()));
+        match answer {
+            Ok(_) if dry_run => {
+                self.dry_run_passed.insert(id);
+            }
+            Ok(object) => {
+                info!(mitigation = %self.key, object = %id, operation = "create", "object written");
+                self.objects.insert(id, Some(Arc::new(object)));
+            }
+            Err(not_done) => self.not_done(id, not_done, false).await?,
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, id: ObjectId, uid: &str, releasing: bool) -> Result<(), Error> {
+        let answer = self.ctx.targets.delete(&self.key.namespace, &id, uid).await;
+        self.count("delete", answer.as_ref().map(|()| ()));
+        match answer {
+            Ok(()) => {
+                info!(mitigation = %self.key, object = %id, operation = "delete", "object written");
+                // Whatever was looked at may be another now.
+                self.found.clear();
+                self.objects.insert(id, None);
+            }
+            Err(not_done) => self.not_done(id, not_done, releasing).await?,
+        }
+        Ok(())
+    }
+
+    async fn not_done(&mut self, id: ObjectId, not_done: NotDone, releasing: bool) -> Result<(), Error> {
+        let (why, words) = match not_done {
+            NotDone::Changed => {
+                debug!(mitigation = %self.key, object = %id, "object changed meanwhile; reading it again");
+                self.found.clear();
+                return self.read(&id).await;
+            }
+            NotDone::Failed(error) => return Err(error),
+            NotDone::Forbidden(words) => (Why::Forbidden, words),
+            NotDone::Denied(words) => (Why::Denied, words),
+        };
+        self.refused = Some(Refused { releasing, why, words });
         Ok(())
     }
 
@@ -254,6 +341,7 @@ impl<'a> Visit<'a> {
     }
 
     async fn remove_finalizer(mut self) -> Result<Option<Instant>, Error> {
+        self.ctx.lookouts.follow(self.key, None);
         // An object that stands alone is gone next, and its end with it: telling is enough.
         let old = self.stored.status.clone();
         if self.mitigation.spec.incident_ref.is_some() {
@@ -273,7 +361,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Patches the object's metadata; `None` when it is gone or another by now.
-    async fn patch(&self, patch: serde_json::Value, what: &str) -> Result<Option<Mitigation>, Error> {
+    async fn patch(&self, patch: Value, what: &str) -> Result<Option<Mitigation>, Error> {
         let what = format!("{what} mitigation {}", self.key);
         let patch: json_patch::Patch = serde_json::from_value(patch)
             .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
@@ -311,6 +399,11 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
+    fn tell(&self, old: Option<&MitigationStatus>) {
+        let target = target_id(&self.mitigation).and_then(|id| self.objects.get(&id).cloned().flatten());
+        news::tell(self.ctx, self.key, &self.mitigation, old, target.as_deref());
+    }
+
     fn saw(&self, object: Mitigation) {
         if let Some(news) = self.ctx.mitigations.saw(object) {
             self.ctx.heard_of_mitigation(&news, true);
@@ -318,123 +411,17 @@ impl<'a> Visit<'a> {
     }
 
     fn await_target(&self) -> Option<Instant> {
-        let kind = self.kind?;
-        let target = &self.mitigation.spec.template.target_ref;
-        let text = index_text(&self.key.namespace, &target.kind, &target.name);
+        let id = target_id(&self.mitigation)?;
+        let text = index_text(&self.key.namespace, id.kind.kind, &id.name);
         let wanted = {
             let (ctx, text) = (self.ctx.clone(), text.clone());
             move || ctx.has_waiting(&text)
         };
         let ctx = self.ctx.clone();
         let appeared = move || ctx.wake_mitigations_of(&text, None);
-        let awaited = self.ctx.targets.await_target(kind, &target_key(&self.mitigation), wanted, appeared);
+        let awaited = self.ctx.targets.await_target(&self.key.namespace, &id, wanted, appeared);
         (!awaited).then(|| Instant::now() + LOOK_AGAIN)
     }
-
-    /// Tells what changed, on the mitigation and on the target. Only after it is so.
-    fn tell(&self, old: Option<&MitigationStatus>) {
-        let Some(new) = &self.mitigation.status else { return };
-        let told = |status: Option<&MitigationStatus>| {
-            status.map(|s| (s.phase, effective(s), find_true(s, "Contested"), s.expired_time.is_some()))
-        };
-        if told(old) == told(Some(new)) {
-            return;
-        }
-        let Some((reason, warning)) = news(old, new) else { return };
-        let says = find(&new.conditions, "Ready").map(|c| c.message.clone()).unwrap_or_default();
-        let applied = find(&new.conditions, "Applied").map(|c| c.message.clone()).unwrap_or_default();
-        let message = match reason {
-            "MitigationApplied" => {
-                format!("{applied}: {}", clip(&self.mitigation.spec.template.reason, MAX_REASON))
-            }
-            "MitigationExpired" => "its time is over and it is still in force: release it, or give it more \
-                                    time with spec.expiresAfter"
-                .to_owned(),
-            _ => says,
-        };
-        let time = Timestamp::now();
-        let mitigation = reference(&self.mitigation);
-        let target = match &self.target {
-            Read::Found(object) => Some(target_reference(object)),
-            Read::NotYet | Read::Missing => None,
-        };
-        if let Some(target) = &target {
-            let by = match &self.mitigation.spec.incident_ref {
-                Some(incident) => format!(" (mitigation {}, incident {})", self.key.name, incident.name),
-                None => format!(" (mitigation {})", self.key.name),
-            };
-            self.ctx.events.tell(Note {
-                regarding: target.clone(),
-                related: Some(mitigation.clone()),
-                reason: reason.to_owned(),
-                message: format!("{message}{by}"),
-                warning,
-                time,
-            });
-        }
-        self.ctx.events.tell(Note {
-            regarding: mitigation,
-            related: target,
-            reason: reason.to_owned(),
-            message,
-            warning,
-            time,
-        });
-    }
-}
-
-/// What a change of status is called, and whether somebody should look.
-fn news(old: Option<&MitigationStatus>, new: &MitigationStatus) -> Option<(&'static str, bool)> {
-    let before = old.and_then(|s| s.phase);
-    let phase = new.phase?;
-    if before != Some(phase) {
-        let word = match phase {
-            Phase::Pending => return pending(new),
-            Phase::AwaitingApproval => ("MitigationAwaitingApproval", false),
-            Phase::Active => ("MitigationApplied", false),
-            Phase::Applying | Phase::Releasing => return None,
-            Phase::Released => ("MitigationReleased", false),
-            Phase::Kept => ("MitigationKept", false),
-            Phase::Superseded => ("MitigationSuperseded", true),
-            Phase::Abandoned => ("MitigationAbandoned", true),
-            Phase::Refused => ("MitigationRefused", true),
-            Phase::Failed => ("MitigationFailed", true),
-        };
-        return Some(word);
-    }
-    if phase != Phase::Active {
-        return None;
-    }
-    if new.expired_time.is_some() && old.is_none_or(|s| s.expired_time.is_none()) {
-        return Some(("MitigationExpired", true));
-    }
-    if find_true(new, "Contested") {
-        return Some(("MitigationContested", true));
-    }
-    match effective(new) {
-        Some(ConditionStatus::True) => Some(("MitigationEffective", false)),
-        Some(ConditionStatus::False) => Some(("MitigationNotEffective", true)),
-        Some(ConditionStatus::Unknown) | None => None,
-    }
-}
-
-/// A mitigation that waits says for what.
-fn pending(new: &MitigationStatus) -> Option<(&'static str, bool)> {
-    match find(&new.conditions, "Ready")?.reason.as_str() {
-        "TargetNotFound" => Some(("TargetNotFound", true)),
-        "FieldBusy" => Some(("FieldBusy", true)),
-        "OperatorForbidden" => Some(("OperatorForbidden", true)),
-        "DryRun" => Some(("DryRun", false)),
-        _ => None,
-    }
-}
-
-fn effective(status: &MitigationStatus) -> Option<ConditionStatus> {
-    find(&status.conditions, "Effective").map(|c: &Condition| c.status)
-}
-
-fn find_true(status: &MitigationStatus, type_: &str) -> bool {
-    find(&status.conditions, type_).is_some_and(|c| c.status == ConditionStatus::True)
 }
 
 fn operation(what: Write) -> &'static str {
@@ -443,43 +430,10 @@ fn operation(what: Write) -> &'static str {
         Write::DryRun => "dry_run",
         Write::Reassert => "reassert",
         Write::Recapture => "recapture",
+        Write::Step => "step",
+        Write::Status => "status",
         Write::Restore => "restore",
         Write::LetGo => "let_go",
         Write::Disown => "disown",
-    }
-}
-
-fn found(object: Option<DynamicObject>) -> Read {
-    object.map_or(Read::Missing, |object| Read::Found(Arc::new(object)))
-}
-
-/// Key of the target of a mitigation.
-pub fn target_key(mitigation: &Mitigation) -> Key {
-    Key::new(
-        mitigation.metadata.namespace.as_deref().unwrap_or_default(),
-        &mitigation.spec.template.target_ref.name,
-    )
-}
-
-/// Refers to an object of ours, as Events do.
-pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(K::api_version(&()).into_owned()),
-        kind: Some(K::kind(&()).into_owned()),
-        name: object.meta().name.clone(),
-        namespace: object.meta().namespace.clone(),
-        uid: object.meta().uid.clone(),
-        ..ObjectReference::default()
-    }
-}
-
-fn target_reference(object: &DynamicObject) -> ObjectReference {
-    ObjectReference {
-        api_version: object.types.as_ref().map(|t| t.api_version.clone()),
-        kind: object.types.as_ref().map(|t| t.kind.clone()),
-        name: object.metadata.name.clone(),
-        namespace: object.metadata.namespace.clone(),
-        uid: object.metadata.uid.clone(),
-        ..ObjectReference::default()
     }
 }

@@ -10,7 +10,9 @@ mod events;
 mod incident;
 mod invalid;
 mod key;
+mod lookout;
 mod mitigation;
+mod news;
 mod postmortem;
 mod queue;
 mod run;
@@ -24,13 +26,15 @@ pub use run::{Options, run};
 use crate::{
     api::{Incident, Mitigation, Postmortem, TimelineEntry},
     config::Settings,
+    decide::mitigation::objects,
     metrics::Metrics,
-    mitigation::{engine, target_kind, target_kinds},
+    mitigation::held_kinds,
 };
 use cache::{Cache, Index, News};
 use events::Events;
 use key::Key;
 use kube::Client;
+use lookout::Lookouts;
 use queue::Queue;
 use std::sync::Arc;
 use targets::{Targets, index_text};
@@ -45,12 +49,15 @@ pub struct Context {
     entries: Cache<TimelineEntry>,
     postmortems: Cache<Postmortem>,
     targets: Arc<Targets>,
+    lookouts: Arc<Lookouts>,
     queues: Queues,
     events: Events,
     metrics: Arc<Metrics>,
     settings: Settings,
     /// Whether the API server vouches for the authors of requests.
     signed: bool,
+    /// The one namespace that is looked after, when it is not all of them.
+    namespace: Option<String>,
 }
 
 /// One queue a kind that is reconciled.
@@ -63,23 +70,33 @@ struct Queues {
 
 /// Mitigations by the incident they name.
 const BY_INCIDENT: usize = 0;
-/// Mitigations by their target.
-const BY_TARGET: usize = 1;
+/// Mitigations by the objects that they touch.
+const BY_OBJECT: usize = 1;
 
 const MITIGATION_INDEXES: &[Index<Mitigation>] = &[
-    |m| Some(text(m.metadata.namespace.as_ref(), &m.spec.incident_ref.as_ref()?.name)),
     |m| {
+        m.spec
+            .incident_ref
+            .iter()
+            .map(|incident| text(m.metadata.namespace.as_ref(), &incident.name))
+            .collect()
+    },
+    |m| {
+        let namespace = m.metadata.namespace.as_deref().unwrap_or_default();
         let target = &m.spec.template.target_ref;
-        Some(index_text(m.metadata.namespace.as_deref().unwrap_or_default(), &target.kind, &target.name))
+        let mut texts = vec![index_text(namespace, &target.kind, &target.name)];
+        texts.extend(objects(m).iter().map(|id| index_text(namespace, id.kind.kind, &id.name)));
+        texts.dedup();
+        texts
     },
 ];
 const ENTRY_INDEXES: &[Index<TimelineEntry>] =
-    &[|e| Some(text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name))];
+    &[|e| vec![text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name)]];
 const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
-    &[|p| Some(text(p.metadata.namespace.as_ref(), &p.spec.incident_ref.as_ref()?.name))];
+    &[|p| p.spec.incident_ref.iter().map(|i| text(p.metadata.namespace.as_ref(), &i.name)).collect()];
 /// Incidents by the one of which they are a duplicate.
 const INCIDENT_INDEXES: &[Index<Incident>] =
-    &[|i| Some(text(i.metadata.namespace.as_ref(), &i.spec.duplicate_of.as_ref()?.name))];
+    &[|i| i.spec.duplicate_of.iter().map(|d| text(i.metadata.namespace.as_ref(), &d.name)).collect()];
 
 fn text(namespace: Option<&String>, name: &str) -> String {
     format!("{}/{name}", namespace.map_or("", String::as_str))
@@ -93,19 +110,23 @@ impl Context {
         metrics: Arc<Metrics>,
         settings: Settings,
         signed: bool,
+        namespace: Option<String>,
     ) -> Arc<Context> {
+        let queues = Queues::default();
         Arc::new(Context {
-            targets: Arc::new(Targets::new(client.clone(), watches, &target_kinds())),
+            targets: Arc::new(Targets::new(client.clone(), watches.clone(), &held_kinds())),
+            lookouts: Arc::new(Lookouts::new(watches, queues.mitigations.clone())),
             client,
             incidents: Cache::new(INCIDENT_INDEXES),
             mitigations: Cache::new(MITIGATION_INDEXES),
             entries: Cache::new(ENTRY_INDEXES),
             postmortems: Cache::new(POSTMORTEM_INDEXES),
-            queues: Queues::default(),
+            queues,
             events,
             metrics,
             settings,
             signed,
+            namespace,
         })
     }
 
@@ -146,8 +167,9 @@ impl Context {
         let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
         if ended || matches!(news, News::Gone(_)) {
             // Others may wait for the field.
-            let target = &mitigation.spec.template.target_ref;
-            self.wake_mitigations_of(&index_text(&key.namespace, &target.kind, &target.name), Some(&key));
+            for id in objects(mitigation) {
+                self.wake_mitigations_of(&index_text(&key.namespace, id.kind.kind, &id.name), Some(&key));
+            }
         }
     }
 
@@ -170,7 +192,7 @@ impl Context {
 
     /// Looks at the mitigations of a target that have not ended.
     fn wake_mitigations_of(&self, target: &str, except: Option<&Key>) {
-        for mitigation in self.mitigations.group(BY_TARGET, target) {
+        for mitigation in self.mitigations.group(BY_OBJECT, target) {
             let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
             let key = Key::of(mitigation.as_ref());
             if !ended && Some(&key) != except {
@@ -181,7 +203,7 @@ impl Context {
 
     /// True when a mitigation of the target has not been taken yet.
     fn has_waiting(&self, target: &str) -> bool {
-        self.mitigations.group(BY_TARGET, target).iter().any(|m| {
+        self.mitigations.group(BY_OBJECT, target).iter().any(|m| {
             let status = m.status.as_ref();
             m.metadata.deletion_timestamp.is_none()
                 && status.and_then(|s| s.phase).is_none_or(|p| !p.is_ended())
@@ -214,12 +236,6 @@ impl Context {
             self.metrics.mitigations.get_or_create(&labels).inc();
         }
     }
-}
-
-/// The kind of a mitigation's target, when its action works on it.
-fn kind_of(mitigation: &Mitigation) -> Option<crate::mitigation::TargetKind> {
-    let template = &mitigation.spec.template;
-    target_kind(engine(&template.action)?, &template.target_ref).ok()
 }
 
 /// The moment of a time of day; far ahead it is looked at again in between, since wall clocks may be set.

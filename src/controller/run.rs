@@ -64,8 +64,15 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let requests = client::requests(&config, metrics.clone(), Some(claim.clone()))?;
     let watches = client::watches(&config)?;
     let events = Events::start(requests.clone(), &options.identity, metrics.clone());
-    let ctx =
-        Context::new(requests, watches.clone(), events, metrics.clone(), options.settings, options.signed);
+    let ctx = Context::new(
+        requests,
+        watches.clone(),
+        events,
+        metrics.clone(),
+        options.settings,
+        options.signed,
+        options.namespace.clone(),
+    );
 
     let (stop, stopping) = channel::channel(false);
     let health = Health::new();
@@ -155,7 +162,9 @@ impl Context {
         self.mitigations.wait_synced().await;
         self.entries.wait_synced().await;
         self.postmortems.wait_synced().await;
-        for kind in crate::mitigation::target_kinds() {
+        for kind in
+            crate::mitigation::held_kinds().into_iter().filter(crate::mitigation::TargetKind::is_built_in)
+        {
             if let Some(cache) = self.targets.cache(kind) {
                 cache.wait_synced().await;
             }

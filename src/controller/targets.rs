@@ -9,12 +9,14 @@ use super::{
     error::{Error, code},
     key::Key,
 };
-use crate::api::MITIGATED_LABEL;
-use crate::mitigation::TargetKind;
+use crate::{
+    api::MITIGATED_LABEL,
+    mitigation::{ObjectId, TargetKind},
+};
 use futures::StreamExt;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::DynamicObject,
     runtime::{WatchStreamExt, watcher},
 };
@@ -35,6 +37,8 @@ pub struct Targets {
     watches: Client,
     kinds: HashMap<TargetKind, Cache<DynamicObject>>,
     awaited: Mutex<HashSet<(TargetKind, Key)>>,
+    /// Kinds that not every cluster has, and that are watched because somebody touched one.
+    begun: Mutex<HashSet<TargetKind>>,
 }
 
 /// Why a write to a target was not done.
@@ -57,6 +61,7 @@ impl Targets {
             watches,
             kinds: kinds.iter().map(|kind| (*kind, Cache::new(NO_INDEX))).collect(),
             awaited: Mutex::default(),
+            begun: Mutex::default(),
         }
     }
 
@@ -71,70 +76,133 @@ impl Targets {
         kind: TargetKind,
         namespace: Option<&str>,
     ) -> impl futures::Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + Send + use<> {
-        let api = api_in(&self.watches, kind, namespace);
-        watcher(api, watch_config().labels(&format!("{MITIGATED_LABEL}=true"))).default_backoff()
+        let mut config = watch_config().labels(&format!("{MITIGATED_LABEL}=true"));
+        if let (false, Some(namespace)) = (kind.is_namespaced(), namespace) {
+            config = config.fields(&format!("metadata.name={namespace}"));
+        }
+        watcher(api_in(&self.watches, kind, namespace), config).default_backoff()
+    }
+
+    /// True the first time: objects of this kind, that not every cluster has, are to be watched from now on.
+    pub fn begin_watch(&self, kind: TargetKind) -> bool {
+        !kind.is_built_in() && self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(kind)
     }
 
     /// The object, when it is held by somebody and so known.
-    pub fn known(&self, kind: TargetKind, key: &Key) -> Option<Arc<DynamicObject>> {
-        self.kinds.get(&kind)?.get(key)
+    pub fn known(&self, namespace: &str, id: &ObjectId) -> Option<Arc<DynamicObject>> {
+        self.kinds.get(&id.kind)?.get(&key_of(namespace, id))
     }
 
     /// Reads the object.
-    pub async fn read(&self, kind: TargetKind, key: &Key) -> Result<Option<DynamicObject>, Error> {
-        let api = api_in(&self.requests, kind, Some(&key.namespace));
-        api.get_opt(&key.name).await.map_err(Error::api(format!("reading {} {key}", kind.kind)))
+    pub async fn read(&self, namespace: &str, id: &ObjectId) -> Result<Option<DynamicObject>, Error> {
+        let api = api_in(&self.requests, id.kind, Some(namespace));
+        api.get_opt(&id.name).await.map_err(Error::api(format!("reading {id} in {namespace}")))
     }
 
-    /// Writes to the object.
+    /// Writes to the object, or to its status.
     pub async fn write(
         &self,
-        kind: TargetKind,
-        key: &Key,
+        namespace: &str,
+        id: &ObjectId,
         manager: &str,
         patch: &serde_json::Value,
-        dry_run: bool,
+        how: How,
     ) -> Result<DynamicObject, NotDone> {
-        let what = format!("writing {} {key}", kind.kind);
+        let what = format!("writing {id} in {namespace}");
         let operations: json_patch::Patch = serde_json::from_value(patch.clone())
             .map_err(|e| NotDone::Failed(Error::api(what.clone())(kube::Error::SerdeError(e))))?;
-        let params =
-            PatchParams { field_manager: Some(manager.to_owned()), dry_run, ..PatchParams::default() };
-        let api = api_in(&self.requests, kind, Some(&key.namespace));
-        let answer = api.patch(&key.name, &params, &Patch::Json::<()>(operations)).await;
+        let params = PatchParams {
+            field_manager: Some(manager.to_owned()),
+            dry_run: how == How::Asked,
+            ..PatchParams::default()
+        };
+        let api = api_in(&self.requests, id.kind, Some(namespace));
+        let patch = Patch::Json::<()>(operations);
+        let answer = match how {
+            How::Done | How::Asked => api.patch(&id.name, &params, &patch).await,
+            How::Status => api.patch_status(&id.name, &params, &patch).await,
+        };
         match answer {
             Ok(object) => {
-                if !dry_run {
-                    self.saw(kind, &object);
+                if how != How::Asked {
+                    self.saw(id.kind, &object);
                 }
                 Ok(object)
             }
-            Err(error) => Err(self.not_done(kind, key, what, error)),
+            Err(error) => Err(self.not_done(namespace, id, what, error)),
         }
     }
 
-    fn not_done(&self, kind: TargetKind, key: &Key, what: String, error: kube::Error) -> NotDone {
+    /// Makes an object. `Err(Changed)`: one of this name is there by now.
+    pub async fn create(
+        &self,
+        namespace: &str,
+        id: &ObjectId,
+        manager: &str,
+        manifest: &serde_json::Value,
+        dry_run: bool,
+    ) -> Result<DynamicObject, NotDone> {
+        let what = format!("making {id} in {namespace}");
+        let object: DynamicObject = serde_json::from_value(manifest.clone())
+            .map_err(|e| NotDone::Failed(Error::api(what.clone())(kube::Error::SerdeError(e))))?;
+        let params = PostParams { field_manager: Some(manager.to_owned()), dry_run };
+        let api = api_in(&self.requests, id.kind, Some(namespace));
+        match api.create(&params, &object).await {
+            Ok(object) => {
+                if !dry_run {
+                    self.saw(id.kind, &object);
+                }
+                Ok(object)
+            }
+            // A kind that the cluster does not have will not come by asking again.
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(NotDone::Denied(format!(
+                "the cluster has no {} ({})",
+                id.kind.plural,
+                id.kind.api_version()
+            ))),
+            Err(error) => Err(self.not_done(namespace, id, what, error)),
+        }
+    }
+
+    /// Deletes the object with this uid. One that is gone already is no error.
+    pub async fn delete(&self, namespace: &str, id: &ObjectId, uid: &str) -> Result<(), NotDone> {
+        let api = api_in(&self.requests, id.kind, Some(namespace));
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            propagation_policy: Some(kube::api::PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        let answer = api.delete(&id.name, &params).await;
+        self.forget(namespace, id);
+        match answer {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(self.not_done(namespace, id, format!("deleting {id} in {namespace}"), error)),
+        }
+    }
+
+    fn not_done(&self, namespace: &str, id: &ObjectId, what: String, error: kube::Error) -> NotDone {
         let kube::Error::Api(status) = &error else {
             // It may have been done: what is known counts for nothing until it is read again.
-            self.forget(kind, key);
+            self.forget(namespace, id);
             return NotDone::Failed(Error::api(what)(error));
         };
         let words = status.message.clone();
         match code(&error) {
             Some(404 | 409) => {
-                self.forget(kind, key);
+                self.forget(namespace, id);
                 NotDone::Changed
             }
             // Both are 422 with the reason Invalid. A refusal by validation says which field of which object, a
             // failed test of a JSON Patch says nothing.
             Some(422) if says_nothing(status) => {
-                self.forget(kind, key);
+                self.forget(namespace, id);
                 NotDone::Changed
             }
-            Some(403) if words.contains("cannot patch resource") => NotDone::Forbidden(words),
+            Some(403) if is_rbac(&words) => NotDone::Forbidden(words),
             Some(400 | 403 | 405 | 422) => NotDone::Denied(words),
             _ => {
-                self.forget(kind, key);
+                self.forget(namespace, id);
                 NotDone::Failed(Error::api(what)(error))
             }
         }
@@ -150,9 +218,9 @@ impl Targets {
         }
     }
 
-    fn forget(&self, kind: TargetKind, key: &Key) {
-        if let Some(cache) = self.kinds.get(&kind) {
-            cache.forget(key);
+    fn forget(&self, namespace: &str, id: &ObjectId) {
+        if let Some(cache) = self.kinds.get(&id.kind) {
+            cache.forget(&key_of(namespace, id));
         }
     }
 
@@ -160,12 +228,12 @@ impl Targets {
     /// awaited, look again later.
     pub fn await_target(
         self: &Arc<Self>,
-        kind: TargetKind,
-        key: &Key,
+        namespace: &str,
+        id: &ObjectId,
         wanted: impl Fn() -> bool + Send + 'static,
         appeared: impl FnOnce() + Send + 'static,
     ) -> bool {
-        let slot = (kind, key.clone());
+        let slot = (id.kind, key_of(namespace, id));
         {
             let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
             if awaited.contains(&slot) {
@@ -177,8 +245,8 @@ impl Targets {
             awaited.insert(slot.clone());
         }
         let this = self.clone();
-        let api = api_in(&self.watches, kind, Some(&key.namespace));
-        let config = watch_config().fields(&format!("metadata.name={}", key.name));
+        let api = api_in(&self.watches, id.kind, Some(namespace));
+        let config = watch_config().fields(&format!("metadata.name={}", id.name));
         tokio::spawn(async move {
             // A target that never appears costs one renewed watch while somebody wants it.
             let mut events = std::pin::pin!(watcher(api, config).default_backoff().applied_objects());
@@ -205,9 +273,32 @@ fn says_nothing(status: &kube::core::Status) -> bool {
     status.details.as_ref().is_none_or(|details| details.kind.is_empty() && details.causes.is_empty())
 }
 
-fn api_in(client: &Client, kind: TargetKind, namespace: Option<&str>) -> Api<DynamicObject> {
+/// What kind of write it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// To the object.
+    Done,
+    /// To the object, but only asked whether it would be done.
+    Asked,
+    /// To the object's status.
+    Status,
+}
+
+/// True for the words in which the API server refuses for want of a right.
+fn is_rbac(words: &str) -> bool {
+    ["cannot patch resource", "cannot create resource", "cannot delete resource"]
+        .iter()
+        .any(|said| words.contains(said))
+}
+
+fn key_of(namespace: &str, id: &ObjectId) -> Key {
+    Key::new(if id.kind.is_namespaced() { namespace } else { "" }, &id.name)
+}
+
+/// The API of a kind, in one namespace or in all.
+pub fn api_in(client: &Client, kind: TargetKind, namespace: Option<&str>) -> Api<DynamicObject> {
     let resource = kind.resource();
-    match namespace {
+    match namespace.filter(|_| kind.is_namespaced()) {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     }
@@ -227,7 +318,9 @@ pub fn news_text(kind: TargetKind, news: &News<DynamicObject>) -> String {
         News::Changed(object) | News::Gone(object) => object,
     };
     let key = Key::of(object.as_ref());
-    index_text(&key.namespace, kind.kind, &key.name)
+    // A mitigation of a Namespace lies in that namespace.
+    let namespace = if kind.is_namespaced() { &key.namespace } else { &key.name };
+    index_text(namespace, kind.kind, &key.name)
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     api::{Incident, Mitigation, Postmortem, TimelineEntry},
-    mitigation::TargetKind,
+    mitigation::{
+        API_SERVICE, CUSTOM_RESOURCE_DEFINITION, HORIZONTAL_POD_AUTOSCALER, MUTATING_WEBHOOKS, TargetKind,
+        VALIDATING_WEBHOOKS,
+    },
 };
 use futures::StreamExt;
 use kube::{
@@ -66,8 +69,12 @@ pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
             ctx.heard_of_postmortem(n, false);
         },
     );
-    for kind in crate::mitigation::target_kinds() {
+    for kind in crate::mitigation::held_kinds().into_iter().filter(TargetKind::is_built_in) {
         start_targets(ctx, kind, namespace);
+    }
+    ctx.lookouts.keep(HORIZONTAL_POD_AUTOSCALER, namespace);
+    for kind in [VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS, API_SERVICE, CUSTOM_RESOURCE_DEFINITION] {
+        ctx.lookouts.keep(kind, None);
     }
 }
 
@@ -173,7 +180,8 @@ where
     }
 }
 
-fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) {
+/// Watches the held objects of a kind.
+pub fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) {
     let ctx = ctx.clone();
     let events = ctx.targets.watch(kind, namespace);
     tokio::spawn(async move {

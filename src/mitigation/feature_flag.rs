@@ -1,8 +1,18 @@
-//! `featureFlag`: set one value of a ConfigMap that switches a feature.
+//! `featureFlag`: set one value of a ConfigMap that switches a feature: a whole key, or one value in the document
+//! under a key.
 //!
-//! Only the one key is captured and written; other keys belong to other people.
+//! Only that value is captured and written; the rest belongs to other people. Of a flagd document it is known what
+//! its parts mean: `Disable` makes applications use their coded default, `ForceVariant` one variant for everybody,
+//! which takes the targeting rules out of the way as well.
 
-use super::{CONFIG_MAP, Change, Effect, Engine, Refusal, Rule, TargetKind, field};
+mod consumers;
+
+use super::{
+    CONFIG_MAP, Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, Look, POD, Part, REPLICA_SET, Refusal, Rule,
+    STATEFUL_SET, Scene, Stop, TargetKind,
+    document::{self, Format, Place},
+    field,
+};
 use crate::api::{ActionName, FeatureFlag, FlagMode, TargetRef};
 use crate::mitigation::patch::pointer;
 use kube::core::DynamicObject;
@@ -10,6 +20,11 @@ use serde_json::{Value, json};
 
 /// Longest value that is captured. Annotations of an object may hold 256 KiB in all; a flag is short.
 const MAX_PRIOR_BYTES: usize = 16 * 1024;
+/// Annotation of a pod template that makes its pods new: the mitigation for which they were.
+const RESTARTED_FOR: &str = "/spec/template/metadata/annotations/incident-operator.dev~1restarted-for";
+/// State of a flag of flagd that is switched off.
+const DISABLED: &str = "DISABLED";
+const ENABLED: &str = "ENABLED";
 
 /// An instance, for what is generated from all actions.
 pub(super) fn example() -> FeatureFlag {
@@ -27,6 +42,174 @@ impl FeatureFlag {
     fn pointer(&self) -> String {
         pointer(&["data", &self.key])
     }
+
+    fn text(&self, target: &DynamicObject) -> Option<String> {
+        field(target, &self.pointer()).and_then(|value| value.as_str().map(str::to_owned))
+    }
+
+    fn mode(&self) -> FlagMode {
+        self.mode.unwrap_or(FlagMode::Set)
+    }
+
+    /// The changes of the ConfigMap.
+    pub(super) fn changes(&self, target: &DynamicObject) -> Result<Vec<Change>, Refusal> {
+        if field(target, "/immutable").and_then(|v| v.as_bool()) == Some(true) {
+            return Err(Refusal::new(
+                "Immutable",
+                "the ConfigMap is immutable: it can only be replaced by another one that the workload names",
+            ));
+        }
+        let Some(text) = self.text(target) else { return self.missing_key(target) };
+        if self.mode() == FlagMode::Set && self.path.is_none() {
+            if text.len() > MAX_PRIOR_BYTES {
+                return Err(Refusal::new(
+                    "PriorTooLarge",
+                    format!(
+                        "the present value of key {:?} has {} bytes; at most {MAX_PRIOR_BYTES} can be kept safely on the ConfigMap: name one value in it with path",
+                        self.key,
+                        text.len()
+                    ),
+                ));
+            }
+            return Ok(vec![Change::set(target, self.pointer(), json!(self.value()?))]);
+        }
+        self.inside(target, &text)
+    }
+
+    fn value(&self) -> Result<&String, Refusal> {
+        let missing = "value is missing: state what the flag is set to";
+        self.value.as_ref().ok_or_else(|| Refusal::new("ValueMissing", missing))
+    }
+
+    fn missing_key(&self, target: &DynamicObject) -> Result<Vec<Change>, Refusal> {
+        if self.create_if_missing == Some(true) && self.path.is_none() && self.mode() == FlagMode::Set {
+            return Ok(vec![Change::set(target, self.pointer(), json!(self.value()?))]);
+        }
+        let known = field(target, "/data");
+        let keys = known.as_ref().and_then(Value::as_object);
+        let keys = keys.map(|m| m.keys().take(8).cloned().collect::<Vec<_>>().join(", "));
+        Err(Refusal::new(
+            "KeyNotFound",
+            format!(
+                "the ConfigMap has no key {:?} (it has: {}): correct the key, or set createIfMissing: true",
+                self.key,
+                keys.filter(|k| !k.is_empty()).unwrap_or_else(|| "none".to_owned())
+            ),
+        ))
+    }
+
+    /// The changes inside the document under the key.
+    fn inside(&self, target: &DynamicObject, text: &str) -> Result<Vec<Change>, Refusal> {
+        let format = Format::of(&self.key, text);
+        let document = document::parse(format, text)
+            .map_err(|e| Refusal::new("NotADocument", format!("key {:?} cannot be read: {e}", self.key)))?;
+        let Some(path) = &self.path else {
+            let message = "path is missing: name the flag in the document, for example flags.new-pricing";
+            return Err(Refusal::new("PathMissing", message));
+        };
+        let place = |path: Vec<String>| Place { format, path };
+        let set =
+            |path: Vec<String>, to: Value| Change::inside(target, self.pointer(), place(path), Some(to));
+        let changes = match self.mode() {
+            FlagMode::Set => {
+                let path = match format {
+                    Format::Properties => vec![path.clone()],
+                    Format::Json | Format::Yaml => document::split(&document, path),
+                };
+                let present = place(path.clone()).read(text);
+                let to = self.typed(present.as_ref(), &path.join("."))?;
+                vec![set(path, to)]
+            }
+            FlagMode::Disable => {
+                let (flag, _) = self.flagd(&document, path)?;
+                vec![set([flag, vec!["state".to_owned()]].concat(), json!(DISABLED))]
+            }
+            FlagMode::ForceVariant => {
+                let (flag, body) = self.flagd(&document, path)?;
+                let variant = self.value()?;
+                let variants = body.get("variants").and_then(Value::as_object);
+                if !variants.is_some_and(|variants| variants.contains_key(variant)) {
+                    let known: Vec<&str> = variants.into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+                    return Err(Refusal::new(
+                        "VariantNotFound",
+                        format!(
+                            "flag {} has no variant {variant:?} (it has: {})",
+                            flag.join("."),
+                            known.join(", ")
+                        ),
+                    ));
+                }
+                let at = |last: &str| [flag.clone(), vec![last.to_owned()]].concat();
+                let mut changes = Vec::new();
+                if body.get("state").and_then(Value::as_str) == Some(DISABLED) {
+                    changes.push(set(at("state"), json!(ENABLED)));
+                }
+                changes.push(set(at("defaultVariant"), json!(variant)));
+                let rules = body.get("targeting").and_then(Value::as_object);
+                if rules.is_some_and(|rules| !rules.is_empty()) {
+                    changes.push(set(at("targeting"), document::empty_map()));
+                }
+                changes
+            }
+        };
+        let size: usize = changes.iter().filter_map(|c| c.from.as_ref()).map(|v| v.to_string().len()).sum();
+        if size > MAX_PRIOR_BYTES {
+            let message =
+                format!("the present value has {size} bytes; at most {MAX_PRIOR_BYTES} can be kept");
+            return Err(Refusal::new("PriorTooLarge", message));
+        }
+        for change in &changes {
+            let field::How::Inside(place) = &change.how else { continue };
+            place.write(text, change.to.as_ref()).map_err(|words| Refusal::new("CannotEdit", words))?;
+        }
+        Ok(changes)
+    }
+
+    /// A flag of a flagd document: where it lies, and what it says.
+    fn flagd<'d>(&self, document: &'d Value, path: &str) -> Result<(Vec<String>, &'d Value), Refusal> {
+        let candidates = [path.to_owned(), format!("flags.{path}")];
+        for candidate in &candidates {
+            let flag = document::split(document, candidate);
+            let body = document::at(document, &flag);
+            if let Some(body) = body.filter(|body| body.get("state").is_some_and(Value::is_string)) {
+                return Ok((flag, body));
+            }
+        }
+        let known = document.get("flags").and_then(Value::as_object);
+        let known: Vec<&str> = known.into_iter().flatten().map(|(k, _)| k.as_str()).take(8).collect();
+        Err(Refusal::new(
+            "FlagNotFound",
+            format!("key {:?} holds no flagd flag {path:?} (it has: {})", self.key, known.join(", ")),
+        ))
+    }
+
+    /// The value with the type of the one that is there: an application that reads a bool is not given a text.
+    fn typed(&self, present: Option<&Value>, path: &str) -> Result<Value, Refusal> {
+        let value = self.value()?;
+        let wrong = |kind: &str| {
+            Err(Refusal::new("ValueType", format!("{path} is a {kind} and {value:?} is none: correct value")))
+        };
+        match present {
+            None => Err(Refusal::new(
+                "PathNotFound",
+                format!("the document under key {:?} has no value at {path}: correct path", self.key),
+            )),
+            Some(Value::Bool(_)) => match value.as_str() {
+                "true" => Ok(json!(true)),
+                "false" => Ok(json!(false)),
+                _ => wrong("bool"),
+            },
+            Some(Value::Number(_)) => match serde_json::from_str::<serde_json::Number>(value) {
+                Ok(number) => Ok(Value::Number(number)),
+                Err(_) => wrong("number"),
+            },
+            Some(Value::String(_) | Value::Null) => Ok(json!(value)),
+            Some(Value::Object(_) | Value::Array(_)) => Err(Refusal::new(
+                "ValueType",
+                format!("{path} is a map or list: name one value in it, or use mode for a flagd flag"),
+            )),
+        }
+    }
 }
 
 impl Engine for FeatureFlag {
@@ -38,139 +221,134 @@ impl Engine for FeatureFlag {
         &[CONFIG_MAP]
     }
 
-    fn changes(&self, target: &DynamicObject) -> Result<Vec<Change>, Refusal> {
-        let later = |field: &str| {
-            Refusal::new(
-                "NotImplemented",
-                format!("{field} is not available in this version: set the whole key with key and value"),
-            )
-        };
-        if self.path.is_some() {
-            return Err(later("path"));
-        }
-        if matches!(self.mode, Some(FlagMode::Disable | FlagMode::ForceVariant)) {
-            return Err(later("mode"));
-        }
+    fn touches(&self) -> &'static [TargetKind] {
+        &[DEPLOYMENT, STATEFUL_SET, DAEMON_SET]
+    }
+
+    fn looks_at(&self) -> &'static [TargetKind] {
+        &[POD, REPLICA_SET]
+    }
+
+    fn parts(&self, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
+        let mut parts = vec![Part::change(scene.id, self.changes(scene.target)?)];
         if self.restart_consumers == Some(true) {
-            return Err(later("restartConsumers"));
-        }
-        let value = self
-            .value
-            .as_ref()
-            .ok_or_else(|| Refusal::new("ValueMissing", "value is missing: state what the key is set to"))?;
-        if field(target, "/immutable").and_then(Value::as_bool) == Some(true) {
-            return Err(Refusal::new(
-                "Immutable",
-                "the ConfigMap is immutable: it can only be replaced by another one that the workload names",
-            ));
-        }
-        let present = field(target, &self.pointer()).cloned();
-        match &present {
-            None if self.create_if_missing != Some(true) => {
-                let known = field(target, "/data").and_then(Value::as_object);
-                let keys = known.map(|m| m.keys().take(8).cloned().collect::<Vec<_>>().join(", "));
-                return Err(Refusal::new(
-                    "KeyNotFound",
-                    format!(
-                        "the ConfigMap has no key {:?} (it has: {}): correct the key, or set createIfMissing: true",
-                        self.key,
-                        keys.filter(|k| !k.is_empty()).unwrap_or_else(|| "none".to_owned())
-                    ),
-                ));
+            for (id, workload) in consumers::workloads(scene, &self.key)? {
+                let restart = Change::set_deep(workload, RESTARTED_FOR, json!(scene.short_uid()));
+                parts.push(Part::change(&id, vec![restart]));
             }
-            Some(Value::String(text)) if text.len() > MAX_PRIOR_BYTES => {
-                return Err(Refusal::new(
-                    "PriorTooLarge",
-                    format!(
-                        "the present value of key {:?} has {} bytes; at most {MAX_PRIOR_BYTES} can be kept safely on the ConfigMap",
-                        self.key,
-                        text.len()
-                    ),
-                ));
-            }
-            _ => {}
         }
-        Ok(vec![Change { path: self.pointer(), from: present, to: json!(value) }])
+        Ok(parts)
     }
 
-    fn effect(&self, _target: &DynamicObject) -> Effect {
-        // Asked only while the field has our value.
-        Effect::Seen(
-            "the ConfigMap holds the value; workloads that read it through env or subPath see it after a restart"
-                .to_owned(),
-        )
+    fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
+        let consumers = consumers::of(scene, &self.key)?;
+        if consumers.is_empty() {
+            return Ok(Effect::Seen("the ConfigMap holds the value; no pod reads it from there".to_owned()));
+        }
+        let stale = consumers::not_restarted(&consumers, scene.applied);
+        if !stale.is_empty() {
+            let seen = format!(
+                "the ConfigMap holds the value; {} read it when they start and started before: restart them, or set restartConsumers",
+                consumers::names(&stale)
+            );
+            if self.restart_consumers == Some(true) {
+                return Ok(Effect::Awaited {
+                    what: "waiting until the workloads that read it are restarted".to_owned(),
+                    seen,
+                });
+            }
+            return Ok(Effect::Unclear { reason: "NeedsRestart", message: seen });
+        }
+        Ok(Effect::Seen(format!(
+            "the ConfigMap holds the value; {} read it{}",
+            consumers::names(&consumers),
+            if consumers.iter().any(|c| c.live) { ", from a volume within about a minute" } else { "" }
+        )))
     }
 
-    fn summary(&self, target: &TargetRef, changes: &[Change]) -> String {
-        let from = changes.first().and_then(|c| c.from.as_ref()).map_or("absent".into(), Value::to_string);
-        let to = changes.first().map(|c| c.to.to_string()).unwrap_or_default();
-        format!("set key {} of {}/{} from {from} to {to}", self.key, target.kind, target.name)
+    fn follows(&self, _scene: &Scene<'_>) -> Option<Look> {
+        Some(Look::List { kind: POD, labels: None })
     }
 
-    fn warnings(&self, target: &DynamicObject) -> Vec<String> {
-        let mut warnings =
-            vec!["workloads that read the key through env or subPath see it after a restart".to_owned()];
-        if self.value.as_deref() == field(target, &self.pointer()).and_then(Value::as_str) {
+    fn summary(&self, target: &TargetRef, parts: &[Part]) -> String {
+        let changes = parts.first().map(Part::changes).unwrap_or_default();
+        let told = changes.iter().map(|change| {
+            let inside = match &change.how {
+                field::How::Inside(place) => format!(" {}", place.path.join(".")),
+                _ => String::new(),
+            };
+            let text = |v: &Option<Value>| v.as_ref().map_or("absent".to_owned(), Value::to_string);
+            format!(
+                "set key {}{inside} of {}/{} from {} to {}",
+                self.key,
+                target.kind,
+                target.name,
+                text(&change.from),
+                text(&change.to)
+            )
+        });
+        let mut told = told.collect::<Vec<_>>().join(", and ");
+        let restarted = parts.iter().skip(1).map(|part| part.id.to_string()).collect::<Vec<_>>();
+        if !restarted.is_empty() {
+            told = format!("{told}, and restart {}", restarted.join(", "));
+        }
+        told
+    }
+
+    fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
+        let mut warnings = Vec::new();
+        let consumers = consumers::of(scene, &self.key)?;
+        let fixed: Vec<_> = consumers.iter().filter(|c| !c.live).cloned().collect();
+        if consumers.is_empty() {
+            warnings.push("no pod in this namespace reads the key from the ConfigMap".to_owned());
+        }
+        if !fixed.is_empty() && self.restart_consumers != Some(true) {
+            warnings.push(format!("{} see it only after a restart", consumers::names(&fixed)));
+        }
+        if self.changes(scene.target)?.iter().all(Change::is_none) {
             warnings.push("the key has this value already: nothing will change".to_owned());
         }
-        warnings
+        if has_hash_suffix(&scene.id.name) {
+            warnings.push(format!(
+                "{} looks like a generated name: the next deployment reads another ConfigMap",
+                scene.id.name
+            ));
+        }
+        if self.mode() == FlagMode::Disable {
+            warnings.push(
+                "a disabled flag makes the application use its coded default, which need not be off"
+                    .to_owned(),
+            );
+        }
+        Ok(warnings)
+    }
+
+    fn release(&self) -> String {
+        let restart =
+            if self.restart_consumers == Some(true) { ", and restarts the same workloads" } else { "" };
+        format!("puts the value back, unless somebody changed it meanwhile{restart}")
     }
 
     fn rules(&self) -> Vec<Rule> {
-        vec![Rule { groups: &[""], resources: &["configmaps"], verbs: &["patch"] }]
+        vec![
+            Rule { groups: &[""], resources: &["configmaps"], verbs: &["patch"] },
+            Rule {
+                groups: &["apps"],
+                resources: &["deployments", "statefulsets", "daemonsets"],
+                verbs: &["patch"],
+            },
+        ]
     }
+}
+
+/// Names that kustomize makes end in ten of these characters, with at least one digit among them.
+fn has_hash_suffix(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, end)| {
+        end.len() == 10
+            && end.chars().all(|c| "bcdfghkmt2456789".contains(c))
+            && end.chars().any(|c| c.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mitigation::patch::tests::object;
-
-    fn flags(body: Value) -> DynamicObject {
-        let mut base = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "flags", "uid": "u"},
-            "data": {"new-pricing": "on", "other": "x"}});
-        json_patch::merge(&mut base, &body);
-        object(base)
-    }
-
-    fn off() -> FeatureFlag {
-        FeatureFlag { key: "new-pricing".into(), value: Some("off".into()), ..example() }
-    }
-
-    #[test]
-    fn only_the_one_key_changes() {
-        let changes = off().changes(&flags(json!({}))).unwrap();
-        assert_eq!(
-            changes,
-            [Change { path: "/data/new-pricing".into(), from: Some(json!("on")), to: json!("off") }]
-        );
-    }
-
-    #[test]
-    fn a_missing_key_is_refused_with_the_keys_that_are_there_unless_it_may_be_created() {
-        let flag = FeatureFlag { key: "new-prices".into(), ..off() };
-        let refusal = flag.changes(&flags(json!({}))).unwrap_err();
-        assert_eq!(refusal.reason, "KeyNotFound");
-        assert!(refusal.message.contains("new-pricing, other"), "{}", refusal.message);
-        let flag = FeatureFlag { create_if_missing: Some(true), ..flag };
-        assert_eq!(flag.changes(&flags(json!({}))).unwrap()[0].from, None);
-    }
-
-    #[test]
-    fn an_immutable_config_map_and_a_value_too_large_to_keep_are_refused() {
-        assert_eq!(off().changes(&flags(json!({"immutable": true}))).unwrap_err().reason, "Immutable");
-        let large = flags(json!({"data": {"new-pricing": "x".repeat(MAX_PRIOR_BYTES + 1)}}));
-        assert_eq!(off().changes(&large).unwrap_err().reason, "PriorTooLarge");
-    }
-
-    #[test]
-    fn what_this_version_cannot_do_is_refused_and_never_left_out_silently() {
-        for flag in [
-            FeatureFlag { path: Some("a.b".into()), ..off() },
-            FeatureFlag { mode: Some(FlagMode::Disable), ..off() },
-            FeatureFlag { restart_consumers: Some(true), ..off() },
-        ] {
-            assert_eq!(flag.changes(&flags(json!({}))).unwrap_err().reason, "NotImplemented", "{flag:?}");
-        }
-    }
-}
+mod tests;

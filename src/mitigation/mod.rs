@@ -3,14 +3,26 @@
 //! One file an action. The engine knows no action by name outside [`engine`], the one exhaustive match; what
 //! the operator may write to the cluster (RBAC) is rendered from [`Engine::rules`].
 
+pub mod document;
 mod feature_flag;
+pub mod field;
+pub mod gitops;
+mod kinds;
 pub mod ownership;
 pub mod patch;
 pub mod record;
 mod scale;
+mod scene;
+
+pub use field::{Change, field};
+pub use kinds::*;
+#[cfg(test)]
+pub(crate) use scene::tests as scene_tests;
+pub use scene::*;
 
 use crate::api::{Action, ActionName, MitigationTemplate, OnRelease, TargetRef};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::DynamicObject;
+use record::Record;
 use serde_json::Value;
 
 /// What an action needs to know and to tell. One implementation an action.
@@ -18,23 +30,79 @@ pub trait Engine {
     /// Name of the action block.
     fn name(&self) -> ActionName;
 
-    /// Kinds the action works on.
+    /// Kinds the action works on. Empty for a step that a person does by hand.
     fn kinds(&self) -> &'static [TargetKind];
 
-    /// The fields that change, from the target as it is. `Err` refuses; nothing was written then.
-    fn changes(&self, target: &DynamicObject) -> Result<Vec<Change>, Refusal>;
+    /// Further kinds that it changes or makes.
+    fn touches(&self) -> &'static [TargetKind] {
+        &[]
+    }
 
-    /// Whether the change works, from the target as it is. Only asked while the change is in place.
-    fn effect(&self, target: &DynamicObject) -> Effect;
+    /// Further kinds that it looks at.
+    fn looks_at(&self) -> &'static [TargetKind] {
+        &[]
+    }
+
+    /// What is changed and made, in this order, from the target as it is. Nothing was written when it refuses.
+    /// While it is being done it may be asked again, and must then answer the same for what is not done yet.
+    fn parts(&self, scene: &Scene<'_>) -> Result<Vec<Part>, Stop>;
+
+    /// Whether the change works. Only asked while the change is in place.
+    fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop>;
+
+    /// How an object goes back on release; only asked while the object has the mitigation's values. By default
+    /// to the prior values.
+    fn undo(
+        &self,
+        _scene: &Scene<'_>,
+        _id: &ObjectId,
+        _object: &DynamicObject,
+        record: &Record,
+    ) -> Result<Undo, Stop> {
+        Ok(prior(record))
+    }
+
+    /// The values to write again, one for each held field, after somebody changed them. Only asked when a value is
+    /// kept by its hash.
+    fn again(&self, _scene: &Scene<'_>, _record: &Record) -> Result<Vec<Option<Value>>, Stop> {
+        Err(Stop::refuse("ValueUnknown", "the value was not kept"))
+    }
+
+    /// What else tells whether the change works, besides the objects that it holds: looked at again when one of
+    /// these changes.
+    fn follows(&self, _scene: &Scene<'_>) -> Option<Look> {
+        None
+    }
+
+    /// What it is called when the target has the values already.
+    fn already(&self) -> &'static str {
+        "AlreadyAtValue"
+    }
 
     /// What the action does, as the end of "would …" ("scale Deployment/importer from 3 to 0").
-    fn summary(&self, target: &TargetRef, changes: &[Change]) -> String;
+    fn summary(&self, target: &TargetRef, parts: &[Part]) -> String;
 
-    /// What to know before it is done.
-    fn warnings(&self, target: &DynamicObject) -> Vec<String>;
+    /// What to know before it is done: who suffers, what does not change.
+    fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop>;
+
+    /// What a release will do, when the value is put back.
+    fn release(&self) -> String {
+        "puts the value back, unless somebody changed it meanwhile".to_owned()
+    }
 
     /// Writes to the cluster that the action needs.
     fn rules(&self) -> Vec<Rule>;
+}
+
+/// Back to the prior values, as far as the record has them.
+pub fn prior(record: &Record) -> Undo {
+    if record.made {
+        return Undo::Delete;
+    }
+    if record.fields.iter().any(|held| held.how == field::How::Digest && held.prior.is_some()) {
+        return Undo::Leave("only the hash of the prior value was kept".to_owned());
+    }
+    Undo::Restore(record.fields.iter().map(|held| held.prior.clone()).collect())
 }
 
 /// The engine of an action; `None` while it does not exist.
@@ -110,59 +178,21 @@ impl ActionName {
     }
 }
 
-/// A kind that actions work on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TargetKind {
-    /// API group; empty for the core group.
-    pub group: &'static str,
-    /// Version.
-    pub version: &'static str,
-    /// Kind.
-    pub kind: &'static str,
-    /// Resource name.
-    pub plural: &'static str,
+/// Every kind that some action changes or makes, and so holds.
+pub fn held_kinds() -> Vec<TargetKind> {
+    distinct(|engine| [engine.kinds(), engine.touches()].concat())
 }
 
-/// Deployment.
-pub const DEPLOYMENT: TargetKind =
-    TargetKind { group: "apps", version: "v1", kind: "Deployment", plural: "deployments" };
-/// StatefulSet.
-pub const STATEFUL_SET: TargetKind =
-    TargetKind { group: "apps", version: "v1", kind: "StatefulSet", plural: "statefulsets" };
-/// ConfigMap.
-pub const CONFIG_MAP: TargetKind =
-    TargetKind { group: "", version: "v1", kind: "ConfigMap", plural: "configmaps" };
+/// Every kind that some action reads.
+pub fn read_kinds() -> Vec<TargetKind> {
+    distinct(|engine| [engine.kinds(), engine.touches(), engine.looks_at()].concat())
+}
 
-/// Every kind that some action works on: the kinds whose mitigated objects are watched.
-pub fn target_kinds() -> Vec<TargetKind> {
-    let mut kinds: Vec<TargetKind> = Vec::new();
-    for engine in engines() {
-        for kind in engine.kinds() {
-            if !kinds.contains(kind) {
-                kinds.push(*kind);
-            }
-        }
-    }
+fn distinct(of: impl Fn(&dyn Engine) -> Vec<TargetKind>) -> Vec<TargetKind> {
+    let mut kinds: Vec<TargetKind> = engines().iter().flat_map(|engine| of(engine.as_ref())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
     kinds
-}
-
-impl TargetKind {
-    /// `group/version`, or the version alone for the core group.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// The resource as the client wants it.
-    pub fn resource(&self) -> ApiResource {
-        ApiResource::from_gvk_with_plural(
-            &GroupVersionKind::gvk(self.group, self.version, self.kind),
-            self.plural,
-        )
-    }
 }
 
 /// The kind a template's target is of, or why the action does not work on it.
@@ -203,17 +233,6 @@ pub fn on_release(template: &MitigationTemplate) -> OnRelease {
     })
 }
 
-/// One field that changes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    /// JSON Pointer of the field.
-    pub path: String,
-    /// The value before; `None` when the field is absent.
-    pub from: Option<Value>,
-    /// The value after.
-    pub to: Value,
-}
-
 /// Why a mitigation may not or cannot be done. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -235,6 +254,20 @@ impl Refusal {
 pub enum Effect {
     /// It works; the message says what was seen.
     Seen(String),
+    /// It cannot be told, or not before somebody does something.
+    Unclear {
+        /// One word for machines.
+        reason: &'static str,
+        /// What is known, and what to do.
+        message: String,
+    },
+    /// An object is in the way and must be deleted for it to work; asked again afterwards.
+    Delete {
+        /// The object.
+        id: ObjectId,
+        /// uid of it; another of the same name is left alone.
+        uid: String,
+    },
     /// Not yet.
     Awaited {
         /// What is awaited. It does not change while the effect comes closer, so that progress alone is no
@@ -254,11 +287,6 @@ pub struct Rule {
     pub resources: &'static [&'static str],
     /// Verbs.
     pub verbs: &'static [&'static str],
-}
-
-/// The value at a JSON Pointer of an object.
-pub fn field<'a>(object: &'a DynamicObject, path: &str) -> Option<&'a Value> {
-    object.data.pointer(path)
 }
 
 #[cfg(test)]

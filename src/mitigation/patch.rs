@@ -2,10 +2,12 @@
 //! between makes it fail as a whole instead of being overwritten.
 
 use super::{
+    field::{Change, How, field},
     ownership::{Owner, give_back},
     record::{HeldField, Record, key},
 };
 use crate::api::MITIGATED_LABEL;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -13,6 +15,11 @@ use std::collections::HashSet;
 /// A JSON Pointer from its parts, escaped.
 pub fn pointer(parts: &[&str]) -> String {
     parts.iter().map(|part| format!("/{}", part.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+/// The parts of a JSON Pointer, as they are.
+pub fn pointer_parts(pointer: &str) -> Vec<String> {
+    pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect()
 }
 
 fn annotation(uid: &str) -> String {
@@ -80,15 +87,43 @@ impl<'a> Builder<'a> {
         self.set(&label(), &json!("true"));
     }
 
-    fn set_field(&mut self, path: &str, value: &Value) {
-        if let Some((parent, _)) = path.rsplit_once('/')
+    /// Writes a field, and the maps around it where they are missing.
+    fn set_field(&mut self, path: &str, value: Option<&Value>) {
+        let Some(value) = value else {
+            if field(self.target, path).is_some() {
+                self.remove(path);
+            }
+            return;
+        };
+        let mut missing = Vec::new();
+        let mut at = path;
+        while let Some((parent, _)) = at.rsplit_once('/')
             && !parent.is_empty()
-            && super::field(self.target, parent).is_none()
+            // The maps of metadata are seen to with record and label.
+            && !parent.starts_with("/metadata")
+            && field(self.target, parent).is_none()
         {
+            missing.push(parent);
+            at = parent;
+        }
+        for parent in missing.into_iter().rev() {
             self.test_unchanged();
-            self.set(parent, &json!({}));
+            let made = json!({"op": "add", "path": parent, "value": {}});
+            if !self.ops.contains(&made) {
+                self.ops.push(made);
+            }
         }
         self.set(path, value);
+    }
+
+    /// Tests each field as it is and writes it, all or none.
+    fn write(&mut self, writes: &[(String, Option<Value>)]) {
+        for (path, _) in writes {
+            self.test(path, field(self.target, path).as_ref());
+        }
+        for (path, value) in writes {
+            self.set_field(path, value.as_ref());
+        }
     }
 
     /// Drops a record as it stands.
@@ -131,65 +166,122 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// What is to be written so that held fields get these values; `None` removes a field. `Err`: a document cannot be
+/// edited so that nothing else in it changes.
+fn writes<'v>(
+    target: &DynamicObject,
+    wanted: impl Iterator<Item = (&'v str, &'v How, Option<&'v Value>)>,
+) -> Result<Vec<(String, Option<Value>)>, String> {
+    let mut writes: Vec<(String, Option<Value>)> = Vec::new();
+    for (path, how, value) in wanted {
+        // Several values may lie in one document.
+        let known = writes.iter().position(|(known, _)| known == path);
+        let index = known.unwrap_or_else(|| {
+            writes.push((path.to_owned(), field(target, path)));
+            writes.len() - 1
+        });
+        let slot = &mut writes[index].1;
+        *slot = match how {
+            How::Plain | How::Digest | How::Subset => value.cloned(),
+            How::Inside(place) => {
+                let text = slot.as_ref().and_then(Value::as_str).unwrap_or_default();
+                Some(json!(place.write(text, value)?))
+            }
+        };
+    }
+    Ok(writes)
+}
+
 /// Captures the prior values and changes the fields, in one write.
 ///
 /// `holders` are the uids of the mitigations that may hold the target; records of others are removed.
-pub fn take(target: &DynamicObject, record: &Record, holders: &HashSet<String>) -> Value {
+pub fn take(
+    target: &DynamicObject,
+    record: &Record,
+    changes: &[Change],
+    holders: &HashSet<String>,
+) -> Result<Value, String> {
     let mut patch = Builder::new(target);
-    for held in &record.fields {
-        patch.test(&held.path, held.prior.as_ref());
-        if held.is_unchanged() {
-            // The value does not change, so testing it would not notice another mitigation in between.
-            patch.test_unchanged();
-        }
+    if changes.iter().any(Change::is_none) {
+        // The value does not change, so testing it would not notice another mitigation in between.
+        patch.test_unchanged();
     }
+    let to = changes.iter().map(|c| (c.path.as_str(), &c.how, c.raw.as_ref().or(c.to.as_ref())));
+    let writes = writes(target, to)?;
     patch.drop_leftovers(record, holders);
     patch.set_record(record);
     patch.set_label();
-    for held in &record.fields {
-        patch.set_field(&held.path, &held.applied);
-    }
-    patch.build()
+    patch.write(&writes);
+    Ok(patch.build())
 }
 
-/// Takes back a machine's change and counts it, in one write.
-pub fn reassert(target: &DynamicObject, record: &Record) -> Value {
+/// Takes back a machine's change and counts it, in one write. `raw` are the values to write, one for each field.
+pub fn reassert(target: &DynamicObject, record: &Record, raw: &[Option<Value>]) -> Result<Value, String> {
     let mut patch = Builder::new(target);
-    for held in &record.fields {
-        patch.test(&held.path, super::field(target, &held.path));
-    }
+    let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
+    let writes = writes(target, to)?;
     patch.set_record(record);
     patch.set_label();
-    for held in &record.fields {
-        patch.set_field(&held.path, &held.applied);
-    }
-    patch.build()
+    patch.write(&writes);
+    Ok(patch.build())
 }
 
 /// Puts record and label back on a target whose fields still have our values.
 pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
     let mut patch = Builder::new(target);
     for held in &record.fields {
-        patch.test(&held.path, Some(&held.applied));
+        patch.test(&held.path, field(target, &held.path).as_ref());
     }
     patch.set_record(record);
     patch.set_label();
     patch.build()
 }
 
-/// Restores the prior values where the fields still have ours, and notes that on the record. Ending the hold
-/// is a write of its own: only then does the API server say who owns the fields.
-pub fn restore(target: &DynamicObject, record: &Record) -> Value {
+/// Restores prior values where the fields still have ours, and notes that on the record. Ending the hold is a write
+/// of its own: only then does the API server say who owns the fields.
+pub fn restore(target: &DynamicObject, record: &Record, raw: &[Option<Value>]) -> Result<Value, String> {
     let mut patch = Builder::new(target);
-    for HeldField { path, prior, applied, .. } in &record.fields {
-        patch.test(path, Some(applied));
-        match prior {
-            Some(prior) => patch.set(path, prior),
-            None => patch.remove(path),
-        }
-    }
-    patch.set_record(&Record { restored: true, ..record.clone() });
-    patch.build()
+    let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
+    let writes = writes(target, to)?;
+    patch.write(&writes);
+    // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
+    let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
+        How::Plain => HeldField { prior: raw.clone(), ..held.clone() },
+        How::Inside(_) | How::Digest | How::Subset => held.clone(),
+    });
+    patch.set_record(&Record { restored: true, fields: fields.collect(), ..record.clone() });
+    Ok(patch.build())
+}
+
+/// One step of several towards the prior values: the fields get these values, and are held there.
+pub fn step(
+    target: &DynamicObject,
+    record: &Record,
+    raw: &[Option<Value>],
+    now: Timestamp,
+) -> Result<Value, String> {
+    let mut patch = Builder::new(target);
+    let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
+    let writes = writes(target, to)?;
+    patch.write(&writes);
+    let fields = record.fields.iter().zip(raw);
+    let fields = fields.map(|(held, raw)| HeldField { applied: raw.clone(), ..held.clone() }).collect();
+    patch.set_record(&Record { fields, stepped: Some(now), ..record.clone() });
+    Ok(patch.build())
+}
+
+/// An object that the mitigation makes, with its record.
+pub fn made(id: &super::ObjectId, namespace: &str, record: &Record, spec: &Value, owner: &Value) -> Value {
+    json!({
+        "apiVersion": id.kind.api_version(), "kind": id.kind.kind,
+        "metadata": {
+            "name": id.name, "namespace": namespace,
+            "labels": {MITIGATED_LABEL: "true"},
+            "annotations": {key(&record.uid): record.to_text()},
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+    })
 }
 
 /// Ends the hold, leaves the fields as they are, and removes what the API server noted of our writes
@@ -239,15 +331,29 @@ pub(crate) mod tests {
             target: "t".into(),
             fields: vec![HeldField {
                 path: "/spec/replicas".into(),
+                how: How::Plain,
                 prior,
-                applied: json!(0),
+                applied: Some(json!(0)),
                 owners: Vec::new(),
             }],
             at: Timestamp::UNIX_EPOCH,
             reasserts: 0,
             reasserted: None,
+            stepped: None,
             restored: false,
+            made: false,
         }
+    }
+
+    /// The patch of a take that sets replicas to 0.
+    fn stop(target: &Value, record: &Record) -> Value {
+        let target = object(target.clone());
+        take(&target, record, &[Change::set(&target, "/spec/replicas", json!(0))], &nobody()).unwrap()
+    }
+
+    fn back(target: &Value, record: &Record) -> Value {
+        let raw: Vec<_> = record.fields.iter().map(|held| held.prior.clone()).collect();
+        restore(&object(target.clone()), record, &raw).unwrap()
     }
 
     fn nobody() -> HashSet<String> {
@@ -272,11 +378,10 @@ pub(crate) mod tests {
     fn take_and_restore_leave_the_object_as_it_was() {
         for metadata in [json!({}), json!({"annotations": {"a": "b"}, "labels": {"c": "d"}})] {
             let before = deployment(metadata);
-            let taken =
-                apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
+            let taken = apply(&before, &stop(&before, &record(Some(json!(3))))).unwrap();
             assert_eq!(taken["spec"]["replicas"], 0);
             assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
-            let undone = apply(&taken, &restore(&object(taken.clone()), &record(Some(json!(3))))).unwrap();
+            let undone = apply(&taken, &back(&taken, &record(Some(json!(3))))).unwrap();
             let noted = Record::find(&object(undone.clone()), "0123456789").unwrap();
             assert!(noted.restored && undone["spec"]["replicas"] == 3);
             let mut restored =
@@ -294,7 +399,7 @@ pub(crate) mod tests {
     #[test]
     fn take_fails_as_a_whole_when_the_field_or_the_object_is_another_by_then() {
         let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
-        let patch = take(&object(before.clone()), &record(Some(json!(3))), &nobody());
+        let patch = stop(&before, &record(Some(json!(3))));
         for change in [json!({"spec": {"replicas": 4}}), json!({"metadata": {"uid": "other"}})] {
             let mut changed = before.clone();
             json_patch::merge(&mut changed, &change);
@@ -308,7 +413,7 @@ pub(crate) mod tests {
     #[test]
     fn maps_that_were_missing_are_not_overwritten_when_somebody_adds_them_in_between() {
         let before = deployment(json!({}));
-        let patch = take(&object(before.clone()), &record(Some(json!(3))), &nobody());
+        let patch = stop(&before, &record(Some(json!(3))));
         let mut changed = before;
         json_patch::merge(
             &mut changed,
@@ -321,18 +426,17 @@ pub(crate) mod tests {
     fn a_field_that_was_absent_is_removed_on_restore() {
         let mut before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
         before["spec"] = json!({"paused": false});
-        let taken = apply(&before, &take(&object(before.clone()), &record(None), &nobody())).unwrap();
+        let taken = apply(&before, &stop(&before, &record(None))).unwrap();
         assert_eq!(taken["spec"]["replicas"], 0);
-        let restored = apply(&taken, &restore(&object(taken.clone()), &record(None))).unwrap();
+        let restored = apply(&taken, &back(&taken, &record(None))).unwrap();
         assert_eq!(restored["spec"], before["spec"]);
     }
 
     #[test]
     fn restore_never_overwrites_a_later_change_of_somebody_else() {
         let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
-        let mut taken =
-            apply(&before, &take(&object(before.clone()), &record(Some(json!(3))), &nobody())).unwrap();
-        let patch = restore(&object(taken.clone()), &record(Some(json!(3))));
+        let mut taken = apply(&before, &stop(&before, &record(Some(json!(3))))).unwrap();
+        let patch = back(&taken, &record(Some(json!(3))));
         taken["spec"]["replicas"] = json!(7);
         assert!(apply(&taken, &patch).is_err());
     }

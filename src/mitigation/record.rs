@@ -4,7 +4,7 @@
 //! there, the mitigation is applied; that is what makes a crash at any point harmless.
 
 use super::{
-    Change,
+    field::{Change, How, field},
     ownership::{Owner, owners},
 };
 use crate::api::CAPTURE_PREFIX;
@@ -39,10 +39,16 @@ pub struct Record {
     /// When that was done last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasserted: Option<Timestamp>,
+    /// When the last step of a staged restore was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stepped: Option<Timestamp>,
     /// The prior values are back; what is left is to remove the record and to give the fields back to their
     /// owners. So a crash in between loses neither.
     #[serde(default, skip_serializing_if = "is_false")]
     pub restored: bool,
+    /// The mitigation made the object; it is deleted on release.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub made: bool,
 }
 
 /// One field that is held.
@@ -50,11 +56,15 @@ pub struct Record {
 pub struct HeldField {
     /// JSON Pointer of the field.
     pub path: String,
+    /// How the values are kept and compared.
+    #[serde(default, skip_serializing_if = "How::is_plain")]
+    pub how: How,
     /// The value before; left out when the field was absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<Value>,
-    /// The value during the mitigation.
-    pub applied: Value,
+    /// The value during the mitigation; left out when the field is absent then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Value>,
     /// Who owned the field before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<Owner>,
@@ -71,15 +81,45 @@ fn is_false(b: &bool) -> bool {
 }
 
 impl HeldField {
-    /// What is kept of a field that is about to change.
-    pub fn capture(target: &DynamicObject, change: Change) -> Self {
-        let owners = owners(target, &change.path);
-        HeldField { path: change.path, prior: change.from, applied: change.to, owners }
+    /// What is kept of a field that is about to change. The prior value is that of the object that is patched, and
+    /// not the one that the change was planned on: that may have been older.
+    pub fn capture(target: &DynamicObject, change: &Change) -> Self {
+        let present = field(target, &change.path);
+        HeldField {
+            owners: owners(target, &change.path),
+            path: change.path.clone(),
+            prior: change.how.seen(present.as_ref(), change.to.as_ref()),
+            how: change.how.clone(),
+            applied: change.to.clone(),
+        }
     }
 
     /// True when the field had the mitigation's value before.
     pub fn is_unchanged(&self) -> bool {
-        self.prior.as_ref() == Some(&self.applied)
+        self.prior == self.applied
+    }
+
+    /// The present value, as it is compared.
+    pub fn seen(&self, target: &DynamicObject) -> Option<Value> {
+        self.how.seen(field(target, &self.path).as_ref(), self.applied.as_ref())
+    }
+
+    /// True when the field has the mitigation's value.
+    pub fn is_in_place(&self, target: &DynamicObject) -> bool {
+        self.seen(target) == self.applied
+    }
+
+    /// True when the field has its prior value.
+    pub fn is_back(&self, target: &DynamicObject) -> bool {
+        self.how.seen(field(target, &self.path).as_ref(), self.prior.as_ref()) == self.prior
+    }
+
+    /// True when holding both would disturb one of them.
+    pub fn overlaps(&self, change: &Change) -> bool {
+        match (&self.how, &change.how) {
+            (How::Inside(a), How::Inside(b)) if self.path == change.path => a.overlaps(b),
+            _ => overlaps(&self.path, &change.path),
+        }
     }
 }
 
@@ -99,8 +139,7 @@ impl Record {
     pub fn find(target: &DynamicObject, mitigation_uid: &str) -> Option<Record> {
         let text = target.metadata.annotations.as_ref()?.get(&key(mitigation_uid))?;
         let record: Record = serde_json::from_str(text).ok()?;
-        let ours = record.uid == mitigation_uid && Some(&record.target) == target.metadata.uid.as_ref();
-        ours.then_some(record)
+        (record.uid == mitigation_uid && record.belongs_to(target)).then_some(record)
     }
 
     /// Every record on the target that belongs to it.
@@ -109,7 +148,17 @@ impl Record {
         annotations
             .filter(|(key, _)| key.starts_with(CAPTURE_PREFIX))
             .filter_map(|(_, text)| serde_json::from_str::<Record>(text).ok())
-            .filter(|record| Some(&record.target) == target.metadata.uid.as_ref())
+            .filter(|record| record.belongs_to(target))
+    }
+
+    /// True on the object that it was written for. What the mitigation made had no uid when it was written.
+    fn belongs_to(&self, target: &DynamicObject) -> bool {
+        self.made && self.target.is_empty() || Some(&self.target) == target.metadata.uid.as_ref()
+    }
+
+    /// True when every field has the mitigation's value.
+    pub fn is_in_place(&self, target: &DynamicObject) -> bool {
+        self.fields.iter().all(|held| held.is_in_place(target))
     }
 }
 

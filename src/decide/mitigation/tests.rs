@@ -50,21 +50,33 @@ impl World {
     }
 
     fn plan_with(&self, refused: Option<&Refused>, dry_run_passed: bool) -> Plan {
-        let object: Option<DynamicObject> = self.target.clone().map(|t| serde_json::from_value(t).unwrap());
-        let target = match (&object, self.read) {
-            (_, false) => Target::Unread,
-            (None, true) => Target::Missing,
-            (Some(object), true) => Target::Found(object),
-        };
-        let observed = Observed {
-            mitigation: &self.mitigation,
-            target,
-            incident: self.incident.clone(),
-            refused,
-            dry_run_passed,
-            holders: &self.holders,
-        };
-        decide(&observed, self.now)
+        let id = target_id(&self.mitigation);
+        let object = self.target.clone().map(|t| Arc::new(serde_json::from_value(t).unwrap()));
+        let mut objects = Objects::new();
+        if let (true, Some(id)) = (self.read, id.clone()) {
+            objects.insert(id, object);
+        }
+        let passed: HashSet<ObjectId> = id.into_iter().filter(|_| dry_run_passed).collect();
+        // Nothing else is there: no autoscaler, no webhook.
+        let mut found = Found::new();
+        loop {
+            let observed = Observed {
+                mitigation: &self.mitigation,
+                objects: &objects,
+                found: &found,
+                incident: self.incident.clone(),
+                refused,
+                dry_run_passed: &passed,
+                holders: &self.holders,
+            };
+            let plan = decide(&observed, self.now);
+            match plan.effect {
+                Some(Effect::Look(look)) => {
+                    found.insert(look, Vec::new());
+                }
+                _ => return plan,
+            }
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -79,7 +91,7 @@ impl World {
         }
         match plan.effect {
             None => return false,
-            Some(Effect::ReadTarget) => self.read = true,
+            Some(Effect::Read(_)) => self.read = true,
             Some(Effect::AddFinalizer) => {
                 self.mitigation.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
             }
@@ -87,7 +99,8 @@ impl World {
                 self.mitigation.metadata.finalizers = None;
                 self.gone = true;
             }
-            Some(Effect::Write { what, patch }) => self.write(what, &patch),
+            Some(Effect::Write { what, patch, .. }) => self.write(what, &patch),
+            Some(other) => panic!("a single target needs no {other:?}"),
         }
         !self.gone
     }
@@ -113,7 +126,7 @@ impl World {
                     fields.push(json!({"manager": "incident-operator-scale", "operation": "Update"}));
                 }
             }
-            Write::DryRun | Write::LetGo | Write::Disown => {}
+            Write::Step | Write::Status | Write::DryRun | Write::LetGo | Write::Disown => {}
         }
         self.bump();
     }
@@ -187,6 +200,10 @@ impl World {
         target.as_object_mut().unwrap().remove("status");
         target
     }
+}
+
+fn refused(why: Why, words: &str, releasing: bool) -> Refused {
+    Refused { releasing, why, words: words.to_owned() }
 }
 
 fn untouched() -> Value {
@@ -440,7 +457,7 @@ fn a_crash_between_the_two_writes_of_a_release_loses_neither_the_value_nor_its_o
 #[test]
 fn a_right_that_was_missing_is_not_missed_any_more_once_the_change_is_made() {
     let mut w = World::new(json!({}));
-    let plan = w.plan_with(Some(&Refused::Forbidden("cannot patch".into())), false);
+    let plan = w.plan_with(Some(&refused(Why::Forbidden, "cannot patch", true)), false);
     w.mitigation.status = Some(plan.status);
     assert_eq!(w.condition("Authorized").status, False);
     w.run();
@@ -534,7 +551,7 @@ fn a_value_that_was_there_already_is_held_and_not_restored_to_anything_else() {
     let mut w = World::new(json!({}));
     w.target.as_mut().unwrap()["spec"]["replicas"] = json!(0);
     w.workload_settles().run();
-    assert_eq!(w.condition("Applied").reason, "AlreadyAtValue");
+    assert_eq!(w.condition("Applied").reason, "AlreadyZero");
     w.delete().run();
     assert_eq!((w.replicas(), w.gone), (0, true));
 }
@@ -555,10 +572,10 @@ fn a_dry_run_asks_the_api_server_and_says_what_would_change() {
 #[test]
 fn what_the_api_server_denies_is_refused_with_its_words_and_a_missing_right_names_the_fix() {
     let w = World::new(json!({}));
-    let denied = w.plan_with(Some(&Refused::Denied("policy 'x' denied request: not now".into())), false);
+    let denied = w.plan_with(Some(&refused(Why::Denied, "policy 'x' denied request: not now", false)), false);
     assert_eq!((denied.status.phase, denied.effect), (Some(Phase::Refused), None));
     assert!(denied.status.conditions.iter().any(|c| c.type_ == "Stalled" && c.message.contains("not now")));
-    let forbidden = w.plan_with(Some(&Refused::Forbidden("cannot patch".into())), false);
+    let forbidden = w.plan_with(Some(&refused(Why::Forbidden, "cannot patch", false)), false);
     assert_eq!(forbidden.status.phase, Some(Phase::Pending));
     assert!(forbidden.wake.is_some(), "a right may be granted meanwhile");
     let ready = forbidden.status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();

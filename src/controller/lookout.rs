@@ -1,0 +1,286 @@
+//! What actions look at beyond their target: the objects of a kind in a namespace, kept up to date while somebody
+//! needs them.
+//!
+//! The first look opens a watch that begins with what is there; later looks cost no request. A watch that nobody used
+//! for a while is closed. Whoever follows one is looked at again when something in it changes.
+
+use super::{
+    cache::{Cache, Index},
+    client::watch_config,
+    error::Error,
+    key::Key,
+    queue::Queue,
+    targets::api_in,
+};
+use crate::mitigation::{API_SERVICE, CUSTOM_RESOURCE_DEFINITION, Look, TargetKind};
+use futures::StreamExt;
+use kube::{
+    Client, ResourceExt,
+    core::DynamicObject,
+    runtime::{WatchStreamExt, watcher},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tracing::{debug, warn};
+
+/// Watches that are open at the same time. More than that is looked at once and not followed.
+const MAX_OPEN: usize = 128;
+/// A watch that was not used for so long is closed.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a kind that the cluster does not have counts as missing.
+const MISSING: Duration = Duration::from_secs(20);
+/// Longest wait for the objects of a first look.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const NO_INDEX: &[Index<DynamicObject>] = &[];
+
+/// Which objects are looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Scope {
+    kind: TargetKind,
+    namespace: Option<String>,
+    labels: Option<String>,
+}
+
+/// All open watches.
+pub struct Lookouts {
+    watches: Client,
+    /// Where followers are queued.
+    queue: Arc<Queue>,
+    open: Mutex<HashMap<Scope, Arc<Lookout>>>,
+    missing: Mutex<HashMap<TargetKind, Instant>>,
+}
+
+/// One watch.
+struct Lookout {
+    cache: Cache<DynamicObject>,
+    state: watch::Sender<State>,
+    used: Mutex<Instant>,
+    followers: Mutex<HashSet<Key>>,
+    /// It stays open whether it is used or not.
+    kept: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Complete,
+    /// The cluster has no such kind.
+    Missing,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing below panics between two statements that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lookouts {
+    /// None is open yet.
+    pub fn new(watches: Client, queue: Arc<Queue>) -> Lookouts {
+        Lookouts { watches, queue, open: Mutex::default(), missing: Mutex::default() }
+    }
+
+    /// Keeps a watch of a kind open, in all namespaces or in one: it is looked at so often that no take should wait
+    /// for it.
+    pub fn keep(self: &Arc<Self>, kind: TargetKind, namespace: Option<&str>) {
+        self.open(&Scope { kind, namespace: namespace.map(str::to_owned), labels: None }, true);
+    }
+
+    /// The objects of a kind in a namespace.
+    pub async fn list(
+        self: &Arc<Self>,
+        kind: TargetKind,
+        namespace: &str,
+        labels: Option<&str>,
+    ) -> Result<Vec<Arc<DynamicObject>>, Error> {
+        let known = lock(&self.missing).get(&kind).is_some_and(|since| since.elapsed() < MISSING);
+        if known {
+            return Ok(Vec::new());
+        }
+        let scope = Scope {
+            kind,
+            namespace: kind.is_namespaced().then(|| namespace.to_owned()),
+            labels: labels.map(str::to_owned),
+        };
+        let everywhere = Scope { namespace: None, ..scope.clone() };
+        let wide = lock(&self.open).get(&everywhere).cloned();
+        let lookout = wide.unwrap_or_else(|| self.open(&scope, false));
+        *lock(&lookout.used) = Instant::now();
+        let mut state = lookout.state.subscribe();
+        let what = || format!("looking at {} in {namespace}", kind.plural);
+        let seen = timeout(PATIENCE, state.wait_for(|state| *state != State::Opening)).await;
+        match seen {
+            Ok(Ok(state)) if *state == State::Missing => Ok(Vec::new()),
+            Ok(Ok(_)) => {
+                let here = |o: &Arc<DynamicObject>| {
+                    o.metadata.namespace.as_ref().is_none_or(|there| there == namespace)
+                };
+                Ok(lookout.cache.all().into_iter().filter(here).collect())
+            }
+            Ok(Err(_)) | Err(_) => Err(Error::NotSeen(what())),
+        }
+    }
+
+    /// A mitigation is looked at again when one of these changes; `None` ends that.
+    pub fn follow(&self, mitigation: &Key, look: Option<&Look>) {
+        let scope = match look {
+            Some(Look::List { kind, labels }) => Some(Scope {
+                kind: *kind,
+                namespace: kind.is_namespaced().then(|| mitigation.namespace.to_string()),
+                labels: labels.clone(),
+            }),
+            Some(Look::One(_)) | None => None,
+        };
+        for (open, lookout) in lock(&self.open).iter() {
+            let wanted = scope.as_ref() == Some(open);
+            let mut followers = lock(&lookout.followers);
+            if wanted {
+                followers.insert(mitigation.clone());
+            } else {
+                followers.remove(mitigation);
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, scope: &Scope, kept: bool) -> Arc<Lookout> {
+        let mut open = lock(&self.open);
+        if let Some(known) = open.get(scope) {
+            return known.clone();
+        }
+        let lookout = Arc::new(Lookout {
+            cache: Cache::new(NO_INDEX),
+            state: watch::Sender::new(State::Opening),
+            used: Mutex::new(Instant::now()),
+            followers: Mutex::default(),
+            kept,
+        });
+        if open.len() >= MAX_OPEN {
+            // The one that was used least lately makes room; its task ends by itself.
+            let oldest = open.iter().filter(|(_, l)| !l.kept).min_by_key(|(_, l)| *lock(&l.used));
+            if let Some(scope) = oldest.map(|(scope, _)| scope.clone()) {
+                open.remove(&scope);
+            }
+        }
+        open.insert(scope.clone(), lookout.clone());
+        drop(open);
+        tokio::spawn(run(self.clone(), scope.clone(), lookout.clone()));
+        lookout
+    }
+
+    /// True while the watch is among the open ones.
+    fn has(&self, scope: &Scope, lookout: &Arc<Lookout>) -> bool {
+        lock(&self.open).get(scope).is_some_and(|known| Arc::ptr_eq(known, lookout))
+    }
+
+    fn close(&self, scope: &Scope, lookout: &Arc<Lookout>) {
+        let mut open = lock(&self.open);
+        if open.get(scope).is_some_and(|known| Arc::ptr_eq(known, lookout)) {
+            open.remove(scope);
+        }
+    }
+}
+
+async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
+    // One request answers with what is there and goes on with what changes; API servers that do not know that are
+    // asked in the old way.
+    let mut streaming = true;
+    while lookouts.has(&scope, &lookout) {
+        let api = api_in(&lookouts.watches, scope.kind, scope.namespace.as_deref());
+        let mut config = watch_config();
+        if streaming {
+            config = config.streaming_lists();
+        }
+        if let Some(labels) = &scope.labels {
+            config = config.labels(labels);
+        }
+        let kind = scope.kind;
+        let events = watcher(api, config).modify(move |object| trim(kind, object));
+        let mut events = std::pin::pin!(events.default_backoff());
+        let mut tick = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    None => break,
+                    Some(Ok(event)) => {
+                        let complete = matches!(event, watcher::Event::InitDone);
+                        let news = lookout.cache.take_in(event);
+                        if complete {
+                            lookout.state.send_replace(State::Complete);
+                        }
+                        if !news.is_empty() {
+                            for key in lock(&lookout.followers).iter() {
+                                lookouts.queue.add(key.clone());
+                            }
+                        }
+                    }
+                    Some(Err(error)) => match code(&error) {
+                        // Where the operator may not look it must go without.
+                        Some(code @ (403 | 404)) => {
+                            if code == 403 {
+                                warn!(kind = scope.kind.kind, %error, "not allowed to look");
+                            }
+                            lock(&lookouts.missing).insert(scope.kind, Instant::now());
+                            lookout.state.send_replace(State::Missing);
+                            lookouts.close(&scope, &lookout);
+                            return;
+                        }
+                        Some(400 | 422) if streaming => {
+                            streaming = false;
+                            break;
+                        }
+                        _ => warn!(kind = scope.kind.kind, %error, "watch interrupted; it is renewed"),
+                    },
+                },
+                _ = tick.tick() => {
+                    let idle = !lookout.kept
+                        && lock(&lookout.followers).is_empty()
+                        && lock(&lookout.used).elapsed() > IDLE;
+                    if idle {
+                        debug!(kind = scope.kind.kind, "nobody looks any more");
+                        lookouts.close(&scope, &lookout);
+                    }
+                    if !lookouts.has(&scope, &lookout) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Drops what nobody looks at: such objects may be large, and many.
+fn trim(kind: TargetKind, object: &mut DynamicObject) {
+    object.managed_fields_mut().clear();
+    let kept: &[&str] = match kind {
+        CUSTOM_RESOURCE_DEFINITION => &["/spec/conversion"],
+        API_SERVICE => &["/spec/service"],
+        _ => return,
+    };
+    let mut body = serde_json::json!({});
+    for pointer in kept {
+        if let Some(value) = object.data.pointer(pointer).cloned()
+            && let [_, outer, inner] = pointer.split('/').collect::<Vec<_>>()[..]
+        {
+            body[outer] = serde_json::json!({inner: value});
+        }
+    }
+    object.data = body;
+    object.annotations_mut().clear();
+}
+
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}

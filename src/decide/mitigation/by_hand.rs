@@ -1,0 +1,64 @@
+//! A step that a person does: nothing is written to the cluster, the rest is as for the others.
+
+use super::{Decision, End, OnRelease, Phase, on_release, whole_seconds};
+use crate::api::ConditionStatus::{False, True, Unknown};
+use crate::api::{Action, ManualState};
+
+impl Decision<'_> {
+    /// True for an action that a person does.
+    pub(super) fn is_by_hand(&self) -> bool {
+        matches!(self.m.spec.template.action, Action::Manual(_))
+    }
+
+    /// In force from when it was asked for; effective once somebody says so.
+    pub(super) fn by_hand(&mut self) {
+        let Action::Manual(step) = &self.m.spec.template.action else { return };
+        let asked = self.m.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
+        let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
+        let status = &mut self.plan.status;
+        status.phase = Some(Phase::Active);
+        status.applied_time.get_or_insert(whole_seconds(asked));
+        status.expiry_time = expires.and_then(|d| asked.checked_add(d).ok()).map(whole_seconds);
+        let who = step.assignee.as_deref().unwrap_or("somebody");
+        let mut c = self.conditions();
+        c.set("Applied", True, "Asked", format!("{who} was asked: {}", super::clip(&step.instructions, 512)));
+        match &step.result {
+            None => {
+                let message = format!(
+                    "{who} has not said yet what came of it: set spec.manual.result to Done or Failed with a note"
+                );
+                c.set("Effective", Unknown, "WaitingForPerson", message.clone());
+                c.set("Ready", False, "WaitingForPerson", message);
+            }
+            Some(result) => {
+                let note =
+                    result.note.as_deref().map(|n| format!(": {}", super::clip(n, 512))).unwrap_or_default();
+                let (effective, reason, message) = match result.state {
+                    ManualState::Done => (True, "Done", format!("{who} did it{note}")),
+                    ManualState::Failed => (False, "Failed", format!("{who} says that it failed{note}")),
+                };
+                c.set("Effective", effective, reason, message.clone());
+                c.set("Ready", True, reason, message);
+                if result.state == ManualState::Done {
+                    let now = whole_seconds(self.now);
+                    self.plan.status.effective_time.get_or_insert(now);
+                }
+            }
+        }
+        self.expire();
+    }
+
+    /// What a person did, the operator cannot undo.
+    pub(super) fn release_by_hand(&mut self, end: &End) {
+        let because = end.because();
+        if on_release(&self.m.spec.template) == OnRelease::Keep {
+            return self.finish(
+                Phase::Kept,
+                end.reason(),
+                format!("what was done stays, as asked; {because}"),
+            );
+        }
+        let message = format!("the step is over, undo by hand what has to be undone; {because}");
+        self.finish(Phase::Released, end.reason(), message);
+    }
+}

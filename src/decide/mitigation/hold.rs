@@ -1,0 +1,313 @@
+//! Hold: what is changed is verified, watched, taken back from machines a few times, and left to people at once.
+
+use super::{
+    DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
+    MAX_REASSERTS, MITIGATED_LABEL, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value, Write,
+    Writer, clip, describe_change, find, patch, whole_seconds, writer,
+};
+use crate::api::ConditionStatus::{False, True, Unknown};
+use crate::{
+    api::PriorValue,
+    mitigation::{field, field::How, gitops, ownership::WriterKind},
+};
+
+impl<'a> Decision<'a> {
+    pub(super) fn hold(
+        &mut self,
+        engine: &'a dyn Engine,
+        target: &'a DynamicObject,
+        holdings: &[Holding<'a>],
+    ) {
+        let records: Vec<(&Holding<'a>, &Record)> =
+            holdings.iter().filter_map(|h| Some((h, h.record.as_ref()?))).collect();
+        if !records.is_empty() {
+            self.note_applied(target, &records);
+        }
+        for holding in holdings {
+            match (holding.object, &holding.record) {
+                (Some(object), Some(record)) => {
+                    if let Some(first) = record.fields.iter().find(|held| !held.is_in_place(object)) {
+                        let by = writer(object, &first.path);
+                        return self.drifted(holding, object, record, by);
+                    }
+                    if !has_label(object) {
+                        return self.put_back(holding, object, record);
+                    }
+                }
+                (Some(object), None) => return self.capture_removed(holding, object),
+                // What the mitigation made is gone: somebody deleted it.
+                (None, _) if self.was_made(holding) => {
+                    self.plan.status.undone_by = Some("somebody who deleted it".to_owned());
+                    return self.release(&End::Undone);
+                }
+                (None, _) => {}
+            }
+        }
+        self.conditions().set("Contested", False, "Held", "the field has the mitigation's value");
+        let Some(since) = records.iter().map(|(_, record)| record.at).max() else { return };
+        self.verify(engine, target, since);
+        if self.plan.effect.is_none() {
+            self.expire();
+        }
+    }
+
+    fn was_made(&self, holding: &Holding<'_>) -> bool {
+        let label = self.label_of(&holding.id);
+        label.is_some()
+            && self
+                .plan
+                .status
+                .prior
+                .iter()
+                .any(|p| p.object == label && p.path == "/spec" && p.value.is_none() && p.how.is_some())
+    }
+
+    fn put_back(&mut self, holding: &Holding<'_>, object: &DynamicObject, record: &Record) {
+        let patch = patch::recapture(object, record);
+        let object = holding.id.clone();
+        self.plan.effect = Some(Effect::Write { object, what: Write::Recapture, patch });
+    }
+
+    /// What the records say, in status.
+    pub(super) fn note_applied(&mut self, target: &DynamicObject, records: &[(&Holding<'_>, &Record)]) {
+        let Some(first) = records.iter().map(|(_, record)| record.at).min() else { return };
+        let last = records.iter().map(|(_, record)| record.at).max().unwrap_or(first);
+        let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
+        let mut prior = Vec::new();
+        for (holding, record) in records {
+            let object = self.label_of(&holding.id);
+            prior.extend(record.fields.iter().map(|held| PriorValue {
+                object: object.clone(),
+                how: (!held.how.is_plain()).then(|| how_text(&held.how)),
+                path: held.path.clone(),
+                value: held.prior.as_ref().map(Value::to_string),
+                applied: held.applied.as_ref().map(Value::to_string),
+            }));
+        }
+        prior.truncate(MAX_PRIOR);
+        let reasserts = records.iter().map(|(_, record)| record.reasserts).max().unwrap_or(0);
+        let status = &mut self.plan.status;
+        status.phase = Some(Phase::Active);
+        status.target_uid.clone_from(&target.metadata.uid);
+        status.expiry_time = expires.and_then(|d| last.checked_add(d).ok()).map(whole_seconds);
+        status.applied_time = Some(whole_seconds(first));
+        status.attempts = Some(1 + i32::from(reasserts));
+        status.prior = prior;
+        let held = || records.iter().flat_map(|(_, record)| &record.fields);
+        let unchanged = held().all(HeldField::is_unchanged);
+        let told = records.iter().flat_map(|(holding, record)| {
+            let label = self.label_of(&holding.id).map(|l| format!("{l} ")).unwrap_or_default();
+            let made = record.made;
+            record.fields.iter().map(move |held| match made {
+                true => format!("{label}made"),
+                false => format!("{label}{}", describe_change(held)),
+            })
+        });
+        let mut changed = clip(&told.collect::<Vec<_>>().join("; "), 4096);
+        let gitops = self.m.spec.template.gitops;
+        if let Some(warning) = gitops::warning(gitops, target, self.m.spec.template.action.name()) {
+            changed = format!("{changed}; {warning}");
+        }
+        let engine = crate::mitigation::engine(&self.m.spec.template.action);
+        let already = engine.map_or("AlreadyAtValue", Engine::already);
+        let mut c = self.conditions();
+        match unchanged {
+            true => c.set("Applied", True, already, format!("{changed} (it had this value before)")),
+            false => c.set("Applied", True, "Changed", changed),
+        }
+        c.set("Stalled", False, "Progressing", "nothing is in the way");
+        if find(&self.plan.status.conditions, "Authorized").is_some_and(|c| c.reason == "OperatorForbidden") {
+            self.authorization_unknown();
+        }
+    }
+
+    fn verify(&mut self, engine: &'a dyn Engine, target: &DynamicObject, since: Timestamp) {
+        let Some(id) = self.id.clone() else { return };
+        let effect = match engine.effect(&self.scene(&id, target)) {
+            Ok(effect) => effect,
+            Err(Stop::Look(look)) => {
+                self.plan.effect = Some(Effect::Look(look));
+                return;
+            }
+            Err(Stop::Refused(refusal)) => Seen::Unclear { reason: refusal.reason, message: refusal.message },
+        };
+        match effect {
+            Seen::Seen(message) => {
+                self.plan.status.effective_time.get_or_insert(whole_seconds(self.now));
+                let mut c = self.conditions();
+                c.set("Effective", True, "Verified", message.clone());
+                c.set("Ready", True, "Effective", message);
+            }
+            Seen::Unclear { reason, message } => {
+                self.plan.follow = engine.follows(&self.scene(&id, target));
+                let mut c = self.conditions();
+                c.set("Effective", Unknown, reason, message.clone());
+                c.set("Ready", False, reason, message);
+            }
+            Seen::Delete { id, uid } => {
+                self.plan.effect = Some(Effect::Delete { object: id, uid, releasing: false });
+            }
+            Seen::Awaited { what, seen } => {
+                self.plan.follow = engine.follows(&self.scene(&id, target));
+                let timeout = self.m.spec.template.verification.as_ref().and_then(|v| v.timeout.as_ref());
+                let timeout = timeout.and_then(|t| t.get()).unwrap_or(DEFAULT_VERIFICATION);
+                let deadline = since.checked_add(timeout).unwrap_or(Timestamp::MAX);
+                if self.now < deadline {
+                    self.wake_at(deadline);
+                    let mut c = self.conditions();
+                    c.set("Effective", Unknown, "Verifying", what.clone());
+                    c.set("Ready", False, "Verifying", what);
+                } else {
+                    let message = format!("no effect within {} s: {seen}", timeout.as_secs());
+                    let mut c = self.conditions();
+                    c.set("Effective", False, "NotEffective", message.clone());
+                    c.set("Ready", False, "NotEffective", message);
+                }
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let Some(expiry) = self.plan.status.expiry_time.clone() else { return };
+        if self.expired() {
+            self.plan.status.expired_time.get_or_insert(whole_seconds(self.now));
+        } else {
+            // It may have been given more time after it was told.
+            self.plan.status.expired_time = None;
+            self.wake_at(expiry.0);
+        }
+    }
+
+    /// Somebody changed a field that we hold.
+    fn drifted(
+        &mut self,
+        holding: &Holding<'a>,
+        object: &'a DynamicObject,
+        record: &Record,
+        by: Option<Writer>,
+    ) {
+        let machine = by.as_ref().is_some_and(|w| w.kind.is_machine());
+        let kind = by.as_ref().map(|w| w.kind);
+        let name = by.map_or("somebody unknown".to_owned(), |w| w.manager);
+        if !machine || record.made {
+            self.plan.status.undone_by = Some(clip(&name, 256));
+            return self.release(&End::Undone);
+        }
+        let values = drift(object, record);
+        if record.reasserts >= MAX_REASSERTS {
+            let fix = match kind {
+                Some(WriterKind::GitOps) => gitops::fix(object, record),
+                Some(WriterKind::Autoscaler | WriterKind::Person) | None => None,
+            };
+            let message = format!(
+                "{name} keeps changing the field ({values}); {MAX_REASSERTS} times it was taken back: {}",
+                fix.unwrap_or_else(|| {
+                    format!("change it at its source, or pause {name} for this object")
+                })
+            );
+            let mut c = self.conditions();
+            c.set("Contested", True, "ContestedBy", message.clone());
+            c.set("Effective", False, "Contested", message.clone());
+            c.set("Ready", False, "Contested", message);
+            return self.expire();
+        }
+        let message = format!("{name} changed the field: {values}");
+        {
+            let mut c = self.conditions();
+            c.set("Contested", True, "TakingBack", message.clone());
+            c.set("Effective", False, "Contested", message.clone());
+            c.set("Ready", False, "Contested", message.clone());
+        }
+        let due = record
+            .reasserted
+            .and_then(|last| last.checked_add(REASSERT_BACKOFF * (1 << record.reasserts)).ok())
+            .unwrap_or(self.now);
+        if due > self.now {
+            return self.wake_at(due);
+        }
+        let again = Record {
+            reasserts: record.reasserts + 1,
+            reasserted: Some(whole_seconds(self.now).0),
+            ..record.clone()
+        };
+        let Some(raw) = self.raw_again(holding, record) else { return };
+        match patch::reassert(object, &again, &raw) {
+            Ok(patch) => {
+                let object = holding.id.clone();
+                self.plan.effect = Some(Effect::Write { object, what: Write::Reassert, patch });
+            }
+            // It cannot be taken back without touching what belongs to others.
+            Err(words) => {
+                let mut c = self.conditions();
+                c.set("Contested", True, "ContestedBy", format!("{message}; {words}"));
+                self.expire();
+            }
+        }
+    }
+
+    /// The values to write again. What is kept by its hash must be looked up again by the action.
+    fn raw_again(&mut self, holding: &Holding<'a>, record: &Record) -> Option<Vec<Option<Value>>> {
+        if record.fields.iter().all(|held| held.how != How::Digest) {
+            return Some(record.fields.iter().map(|held| held.applied.clone()).collect());
+        }
+        let engine = crate::mitigation::engine(&self.m.spec.template.action)?;
+        let Some(Some(target)) = self.target() else { return None };
+        let id = self.id.clone()?;
+        match engine.again(&self.scene(&id, target), record) {
+            Ok(raw) => Some(raw),
+            Err(stop) => {
+                if let Some(refusal) = self.stopped(stop) {
+                    let message = format!("{} cannot be taken back: {}", holding.id, refusal.message);
+                    let mut c = self.conditions();
+                    c.set("Contested", True, "ContestedBy", message.clone());
+                    c.set("Effective", False, "Contested", message.clone());
+                    c.set("Ready", False, "Contested", message);
+                }
+                None
+            }
+        }
+    }
+
+    /// The record is gone from an object that we changed.
+    fn capture_removed(&mut self, holding: &Holding<'a>, object: &'a DynamicObject) {
+        let Some(record) = self.record_from_status(&holding.id, object) else {
+            self.plan
+                .status
+                .undone_by
+                .get_or_insert_with(|| "somebody who removed the annotation with the prior value".to_owned());
+            return self.release(&End::Undone);
+        };
+        if record.is_in_place(object) {
+            return self.put_back(holding, object, &record);
+        }
+        let by = record.fields.first().and_then(|held| writer(object, &held.path));
+        let name = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+        self.plan.status.undone_by.get_or_insert(name);
+        self.release(&End::Undone);
+    }
+}
+
+fn has_label(object: &DynamicObject) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.get(MITIGATED_LABEL).is_some_and(|value| value == "true"))
+}
+
+fn how_text(how: &How) -> String {
+    // Plain data can always be written as text.
+    serde_json::to_string(how).unwrap_or_default()
+}
+
+/// What the fields are instead of what they should be.
+fn drift(object: &DynamicObject, record: &Record) -> String {
+    let text = |value: Option<Value>| clip(&value.map_or("absent".to_owned(), |v| v.to_string()), 128);
+    let changed = record.fields.iter().filter(|held| !held.is_in_place(object));
+    let told = changed.map(|held| {
+        let has = match held.how {
+            How::Digest => "another value".to_owned(),
+            How::Plain | How::Subset => text(field(object, &held.path)),
+            How::Inside(_) => text(held.seen(object)),
+        };
+        format!("{} is {has} instead of {}", held.path, text(held.applied.clone()))
+    });
+    clip(&told.collect::<Vec<_>>().join("; "), 1024)
+}

@@ -1,0 +1,605 @@
+//! What happens next to a mitigation.
+//!
+//! The protocol: finalizer → checks → take → verify → hold → release. [`decide`] looks at what is there (the
+//! Mitigation, the objects that it changes with their capture records, the incident) and names at most one effect;
+//! after the effect it is asked again with what is there then. So a crash between any two effects changes nothing:
+//! the next process sees the same facts and names the same next effect.
+//!
+//! Most mitigations change one object, their target. Those that change others too, or make some, write down which
+//! (`status.objects`) before the first of them is touched; each object carries its own record.
+
+mod by_hand;
+mod hold;
+mod release;
+mod take;
+
+use super::conditions::{Conditions, clip, find, whole_seconds};
+use crate::api::{
+    ConditionStatus::{False, True, Unknown},
+    DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase,
+    MitigationStatus, OnExpire, OnRelease, ReleaseOn,
+};
+use crate::mitigation::{
+    self, Effect as Seen, Engine, Found, Look, ObjectId, Refusal, Scene, Stop, TargetKind, on_release,
+    ownership::{Writer, writer},
+    patch,
+    record::{HeldField, Record},
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::Value;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long a change may take to show its effect, when the mitigation does not say.
+pub const DEFAULT_VERIFICATION: Duration = Duration::from_secs(120);
+/// How often a machine's change is taken back before the field counts as contested.
+pub const MAX_REASSERTS: u8 = 3;
+/// Wait before a machine's change is taken back, doubled each time.
+const REASSERT_BACKOFF: Duration = Duration::from_secs(1);
+/// Most values that are shown in status.
+const MAX_PRIOR: usize = 64;
+
+/// What was seen.
+pub struct Observed<'a> {
+    /// The mitigation, with the status as far as it is worked out.
+    pub mitigation: &'a Mitigation,
+    /// The objects that were read; `None` when there is none of that name.
+    pub objects: &'a Objects,
+    /// What else was looked at.
+    pub found: &'a Found,
+    /// The incident it belongs to.
+    pub incident: Incident,
+    /// What the API server said to the last effect, when it refused.
+    pub refused: Option<&'a Refused>,
+    /// The objects of which the API server accepted a dry run of the take.
+    pub dry_run_passed: &'a HashSet<ObjectId>,
+    /// uids of the mitigations that may hold the target. A record of any other is a leftover: the deployment
+    /// controller copies annotations to ReplicaSets, and `kubectl rollout undo` copies them back.
+    pub holders: &'a HashSet<String>,
+}
+
+/// Objects that were read.
+pub type Objects = HashMap<ObjectId, Option<Arc<DynamicObject>>>;
+
+/// What is known of the incident.
+#[derive(Clone, Debug, Default)]
+pub struct Incident {
+    /// Name, when the mitigation names one.
+    pub name: Option<String>,
+    /// The resolution is declared and the exit criteria are done, or the incident is cancelled.
+    pub releases: Option<&'static str>,
+    /// The incident has recorded how this mitigation ended, or will never.
+    pub recorded_end: bool,
+}
+
+/// An effect that the API server refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// True when it was a step of a release.
+    pub releasing: bool,
+    /// Why.
+    pub why: Why,
+    /// The API server's words.
+    pub words: String,
+}
+
+/// Why the API server refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The operator lacks the right; somebody can grant it.
+    Forbidden,
+    /// Admission or validation said no; trying again will not help.
+    Denied,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The status as it should be once the effect is done.
+    pub status: MitigationStatus,
+    /// The one thing to do now.
+    pub effect: Option<Effect>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Timestamp>,
+    /// Look again as soon as the target appears.
+    pub await_target: bool,
+    /// Look again as soon as one of these changes.
+    pub follow: Option<Look>,
+}
+
+/// One write, or read, that the plan needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Read an object.
+    Read(ObjectId),
+    /// Look at something else.
+    Look(Look),
+    /// Add our finalizer.
+    AddFinalizer,
+    /// Remove our finalizer.
+    RemoveFinalizer,
+    /// Write the status: it says what is about to be touched.
+    Announce,
+    /// Write to an object.
+    Write {
+        /// The object.
+        object: ObjectId,
+        /// What the write is for.
+        what: Write,
+        /// The JSON Patch.
+        patch: Value,
+    },
+    /// Make an object.
+    Create {
+        /// The object.
+        object: ObjectId,
+        /// All of it.
+        manifest: Value,
+        /// Only ask whether it could be made.
+        dry_run: bool,
+    },
+    /// Delete an object, and no other of its name.
+    Delete {
+        /// The object.
+        object: ObjectId,
+        /// Its uid.
+        uid: String,
+        /// True when it is a step of a release.
+        releasing: bool,
+    },
+}
+
+/// What a write to the target is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Capture and change.
+    Take,
+    /// The same, only asked.
+    DryRun,
+    /// Take back a machine's change.
+    Reassert,
+    /// Put record and label back.
+    Recapture,
+    /// One step of several towards the prior value.
+    Step,
+    /// Set the object's status, before its prior value goes back.
+    Status,
+    /// Restore the prior value.
+    Restore,
+    /// End the hold: remove the record and every other trace.
+    LetGo,
+    /// Remove what the API server noted of our writes.
+    Disown,
+}
+
+impl Write {
+    /// True for the writes of a release.
+    pub fn releases(self) -> bool {
+        match self {
+            Write::Take | Write::DryRun | Write::Reassert | Write::Recapture => false,
+            Write::Step | Write::Status | Write::Restore | Write::LetGo | Write::Disown => true,
+        }
+    }
+}
+
+/// Why a mitigation is to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    Deleted,
+    Asked,
+    Expired,
+    Incident(&'static str),
+    /// The target is gone, or another object by now.
+    TargetGone,
+    /// Somebody else changed what it holds.
+    Undone,
+    /// It could not be made in full.
+    Refused(Refusal),
+}
+
+impl End {
+    fn reason(&self) -> &'static str {
+        match self {
+            End::Deleted => "Deleted",
+            End::Asked => "Asked",
+            End::Expired => "Expired",
+            End::Incident(reason) => reason,
+            End::TargetGone => "TargetGone",
+            End::Undone => "ChangedBySomebodyElse",
+            End::Refused(refusal) => refusal.reason,
+        }
+    }
+
+    fn because(&self) -> &'static str {
+        match self {
+            End::Deleted => "the mitigation was deleted",
+            End::Asked => "its release was asked for",
+            End::Expired => "its time was over",
+            End::Incident("IncidentCancelled") => "the incident was cancelled",
+            End::Incident(_) => "the incident is being resolved",
+            End::TargetGone => "the target is gone",
+            End::Undone => "somebody else changed what it holds",
+            End::Refused(_) => "it could not be made in full",
+        }
+    }
+}
+
+/// Decides the next step. See the module for the protocol.
+pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
+    let mut d = Decision::new(seen, now);
+    d.decide();
+    d.plan
+}
+
+/// The target of a mitigation, of a kind that some action knows.
+pub fn target_id(mitigation: &Mitigation) -> Option<ObjectId> {
+    let template = &mitigation.spec.template;
+    let target = &template.target_ref;
+    let allowed =
+        mitigation::engine(&template.action).and_then(|engine| mitigation::target_kind(engine, target).ok());
+    let group = target.api_version.as_deref().map(|v| v.rsplit_once('/').map_or("", |(group, _)| group));
+    let kind = allowed.or_else(|| {
+        let same = |k: &&TargetKind| k.kind == target.kind && group.is_none_or(|group| k.group == group);
+        mitigation::ALL.iter().find(same).copied()
+    });
+    Some(ObjectId::new(kind?, &target.name))
+}
+
+/// The objects that a mitigation touches, as far as its status tells: its target, unless it says otherwise.
+pub fn objects(mitigation: &Mitigation) -> Vec<ObjectId> {
+    let stated = mitigation.status.iter().flat_map(|status| &status.objects);
+    let stated: Vec<ObjectId> = stated
+        .filter_map(|object| {
+            let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+            Some(ObjectId::new(TargetKind::named(group, &object.kind)?, &object.name))
+        })
+        .collect();
+    if stated.is_empty() { target_id(mitigation).into_iter().collect() } else { stated }
+}
+
+/// An object that the mitigation holds, or is to hold.
+struct Holding<'a> {
+    id: ObjectId,
+    /// As it is; `None` when it is gone or another by now.
+    object: Option<&'a DynamicObject>,
+    record: Option<Record>,
+}
+
+struct Decision<'a> {
+    seen: &'a Observed<'a>,
+    m: &'a Mitigation,
+    now: Timestamp,
+    plan: Plan,
+    /// The target, if its kind is known.
+    id: Option<ObjectId>,
+}
+
+impl<'a> Decision<'a> {
+    fn new(seen: &'a Observed<'a>, now: Timestamp) -> Self {
+        let m = seen.mitigation;
+        let mut status = m.status.clone().unwrap_or_default();
+        let fresh = status.conditions.is_empty();
+        status.observed_generation = m.metadata.generation;
+        status.action = Some(m.spec.template.action.name().as_str().to_owned());
+        let target = &m.spec.template.target_ref;
+        status.target = Some(format!("{}/{}", target.kind, target.name));
+        status.phase.get_or_insert(Phase::Pending);
+        let plan = Plan { status, effect: None, wake: None, await_target: false, follow: None };
+        let mut d = Decision { seen, m, now, plan, id: target_id(m) };
+        if fresh {
+            d.first_visit();
+        } else {
+            for condition in &mut d.plan.status.conditions {
+                condition.observed_generation = m.metadata.generation;
+            }
+        }
+        d
+    }
+
+    /// Every known condition is there from the first visit.
+    fn first_visit(&mut self) {
+        let evidence = match self.m.spec.template.evidence {
+            Some(EvidencePolicy::None) => ("NotRequested", "no evidence was asked for"),
+            Some(EvidencePolicy::BestEffort | EvidencePolicy::Required) | None => {
+                ("NotImplemented", "this version captures no evidence")
+            }
+        };
+        self.authorization_unknown();
+        let mut c = self.conditions();
+        c.set("Approved", True, "NotRequired", "no approval is needed");
+        c.set("EvidenceCaptured", False, evidence.0, evidence.1);
+        c.set("Applied", False, "Pending", "nothing is changed yet");
+        c.set("Effective", Unknown, "NotApplied", "nothing is changed yet");
+        c.set("Contested", False, "NotApplied", "nobody contests the field");
+        c.set("Stalled", False, "Progressing", "nothing is in the way");
+        c.set("Ready", False, "Pending", "nothing is changed yet");
+    }
+
+    fn authorization_unknown(&mut self) {
+        let message = "the requester's rights are not checked by this version";
+        self.conditions().set("Authorized", Unknown, "NotChecked", message);
+    }
+
+    fn conditions(&mut self) -> Conditions<'_> {
+        Conditions::new(&mut self.plan.status.conditions, self.m.metadata.generation, self.now)
+    }
+
+    fn phase(&self) -> Phase {
+        self.plan.status.phase.unwrap_or_default()
+    }
+
+    fn deleted(&self) -> bool {
+        self.m.metadata.deletion_timestamp.is_some()
+    }
+
+    fn has_finalizer(&self) -> bool {
+        self.m.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
+    }
+
+    fn was_applied(&self) -> bool {
+        self.plan.status.applied_time.is_some()
+    }
+
+    fn decide(&mut self) {
+        if self.phase().is_ended() {
+            return self.ended();
+        }
+        if self.deleted() && !self.has_finalizer() {
+            // Somebody took the finalizer away: the object is going, and with it the right to act for it.
+            return;
+        }
+        if let Some(end) = self.end() {
+            // What was changed is undone from its record, whatever this version can do.
+            return self.release(&end);
+        }
+        match self.checks() {
+            Ok(engine) => self.keep(engine),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// What can be refused without looking at the target.
+    fn checks(&self) -> Result<&'a dyn Engine, Refusal> {
+        let template = &self.m.spec.template;
+        let name = template.action.name().as_str();
+        let missing = |what: &str, fix: &str| {
+            Err(Refusal::new("NotImplemented", format!("{what} is not available in this version: {fix}")))
+        };
+        let Some(engine) = mitigation::engine(&template.action) else {
+            return missing(&format!("the action {name}"), "do it by hand and record it as a timeline entry");
+        };
+        if !engine.kinds().is_empty() {
+            mitigation::target_kind(engine, &template.target_ref)?;
+        }
+        if template.evidence == Some(EvidencePolicy::Required) {
+            return missing("evidence: Required", "use None, and keep what you need before");
+        }
+        if template.service_account_name.is_some() {
+            return missing("serviceAccountName", "leave it out");
+        }
+        if template.policy_ref.is_some() {
+            return missing("policyRef", "leave it out");
+        }
+        Ok(engine)
+    }
+
+    /// Whether it is to end, and why.
+    fn end(&self) -> Option<End> {
+        let template = &self.m.spec.template;
+        if self.deleted() {
+            return Some(End::Deleted);
+        }
+        if template.desired_state == Some(DesiredState::Released) {
+            return Some(End::Asked);
+        }
+        if template.on_expire == Some(OnExpire::Release) && self.expired() {
+            return Some(End::Expired);
+        }
+        match self.seen.incident.releases {
+            Some("IncidentCancelled") => Some(End::Incident("IncidentCancelled")),
+            Some(reason) if template.release_on == Some(ReleaseOn::Resolve) => Some(End::Incident(reason)),
+            _ => None,
+        }
+    }
+
+    fn expired(&self) -> bool {
+        self.plan.status.expiry_time.as_ref().is_some_and(|t| t.0 <= self.now)
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------------------
+
+    fn ended(&mut self) {
+        if self.deleted() && self.has_finalizer() && self.seen.incident.recorded_end {
+            self.plan.effect = Some(Effect::RemoveFinalizer);
+        }
+    }
+
+    fn finish(&mut self, phase: Phase, reason: &str, message: String) {
+        self.plan.status.phase = Some(phase);
+        if self.was_applied() {
+            self.plan.status.released_time.get_or_insert(whole_seconds(self.now));
+        }
+        self.plan.effect = None;
+        self.plan.wake = None;
+        let mut c = self.conditions();
+        c.set("Applied", False, reason, message.clone());
+        c.set("Effective", False, "Ended", "the mitigation has ended");
+        c.set("Contested", False, "Ended", "the mitigation has ended");
+        c.set("Stalled", False, "Ended", "nothing is in the way");
+        c.set("Ready", True, reason, message);
+        self.ended();
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.plan.effect = None;
+        if self.was_applied() {
+            // Another version changed the target: it stays as it is, and can be released.
+            let mut c = self.conditions();
+            c.set("Stalled", True, refusal.reason, refusal.message.clone());
+            c.set("Ready", False, refusal.reason, refusal.message.clone());
+            return;
+        }
+        self.plan.status.phase = Some(Phase::Refused);
+        let mut c = self.conditions();
+        c.set("Applied", False, refusal.reason, refusal.message.clone());
+        c.set("Effective", False, "NotApplied", "nothing is changed");
+        c.set("Stalled", True, refusal.reason, refusal.message.clone());
+        c.set("Ready", False, refusal.reason, refusal.message.clone());
+        self.ended();
+    }
+
+    fn wait(&mut self, reason: &str, message: String) {
+        self.plan.status.phase = Some(Phase::Pending);
+        let mut c = self.conditions();
+        c.set("Applied", False, reason, message.clone());
+        c.set("Effective", Unknown, "NotApplied", "nothing is changed yet");
+        c.set("Stalled", False, "Progressing", "nothing is in the way");
+        c.set("Ready", False, reason, message);
+    }
+
+    // ---- objects -------------------------------------------------------------------------------------------
+
+    fn uid(&self) -> &'a str {
+        self.m.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// What was read of an object. `None`: the plan says to read it.
+    fn read(&mut self, id: &ObjectId) -> Option<Option<&'a DynamicObject>> {
+        let seen = self.seen;
+        let known = seen.objects.get(id);
+        if known.is_none() {
+            self.plan.effect = Some(Effect::Read(id.clone()));
+        }
+        known.map(|object| object.as_deref())
+    }
+
+    /// The target, when it is there and, once it was changed, is still the same object.
+    fn target(&mut self) -> Option<Option<&'a DynamicObject>> {
+        let Some(id) = self.id.clone() else { return Some(None) };
+        let target = self.read(&id)?;
+        Some(target.filter(|target| {
+            self.plan.status.target_uid.is_none() || self.plan.status.target_uid == target.metadata.uid
+        }))
+    }
+
+    /// Every object that it holds. `None`: the plan says what to read first.
+    fn holdings(&mut self) -> Option<Vec<Holding<'a>>> {
+        let mut holdings = Vec::new();
+        let with_status = Mitigation { status: Some(self.plan.status.clone()), ..self.m.clone() };
+        for id in objects(&with_status) {
+            let object = if Some(&id) == self.id.as_ref() {
+                self.target()?
+            } else {
+                let uid =
+                    self.plan.status.objects.iter().find(|o| o.name == id.name && o.kind == id.kind.kind);
+                let uid = uid.and_then(|o| o.uid.clone());
+                self.read(&id)?.filter(|object| uid.is_none() || uid == object.metadata.uid)
+            };
+            let record = object.and_then(|object| Record::find(object, self.uid()));
+            holdings.push(Holding { id, object, record });
+        }
+        Some(holdings)
+    }
+
+    /// What the action sees. `None` without a target.
+    fn scene<'s>(&self, id: &'s ObjectId, target: &'s DynamicObject) -> Scene<'s>
+    where
+        'a: 's,
+    {
+        Scene {
+            uid: self.uid(),
+            namespace: self.m.metadata.namespace.as_deref().unwrap_or_default(),
+            incident: self.m.spec.incident_ref.as_ref().map(|i| i.name.as_str()),
+            id,
+            target,
+            applied: self.plan.status.applied_time.as_ref().map(|t| t.0),
+            now: self.now,
+            found: self.seen.found,
+        }
+    }
+
+    /// How an object is called in values that are told: not at all when it is the target.
+    fn label_of(&self, id: &ObjectId) -> Option<String> {
+        (Some(id) != self.id.as_ref()).then(|| id.to_string())
+    }
+
+    /// The record of an object as far as status tells it, when it was removed from the object.
+    fn record_from_status(&self, id: &ObjectId, target: &DynamicObject) -> Option<Record> {
+        let parse = |text: &String| serde_json::from_str::<Value>(text).ok();
+        let label = self.label_of(id);
+        let told = self.plan.status.prior.iter().filter(|p| p.object == label);
+        let fields = told
+            .map(|p| {
+                Some(HeldField {
+                    path: p.path.clone(),
+                    how: p
+                        .how
+                        .as_ref()
+                        .map_or(Some(mitigation::field::How::Plain), |how| serde_json::from_str(how).ok())?,
+                    prior: p.value.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
+                    applied: p.applied.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
+                    owners: Vec::new(),
+                })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        // When it was changed and how often does not begin anew with the record.
+        let at = self.plan.status.applied_time.as_ref().map_or(self.now, |time| time.0);
+        let attempts = self.plan.status.attempts.unwrap_or(1);
+        let reasserts = u8::try_from(attempts.saturating_sub(1)).unwrap_or(MAX_REASSERTS);
+        (!fields.is_empty()).then(|| Record { at, reasserts, ..self.new_record(Some(target), fields) })
+    }
+
+    fn new_record(&self, target: Option<&DynamicObject>, fields: Vec<HeldField>) -> Record {
+        Record {
+            v: 1,
+            uid: self.uid().to_owned(),
+            mitigation: self.m.metadata.name.clone().unwrap_or_default(),
+            incident: self.seen.incident.name.clone(),
+            action: self.m.spec.template.action.name().as_str().to_owned(),
+            target: target.and_then(|target| target.metadata.uid.clone()).unwrap_or_default(),
+            fields,
+            at: whole_seconds(self.now).0,
+            reasserts: 0,
+            reasserted: None,
+            stepped: None,
+            restored: false,
+            made: target.is_none(),
+        }
+    }
+
+    /// Looks at something, or refuses.
+    fn stopped(&mut self, stop: Stop) -> Option<Refusal> {
+        match stop {
+            Stop::Look(look) => {
+                self.plan.effect = Some(Effect::Look(look));
+                None
+            }
+            Stop::Refused(refusal) => Some(refusal),
+        }
+    }
+
+    fn wake_at(&mut self, time: Timestamp) {
+        self.plan.wake = Some(self.plan.wake.map_or(time, |w| w.min(time)));
+    }
+}
+
+fn describe_change(held: &HeldField) -> String {
+    let text = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
+    let inside = match &held.how {
+        mitigation::field::How::Inside(place) => format!(" {}", place.path.join(".")),
+        _ => String::new(),
+    };
+    format!(
+        "{}{inside} from {} to {}",
+        held.path,
+        clip(&text(&held.prior), 256),
+        clip(&text(&held.applied), 256)
+    )
+}
+
+#[cfg(test)]
+mod tests;

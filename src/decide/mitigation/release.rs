@@ -1,0 +1,236 @@
+//! Release: each object goes back in two writes, the prior values first and then the end of the hold. Only what
+//! still has our value is put back.
+
+use super::{
+    Decision, DynamicObject, Effect, End, HeldField, Holding, ObjectId, OnRelease, Phase, Record, Refused,
+    Write, clip, on_release, patch, whole_seconds, writer,
+};
+use crate::api::ConditionStatus::{False, True};
+use crate::mitigation::{self, Stop, Undo, prior};
+use serde_json::Value;
+use std::time::Duration;
+
+impl<'a> Decision<'a> {
+    pub(super) fn release(&mut self, end: &End) {
+        if self.is_by_hand() {
+            return self.release_by_hand(end);
+        }
+        let Some(target) = self.target() else { return };
+        let Some(holdings) = self.holdings() else { return };
+        let recorded: Vec<(&Holding<'a>, &DynamicObject, &Record)> =
+            holdings.iter().filter_map(|h| Some((h, h.object?, h.record.as_ref()?))).collect();
+        if let (Some(target), false) = (target, recorded.is_empty()) {
+            let records: Vec<_> = recorded.iter().map(|(h, _, record)| (*h, *record)).collect();
+            // Only what is held by our own record is told as applied; a take that failed half way is not.
+            if !matches!(end, End::Refused(_)) || self.was_applied() {
+                self.note_applied(target, &records);
+            }
+        }
+        // What is back already only needs its hold to end; the rest first, in the order in which it was changed.
+        if let Some((holding, object, record)) = recorded.first() {
+            return self.undo(target, holding, object, record, end);
+        }
+        if target.is_none() && !matches!(end, End::Refused(_)) {
+            return match self.was_applied() {
+                true => self.abandon(),
+                false => self.nothing_to_undo(end),
+            };
+        }
+        self.released(&holdings, end);
+    }
+
+    fn abandon(&mut self) {
+        let target = self.plan.status.target.clone().unwrap_or_default();
+        self.finish(
+            Phase::Abandoned,
+            "TargetGone",
+            format!("{target} is gone; an object made anew under its name is left alone"),
+        );
+    }
+
+    /// Whether a release leaves the value.
+    fn keeps(&self) -> bool {
+        on_release(&self.m.spec.template) == OnRelease::Keep
+    }
+
+    /// Undoes the change of one object.
+    fn undo(
+        &mut self,
+        target: Option<&'a DynamicObject>,
+        holding: &Holding<'a>,
+        object: &'a DynamicObject,
+        record: &Record,
+        end: &End,
+    ) {
+        self.plan.status.phase = Some(Phase::Releasing);
+        self.conditions().set(
+            "Ready",
+            False,
+            "Releasing",
+            format!("the change is being undone: {}", end.because()),
+        );
+        if let Some(refused @ Refused { releasing: true, .. }) = self.seen.refused {
+            let words = refused.words.clone();
+            return self.cannot_release(&format!("the API server refuses it: {words}"));
+        }
+        let id = &holding.id;
+        let keep = self.keeps() && !matches!(end, End::Refused(_));
+        let undone = record.restored || !record.made && record.fields.iter().all(HeldField::is_unchanged);
+        let intact = record.is_in_place(object);
+        if !undone && !keep && !intact {
+            let changed = record.fields.iter().find(|held| !held.is_in_place(object));
+            let by = changed.and_then(|held| writer(object, &held.path));
+            let name = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+            self.plan.status.undone_by.get_or_insert(name);
+        }
+        if undone || keep || !intact {
+            return self.let_go(id, object, record, undone);
+        }
+        let engine = mitigation::engine(&self.m.spec.template.action);
+        let how = match (engine, target, self.id.clone()) {
+            (Some(engine), Some(target), Some(target_id)) => {
+                engine.undo(&self.scene(&target_id, target), id, object, record)
+            }
+            _ => Ok(prior(record)),
+        };
+        match how {
+            Ok(Undo::Restore(values)) => {
+                self.write_values(id, Write::Restore, patch::restore(object, record, &values));
+            }
+            Ok(Undo::Step(values)) => {
+                self.write_values(
+                    id,
+                    Write::Step,
+                    patch::step(object, record, &values, whole_seconds(self.now).0),
+                );
+            }
+            Ok(Undo::Status(patch)) => {
+                self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::Status, patch });
+            }
+            Ok(Undo::Delete) => {
+                let uid = object.metadata.uid.clone().unwrap_or_default();
+                self.plan.effect = Some(Effect::Delete { object: id.clone(), uid, releasing: true });
+            }
+            Ok(Undo::Wait { until, what }) => {
+                self.wake_at(until);
+                self.conditions().set("Ready", False, "Releasing", what);
+            }
+            Ok(Undo::Leave(why)) => {
+                self.plan.status.left = Some(clip(&format!("{id}: {why}"), 1024));
+                self.let_go(id, object, record, false);
+            }
+            Err(Stop::Look(look)) => self.plan.effect = Some(Effect::Look(look)),
+            Err(Stop::Refused(refusal)) => self.cannot_release(&refusal.message),
+        }
+    }
+
+    fn write_values(&mut self, id: &ObjectId, what: Write, patch: Result<Value, String>) {
+        match patch {
+            Ok(patch) => self.plan.effect = Some(Effect::Write { object: id.clone(), what, patch }),
+            Err(words) => self.cannot_release(&words),
+        }
+    }
+
+    fn let_go(&mut self, id: &ObjectId, object: &DynamicObject, record: &Record, undone: bool) {
+        let patch = patch::let_go(object, record, self.seen.holders, undone);
+        self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::LetGo, patch });
+    }
+
+    fn cannot_release(&mut self, why: &str) {
+        let message = format!("the change cannot be undone, {why}");
+        self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+        let mut c = self.conditions();
+        c.set("Stalled", True, "ReleaseRefused", message.clone());
+        c.set("Ready", False, "ReleaseRefused", message);
+    }
+
+    fn nothing_to_undo(&mut self, end: &End) {
+        self.finish(
+            Phase::Released,
+            end.reason(),
+            format!("nothing had been changed when {}", end.because()),
+        );
+    }
+
+    /// There is no record any more: nothing was changed, or the release is done but not recorded yet.
+    fn released(&mut self, holdings: &[Holding<'a>], end: &End) {
+        let there: Vec<(&Holding<'a>, &DynamicObject)> =
+            holdings.iter().filter_map(|h| Some((h, h.object?))).collect();
+        let told: Vec<_> = there
+            .iter()
+            .map(|(holding, object)| (*holding, *object, self.record_from_status(&holding.id, object)))
+            .collect();
+        let kept = self.keeps();
+        if self.was_applied() && self.phase() != Phase::Releasing && !kept {
+            // Our value is still there, so it was not our release that removed the record.
+            let forgotten = told.iter().find_map(|(holding, object, record)| {
+                let record = record.as_ref()?;
+                let changed =
+                    record.is_in_place(object) && !record.fields.iter().all(HeldField::is_unchanged);
+                changed.then(|| (holding.id.clone(), *object, record.clone()))
+            });
+            if let Some((id, object, record)) = forgotten {
+                self.plan.status.phase = Some(Phase::Releasing);
+                match prior(&record) {
+                    Undo::Restore(values) => {
+                        return self.write_values(
+                            &id,
+                            Write::Restore,
+                            patch::restore(object, &record, &values),
+                        );
+                    }
+                    _ => self.plan.status.left = Some(format!("{id}: its record was removed")),
+                }
+            }
+        }
+        for (holding, object) in &there {
+            if self.disown(&holding.id, object) {
+                return;
+            }
+        }
+        if let End::Refused(refusal) = end {
+            self.plan.status.applied_time = None;
+            self.plan.status.objects.clear();
+            return self.refuse(&refusal.clone());
+        }
+        if let Some(who) = self.plan.status.undone_by.clone() {
+            let message = format!("{who} changed the field; that value stands");
+            return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
+        }
+        if !self.was_applied() {
+            return self.nothing_to_undo(end);
+        }
+        let because = end.because();
+        if kept {
+            return self.finish(Phase::Kept, end.reason(), format!("the value stays, as asked; {because}"));
+        }
+        if let Some(left) = self.plan.status.left.clone() {
+            return self.finish(Phase::Kept, "NotRestored", format!("{left}; {because}"));
+        }
+        let back = told.iter().all(|(_, object, record)| {
+            record.as_ref().is_none_or(|record| record.fields.iter().all(|held| held.is_back(object)))
+        });
+        if back {
+            self.finish(Phase::Released, end.reason(), format!("the prior value is back; {because}"));
+        } else {
+            self.finish(
+                Phase::Superseded,
+                "ChangedBySomebodyElse",
+                "somebody changed the field; that value stands".to_owned(),
+            );
+        }
+    }
+
+    /// Plans the removal of our entry in managedFields, when it is there and no other mitigation of this action
+    /// needs it. True when it is planned.
+    fn disown(&mut self, id: &ObjectId, object: &DynamicObject) -> bool {
+        let action = self.m.spec.template.action.name();
+        let holds = |r: &Record| r.uid != self.uid() && self.seen.holders.contains(&r.uid);
+        if Record::all(object).any(|r| r.action == action.as_str() && holds(&r)) {
+            return false;
+        }
+        let Some(patch) = patch::disown(object, &action.field_manager()) else { return false };
+        self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::Disown, patch });
+        true
+    }
+}

@@ -1,0 +1,324 @@
+//! Take: what is to change is worked out, announced when it is more than the target, and changed, one object after
+//! the other. Each object gets its capture record in the same write.
+
+use super::{
+    Decision, DynamicObject, Effect, End, Holding, OnRelease, Phase, Refusal, Refused, Why, Write, clip,
+    on_release,
+};
+use crate::api::ConditionStatus::{False, True};
+use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
+use crate::mitigation::{
+    Asked, Engine, Part, Stop,
+    field::{Change, How},
+    gitops,
+    ownership::writer,
+    patch,
+    record::{HeldField, Record},
+};
+use serde_json::{Value, json};
+use std::{collections::HashSet, time::Duration};
+
+impl<'a> Decision<'a> {
+    /// What is asked for is to be in force.
+    pub(super) fn keep(&mut self, engine: &'a dyn Engine) {
+        if self.dry_run_answered() {
+            return;
+        }
+        if !self.has_finalizer() {
+            self.plan.effect = Some(Effect::AddFinalizer);
+            return;
+        }
+        if self.is_by_hand() {
+            return self.by_hand();
+        }
+        let Some(target) = self.target() else { return };
+        let Some(target) = target else { return self.target_missing() };
+        let Some(holdings) = self.holdings() else { return };
+        let recorded = |h: &Holding<'_>| h.record.is_some();
+        if self.plan.status.undone_by.is_some() && self.was_applied() {
+            return self.release(&End::Undone);
+        }
+        if holdings.iter().any(|h| h.record.as_ref().is_some_and(|record| record.restored)) {
+            // A release that was under way is finished, whatever was asked for it since.
+            return self.release(&End::Asked);
+        }
+        if self.phase() == Phase::Releasing && self.was_applied() {
+            return self.release(&End::Asked);
+        }
+        let complete = holdings.iter().all(|h| recorded(h) || h.object.is_none());
+        if self.was_applied() || complete && holdings.iter().any(recorded) {
+            return self.hold(engine, target, &holdings);
+        }
+        self.take(engine, target, &holdings);
+    }
+
+    fn target_missing(&mut self) {
+        if self.was_applied() {
+            return self.release(&End::TargetGone);
+        }
+        let target = self.plan.status.target.clone().unwrap_or_default();
+        self.wait(
+            "TargetNotFound",
+            format!("there is no {target} in this namespace; the change is made as soon as it appears"),
+        );
+        self.plan.await_target = true;
+    }
+
+    fn take(&mut self, engine: &'a dyn Engine, target: &'a DynamicObject, holdings: &[Holding<'a>]) {
+        if target.metadata.deletion_timestamp.is_some() {
+            let name = self.plan.status.target.clone().unwrap_or_default();
+            self.wait(
+                "TargetTerminating",
+                format!("{name} is being deleted; the change waits for a new one"),
+            );
+            self.plan.await_target = true;
+            return;
+        }
+        let Some(id) = self.id.clone() else { return };
+        let planned = engine.parts(&self.scene(&id, target)).and_then(|mut parts| {
+            gitops::prepare(self.m.spec.template.gitops, &id, target, &mut parts)?;
+            Ok(parts)
+        });
+        let parts = match planned {
+            Ok(parts) => parts,
+            Err(stop) => return self.cannot_take(stop, holdings),
+        };
+        for part in &parts {
+            let Some(object) = self.read(&part.id) else { return };
+            if let Some(object) = object
+                && let Some(holder) = busy(object, part.changes(), self.seen.holders)
+            {
+                return self.field_busy(part, &holder);
+            }
+        }
+        match self.seen.refused {
+            Some(Refused { why: Why::Denied, words, .. }) => {
+                let refusal = Refusal::new("Denied", format!("the API server refused the change: {words}"));
+                return self.cannot_take(Stop::Refused(refusal), holdings);
+            }
+            Some(Refused { why: Why::Forbidden, words, .. }) => return self.forbidden(words),
+            None => {}
+        }
+        if self.m.spec.template.dry_run == Some(true) {
+            return self.dry_run(engine, target, &parts);
+        }
+        self.plan.status.phase = Some(Phase::Applying);
+        let only_the_target =
+            matches!(parts.as_slice(), [part] if part.id == id && !part.changes().is_empty());
+        if !only_the_target && self.announce(&parts, holdings) {
+            return;
+        }
+        for part in &parts {
+            if let Some(effect) = self.next(part) {
+                match effect {
+                    Ok(effect) => self.plan.effect = Some(effect),
+                    Err(refusal) => self.cannot_take(Stop::Refused(refusal), holdings),
+                }
+                return;
+            }
+        }
+        // Everything is there: what is held is seen with the next look.
+        let Some(holdings) = self.holdings() else { return };
+        self.hold(engine, target, &holdings);
+    }
+
+    /// Writes down what is about to be touched. False when that is done already.
+    fn announce(&mut self, parts: &[Part], holdings: &[Holding<'a>]) -> bool {
+        let objects: Vec<TouchedObject> = parts
+            .iter()
+            .map(|part| TouchedObject {
+                api_version: part.id.kind.api_version(),
+                kind: part.id.kind.kind.to_owned(),
+                name: part.id.name.clone(),
+                uid: match part.asked {
+                    Asked::Change(_) => {
+                        let object = self.seen.objects.get(&part.id).and_then(Option::as_ref);
+                        object.and_then(|object| object.metadata.uid.clone())
+                    }
+                    Asked::Create(_) => None,
+                },
+            })
+            .collect();
+        // What is touched already stays written down.
+        let touched = |o: &TouchedObject| {
+            holdings.iter().any(|h| h.record.is_some() && h.id.name == o.name && h.id.kind.kind == o.kind)
+        };
+        let planned = |o: &TouchedObject| objects.iter().any(|p| p.kind == o.kind && p.name == o.name);
+        let kept = self.plan.status.objects.iter().filter(|o| touched(o) && !planned(o)).cloned();
+        let all: Vec<TouchedObject> = kept.chain(objects.iter().cloned()).collect();
+        if self.plan.status.objects == all {
+            return false;
+        }
+        self.plan.status.objects = all;
+        self.plan.effect = Some(Effect::Announce);
+        true
+    }
+
+    /// The write that a part still needs.
+    fn next(&self, part: &Part) -> Option<Result<Effect, Refusal>> {
+        let object = self.seen.objects.get(&part.id).and_then(Option::as_ref);
+        match (&part.asked, object) {
+            (Asked::Change(changes), Some(object)) => {
+                if Record::find(object, self.uid()).is_some() {
+                    return None;
+                }
+                let fields = changes.iter().map(|change| HeldField::capture(object, change)).collect();
+                let record = self.new_record(Some(object), fields);
+                let patch = patch::take(object, &record, changes, self.seen.holders);
+                Some(match patch {
+                    Ok(patch) => Ok(Effect::Write { object: part.id.clone(), what: Write::Take, patch }),
+                    Err(words) => Err(Refusal::new("CannotEdit", words)),
+                })
+            }
+            // What is gone by now needs no change.
+            (Asked::Change(_), None) => None,
+            (Asked::Create(_), Some(object)) => (Record::find(object, self.uid()).is_none()).then(|| {
+                Err(Refusal::new("NameTaken", format!("{} exists and is not of this mitigation", part.id)))
+            }),
+            (Asked::Create(spec), None) => Some(Ok(Effect::Create {
+                object: part.id.clone(),
+                manifest: self.manifest(part, spec),
+                dry_run: false,
+            })),
+        }
+    }
+
+    fn manifest(&self, part: &Part, spec: &Value) -> Value {
+        let held = HeldField {
+            path: "/spec".to_owned(),
+            how: How::Subset,
+            prior: None,
+            applied: Some(spec.clone()),
+            owners: Vec::new(),
+        };
+        let record = self.new_record(None, vec![held]);
+        let owner = json!({"apiVersion": crate::api::API_VERSION, "kind": "Mitigation",
+            "name": self.m.metadata.name, "uid": self.m.metadata.uid});
+        let namespace = self.m.metadata.namespace.as_deref().unwrap_or_default();
+        patch::made(&part.id, namespace, &record, spec, &owner)
+    }
+
+    /// The change cannot be made, or not in full; what is made of it already is undone.
+    fn cannot_take(&mut self, stop: Stop, holdings: &[Holding<'a>]) {
+        let Some(refusal) = self.stopped(stop) else { return };
+        if holdings.iter().any(|h| h.record.is_some()) {
+            return self.release(&End::Refused(refusal));
+        }
+        self.refuse(&refusal);
+    }
+
+    fn field_busy(&mut self, part: &Part, holder: &Record) {
+        let mut paths: Vec<&str> = part.changes().iter().map(|c| c.path.as_str()).collect();
+        paths.dedup();
+        let message = format!(
+            "{} is held by mitigation {}{}; this one acts when that one is released",
+            paths.join(", "),
+            holder.mitigation,
+            holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
+        );
+        self.wait("FieldBusy", message);
+    }
+
+    fn forbidden(&mut self, words: &str) {
+        let role = self.m.spec.template.action.name().cluster_role();
+        let namespace = self.m.metadata.namespace.clone().unwrap_or_default();
+        let message = format!(
+            "the operator may not make this change in namespace {namespace}: add it to the chart's value \
+             `namespaces`, or bind ClusterRole {role} to its ServiceAccount there; the API server said: {words}"
+        );
+        self.conditions().set("Authorized", False, "OperatorForbidden", message.clone());
+        self.wait("OperatorForbidden", message);
+        self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+    }
+
+    /// One answer for each generation of the spec is enough.
+    fn dry_run_answered(&self) -> bool {
+        let before = self.m.status.as_ref();
+        self.m.spec.template.dry_run == Some(true)
+            && before.is_some_and(|s| s.plan.is_some() && s.observed_generation == self.m.metadata.generation)
+    }
+
+    fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, parts: &[Part]) {
+        for part in parts.iter().filter(|part| !self.seen.dry_run_passed.contains(&part.id)) {
+            match self.next(part) {
+                None => {}
+                Some(Err(refusal)) => return self.refuse(&refusal),
+                Some(Ok(Effect::Write { object, patch, .. })) => {
+                    self.plan.effect = Some(Effect::Write { object, what: Write::DryRun, patch });
+                    return;
+                }
+                Some(Ok(Effect::Create { object, manifest, .. })) => {
+                    self.plan.effect = Some(Effect::Create { object, manifest, dry_run: true });
+                    return;
+                }
+                Some(Ok(other)) => {
+                    self.plan.effect = Some(other);
+                    return;
+                }
+            }
+        }
+        let template = &self.m.spec.template;
+        let Some(id) = self.id.clone() else { return };
+        let mut warnings = match engine.warnings(&self.scene(&id, target)) {
+            Ok(warnings) => warnings,
+            Err(stop) => {
+                if let Some(refusal) = self.stopped(stop) {
+                    self.refuse(&refusal);
+                }
+                return;
+            }
+        };
+        warnings.extend(gitops::warning(template.gitops, target, template.action.name()));
+        let summary = engine.summary(&template.target_ref, parts);
+        let changes = parts.iter().flat_map(|part| self.planned(part)).take(super::MAX_PRIOR).collect();
+        self.plan.status.plan = Some(MitigationPlan {
+            summary: clip(&format!("would {summary}"), 1024),
+            changes,
+            release: Some(match on_release(template) {
+                OnRelease::Restore => clip(&engine.release(), 1024),
+                OnRelease::Keep => "leaves the value".to_owned(),
+            }),
+            warnings: warnings.iter().take(16).map(|w| clip(w, 1024)).collect(),
+        });
+        let message = format!("dry run: would {summary}; the API server accepts it");
+        self.wait("DryRun", clip(&message, 1024));
+        self.conditions().set("Ready", True, "DryRun", "the plan is in status.plan; nothing was changed");
+    }
+
+    fn planned(&self, part: &Part) -> Vec<PlannedChange> {
+        let object = self.label_of(&part.id);
+        let text = |value: Option<&Value>| clip(&value.map_or("absent".to_owned(), Value::to_string), 4096);
+        let known = self.seen.objects.get(&part.id).and_then(Option::as_ref);
+        match &part.asked {
+            Asked::Create(spec) => vec![PlannedChange {
+                object,
+                path: String::new(),
+                from: "absent".to_owned(),
+                to: text(Some(spec)),
+                written_by: None,
+            }],
+            Asked::Change(changes) => changes
+                .iter()
+                .map(|change: &Change| PlannedChange {
+                    object: object.clone(),
+                    path: match &change.how {
+                        How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
+                        How::Plain | How::Digest | How::Subset => change.path.clone(),
+                    },
+                    from: text(change.from.as_ref()),
+                    to: text(change.to.as_ref()),
+                    written_by: known
+                        .and_then(|object| writer(object, &change.path))
+                        .map(|w| clip(&w.manager, 256)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The record of another mitigation that holds one of the fields.
+fn busy(target: &DynamicObject, changes: &[Change], holders: &HashSet<String>) -> Option<Record> {
+    Record::all(target)
+        .filter(|record| holders.contains(&record.uid))
+        .find(|record| record.fields.iter().any(|held| changes.iter().any(|change| held.overlaps(change))))
+}

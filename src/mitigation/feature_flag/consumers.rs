@@ -1,0 +1,140 @@
+//! Who reads a ConfigMap: told from the pods of the namespace.
+
+use crate::mitigation::{
+    DAEMON_SET, DEPLOYMENT, ObjectId, POD, REPLICA_SET, STATEFUL_SET, Scene, Stop, field,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+/// A pod that reads the ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Kind and name of what made the pod, or the pod itself.
+    pub owner: (String, String),
+    /// It sees a change without a restart: through a volume that is not mounted by subPath.
+    pub live: bool,
+    /// When its last container that reads it started; `None` before that.
+    pub started: Option<Timestamp>,
+}
+
+/// The pods that read the key.
+pub fn of(scene: &Scene<'_>, key: &str) -> Result<Vec<Consumer>, Stop> {
+    let pods = scene.list(POD, None)?;
+    Ok(pods.iter().filter_map(|pod| consumer(pod, &scene.id.name, key)).collect())
+}
+
+/// Those that read the old value until they are restarted.
+pub fn not_restarted(consumers: &[Consumer], applied: Option<Timestamp>) -> Vec<Consumer> {
+    // Times of containers are whole seconds: one that started in the same second may have read either.
+    let before = |c: &Consumer| match (c.started, applied) {
+        (Some(started), Some(applied)) => started <= applied,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    consumers.iter().filter(|c| !c.live && before(c)).cloned().collect()
+}
+
+/// The workloads behind some pods, in words.
+pub fn names(consumers: &[Consumer]) -> String {
+    let mut names: Vec<String> = consumers.iter().map(|c| format!("{}/{}", c.owner.0, c.owner.1)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(8);
+    names.truncate(8);
+    let end = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{end}", names.join(", "))
+}
+
+/// The workloads whose pods read the key only when they start.
+pub fn workloads<'a>(scene: &Scene<'a>, key: &str) -> Result<Vec<(ObjectId, &'a DynamicObject)>, Stop> {
+    let mut owners: Vec<(String, String)> =
+        of(scene, key)?.into_iter().filter(|c| !c.live).map(|c| c.owner).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    let mut ids = Vec::new();
+    for (kind, name) in owners {
+        let id = match kind.as_str() {
+            "ReplicaSet" => {
+                let set = scene.one(&ObjectId::new(REPLICA_SET, &name))?;
+                let owner = set.and_then(controller);
+                let Some((kind, name)) = owner.filter(|(kind, _)| kind == "Deployment") else { continue };
+                debug_assert_eq!(kind, "Deployment");
+                ObjectId::new(DEPLOYMENT, name)
+            }
+            "StatefulSet" => ObjectId::new(STATEFUL_SET, name),
+            "DaemonSet" => ObjectId::new(DAEMON_SET, name),
+            _ => continue,
+        };
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    let mut workloads = Vec::new();
+    for id in ids {
+        if let Some(object) = scene.one(&id)? {
+            workloads.push((id, object));
+        }
+    }
+    Ok(workloads)
+}
+
+fn controller(object: &DynamicObject) -> Option<(String, String)> {
+    let owner = object.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
+    Some((owner.kind.clone(), owner.name.clone()))
+}
+
+fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer> {
+    let phase = field(pod, "/status/phase");
+    if pod.metadata.deletion_timestamp.is_some()
+        || matches!(phase.as_ref().and_then(Value::as_str), Some("Succeeded" | "Failed"))
+    {
+        return None;
+    }
+    let spec = field(pod, "/spec")?;
+    let list =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let volumes: Vec<String> = list(&spec, "volumes")
+        .iter()
+        .filter(|volume| mentions(volume, config_map))
+        .filter_map(|volume| volume.get("name")?.as_str().map(str::to_owned))
+        .collect();
+    let (mut reads, mut live) = (Vec::new(), true);
+    for container in list(&spec, "initContainers").iter().chain(&list(&spec, "containers")) {
+        let named = |value: &Value| value.get("name").and_then(Value::as_str) == Some(config_map);
+        let by_env =
+            list(container, "envFrom").iter().any(|from| from.get("configMapRef").is_some_and(named))
+                || list(container, "env").iter().any(|env| {
+                    env.pointer("/valueFrom/configMapKeyRef")
+                        .is_some_and(|r| named(r) && r.get("key").and_then(Value::as_str) == Some(key))
+                });
+        let mounts: Vec<Value> = list(container, "volumeMounts")
+            .into_iter()
+            .filter(|m| m.get("name").and_then(Value::as_str).is_some_and(|n| volumes.iter().any(|v| v == n)))
+            .collect();
+        if !by_env && mounts.is_empty() {
+            continue;
+        }
+        let by_sub_path = mounts.iter().any(|mount| mount.get("subPath").is_some());
+        live &= !by_env && !by_sub_path;
+        reads.push(container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned());
+    }
+    if reads.is_empty() {
+        return None;
+    }
+    let statuses = field(pod, "/status/containerStatuses");
+    let started = statuses.as_ref().and_then(Value::as_array).into_iter().flatten().filter(|status| {
+        status.get("name").and_then(Value::as_str).is_some_and(|name| reads.iter().any(|r| r == name))
+    });
+    let started = started
+        .filter_map(|status| status.pointer("/state/running/startedAt")?.as_str()?.parse::<Timestamp>().ok())
+        .min();
+    let this = || ("Pod".to_owned(), pod.metadata.name.clone().unwrap_or_default());
+    Some(Consumer { owner: controller(pod).unwrap_or_else(this), live, started })
+}
+
+/// Whether a volume shows the ConfigMap, by itself or projected with others.
+fn mentions(volume: &Value, config_map: &str) -> bool {
+    let is = |source: &Value| source.pointer("/configMap/name").and_then(Value::as_str) == Some(config_map);
+    is(volume) || volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten().any(is)
+}

@@ -1,0 +1,192 @@
+use super::*;
+use crate::mitigation::{patch::tests::object, scene_tests::Stage};
+
+fn flags(body: Value) -> DynamicObject {
+    object(flags_json(body))
+}
+
+fn flags_json(body: Value) -> Value {
+    let mut base = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "flags", "uid": "u"},
+        "data": {"new-pricing": "on", "other": "x"}});
+    json_patch::merge(&mut base, &body);
+    base
+}
+
+fn off() -> FeatureFlag {
+    FeatureFlag { key: "new-pricing".into(), value: Some("off".into()), ..example() }
+}
+
+#[test]
+fn only_the_one_key_changes() {
+    let target = flags(json!({}));
+    let changes = off().changes(&target).unwrap();
+    assert_eq!(changes, [Change::set(&target, "/data/new-pricing", json!("off"))]);
+    assert_eq!(changes[0].from, Some(json!("on")));
+}
+
+#[test]
+fn a_missing_key_is_refused_with_the_keys_that_are_there_unless_it_may_be_created() {
+    let flag = FeatureFlag { key: "new-prices".into(), ..off() };
+    let refusal = flag.changes(&flags(json!({}))).unwrap_err();
+    assert_eq!(refusal.reason, "KeyNotFound");
+    assert!(refusal.message.contains("new-pricing, other"), "{}", refusal.message);
+    let flag = FeatureFlag { create_if_missing: Some(true), ..flag };
+    assert_eq!(flag.changes(&flags(json!({}))).unwrap()[0].from, None);
+}
+
+#[test]
+fn an_immutable_config_map_and_a_value_too_large_to_keep_are_refused() {
+    assert_eq!(off().changes(&flags(json!({"immutable": true}))).unwrap_err().reason, "Immutable");
+    let large = flags(json!({"data": {"new-pricing": "x".repeat(MAX_PRIOR_BYTES + 1)}}));
+    assert_eq!(off().changes(&large).unwrap_err().reason, "PriorTooLarge");
+}
+
+const FLAGD: &str = r#"{"flags": {"new-pricing": {"state": "ENABLED", "variants": {"on": true, "off": false},
+  "defaultVariant": "on", "targeting": {"if": [true, "on", "off"]}}, "limit": {"state": "DISABLED",
+  "variants": {"low": 1}, "defaultVariant": "low"}}, "timeout": 30}"#;
+
+fn flagd() -> DynamicObject {
+    flags(
+        json!({"data": {"flags.json": FLAGD, "app.properties": "beta=true\n", "app.yaml": "beta: true # x\n"}}),
+    )
+}
+
+fn inside(key: &str, path: &str, value: Option<&str>, mode: Option<FlagMode>) -> FeatureFlag {
+    FeatureFlag {
+        key: key.into(),
+        path: Some(path.into()),
+        value: value.map(str::to_owned),
+        mode,
+        ..example()
+    }
+}
+
+/// Path inside the document, value before, value after.
+fn told(flag: &FeatureFlag) -> Result<Vec<(String, Value, Value)>, Refusal> {
+    let changes = flag.changes(&flagd())?;
+    Ok(changes
+        .into_iter()
+        .map(|change| {
+            let field::How::Inside(place) = &change.how else { panic!("it lies in a document") };
+            (place.path.join("."), change.from.unwrap_or_default(), change.to.unwrap_or_default())
+        })
+        .collect())
+}
+
+#[test]
+fn one_value_in_a_document_is_set_with_the_type_that_it_has() {
+    for (key, path, value, from, to) in [
+        ("flags.json", "timeout", "5", json!(30), json!(5)),
+        ("app.yaml", "beta", "false", json!(true), json!(false)),
+        ("app.properties", "beta", "false", json!("true"), json!("false")),
+    ] {
+        assert_eq!(told(&inside(key, path, Some(value), None)).unwrap(), [(path.to_owned(), from, to)]);
+    }
+    for (path, value, reason) in [
+        ("timeout", "soon", "ValueType"),
+        ("flags", "x", "ValueType"),
+        ("flags.nope.state", "x", "PathNotFound"),
+    ] {
+        assert_eq!(
+            told(&inside("flags.json", path, Some(value), None)).unwrap_err().reason,
+            reason,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_flagd_flag_is_disabled_or_forced_to_one_variant_whatever_its_targeting_says() {
+    let disable = inside("flags.json", "new-pricing", None, Some(FlagMode::Disable));
+    assert_eq!(
+        told(&disable).unwrap(),
+        [("flags.new-pricing.state".to_owned(), json!("ENABLED"), json!("DISABLED"))]
+    );
+    let force = inside("flags.json", "flags.new-pricing", Some("off"), Some(FlagMode::ForceVariant));
+    let changes = told(&force).unwrap();
+    assert_eq!(changes[0].0, "flags.new-pricing.defaultVariant");
+    assert_eq!(changes[1].0, "flags.new-pricing.targeting");
+    assert_eq!(changes[1].2, document::empty_map());
+    let enables = told(&inside("flags.json", "limit", Some("low"), Some(FlagMode::ForceVariant))).unwrap();
+    assert_eq!(enables[0], ("flags.limit.state".to_owned(), json!("DISABLED"), json!("ENABLED")));
+    let wrong = inside("flags.json", "new-pricing", Some("maybe"), Some(FlagMode::ForceVariant));
+    assert_eq!(told(&wrong).unwrap_err().reason, "VariantNotFound");
+    let wrong = told(&inside("flags.json", "nope", None, Some(FlagMode::Disable))).unwrap_err();
+    assert!(wrong.reason == "FlagNotFound" && wrong.message.contains("limit, new-pricing"), "{wrong:?}");
+}
+
+fn pod(name: &str, owner: (&str, &str), container: Value, volumes: Value, started: &str) -> Value {
+    let mut container = container;
+    container["name"] = json!("app");
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "uid": name, "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": owner.0, "name": owner.1, "uid": "o", "controller": true}]},
+        "spec": {"containers": [container], "volumes": volumes},
+        "status": {"phase": "Running", "containerStatuses": [
+            {"name": "app", "state": {"running": {"startedAt": started}}}]}})
+}
+
+fn volume() -> Value {
+    json!([{"name": "v", "configMap": {"name": "flags"}}])
+}
+
+const BEFORE: &str = "2026-11-23T09:00:00Z";
+const AFTER: &str = "2026-11-23T09:59:59Z";
+
+fn stage() -> Stage {
+    let mut stage = Stage::new(flags_json(json!({})));
+    stage.applied = Some("2026-11-23T09:30:00Z".parse().unwrap());
+    stage
+}
+
+#[test]
+fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by_themselves() {
+    let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
+    let mounted = json!({"volumeMounts": [{"name": "v", "mountPath": "/f"}]});
+    let sub_path = json!({"volumeMounts": [{"name": "v", "mountPath": "/f", "subPath": "new-pricing"}]});
+    let other_key =
+        json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "flags", "key": "other"}}}]});
+    for (container, started, says) in [
+        (env.clone(), BEFORE, "NeedsRestart"),
+        (env, AFTER, "read it"),
+        (mounted, BEFORE, "within about a minute"),
+        (sub_path, BEFORE, "NeedsRestart"),
+        (other_key, BEFORE, "no pod reads it"),
+    ] {
+        let stage = stage().with(pod("p", ("StatefulSet", "web"), container.clone(), volume(), started));
+        let effect = stage.ask(|scene| off().effect(scene)).unwrap();
+        let words = match effect {
+            Effect::Seen(message) => message,
+            Effect::Unclear { reason, message } => format!("{reason} {message}"),
+            other => panic!("{other:?}"),
+        };
+        assert!(words.contains(says), "{container}: {words}");
+    }
+}
+
+#[test]
+fn the_workloads_that_read_it_when_they_start_are_restarted_when_that_is_asked_for() {
+    let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
+    let workload = |kind: &str, name: &str| {
+        json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name, "uid": name},
+            "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}})
+    };
+    let mut set = workload("ReplicaSet", "web-1");
+    set["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "w", "controller": true}]);
+    let stage = stage()
+        .with(pod("p", ("ReplicaSet", "web-1"), env.clone(), volume(), BEFORE))
+        .with(pod("q", ("DaemonSet", "agent"), env, volume(), BEFORE))
+        .with(set)
+        .with(workload("Deployment", "web"))
+        .with(workload("DaemonSet", "agent"));
+    let flag = FeatureFlag { restart_consumers: Some(true), ..off() };
+    let parts = stage.ask(|scene| flag.parts(scene)).unwrap();
+    let ids: Vec<String> = parts.iter().map(|part| part.id.to_string()).collect();
+    assert_eq!(ids, ["ConfigMap/flags", "DaemonSet/agent", "Deployment/web"]);
+    assert_eq!(parts[1].changes()[0].path, "/spec/template/metadata/annotations");
+}
+
+#[test]
+fn names_that_a_deployment_generates_are_told() {
+    assert!(has_hash_suffix("flags-8h2bt9g7fk"));
+    assert!(!has_hash_suffix("flags") && !has_hash_suffix("flags-production"));
+}

@@ -1,0 +1,157 @@
+//! The kinds of objects that actions change, make or look at.
+
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+
+/// A kind of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetKind {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Resource name.
+    pub plural: &'static str,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $group:literal $version:literal $kind:literal $plural:literal;)*) => {
+        $($(#[$doc])* pub const $name: TargetKind =
+            TargetKind { group: $group, version: $version, kind: $kind, plural: $plural };)*
+        /// Every kind that some action changes, makes or looks at.
+        pub const ALL: &[TargetKind] = &[$($name),*];
+    };
+}
+
+kinds! {
+    /// Deployment.
+    DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
+    /// StatefulSet.
+    STATEFUL_SET = "apps" "v1" "StatefulSet" "statefulsets";
+    /// DaemonSet.
+    DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets";
+    /// ReplicaSet: the revisions of a Deployment.
+    REPLICA_SET = "apps" "v1" "ReplicaSet" "replicasets";
+    /// ControllerRevision: the revisions of a StatefulSet or DaemonSet.
+    CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions";
+    /// ConfigMap.
+    CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
+    /// Pod.
+    POD = "" "v1" "Pod" "pods";
+    /// Service.
+    SERVICE = "" "v1" "Service" "services";
+    /// Namespace: the one that the mitigation is in.
+    NAMESPACE = "" "v1" "Namespace" "namespaces";
+    /// ResourceQuota.
+    RESOURCE_QUOTA = "" "v1" "ResourceQuota" "resourcequotas";
+    /// CronJob.
+    CRON_JOB = "batch" "v1" "CronJob" "cronjobs";
+    /// Job.
+    JOB = "batch" "v1" "Job" "jobs";
+    /// HorizontalPodAutoscaler.
+    HORIZONTAL_POD_AUTOSCALER = "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers";
+    /// ScaledObject of KEDA.
+    SCALED_OBJECT = "keda.sh" "v1alpha1" "ScaledObject" "scaledobjects";
+    /// NetworkPolicy.
+    NETWORK_POLICY = "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies";
+    /// Ingress.
+    INGRESS = "networking.k8s.io" "v1" "Ingress" "ingresses";
+    /// HTTPRoute of the Gateway API.
+    HTTP_ROUTE = "gateway.networking.k8s.io" "v1" "HTTPRoute" "httproutes";
+    /// HTTPRouteFilter of Envoy Gateway.
+    HTTP_ROUTE_FILTER = "gateway.envoyproxy.io" "v1alpha1" "HTTPRouteFilter" "httproutefilters";
+    /// BackendTrafficPolicy of Envoy Gateway.
+    BACKEND_TRAFFIC_POLICY =
+        "gateway.envoyproxy.io" "v1alpha1" "BackendTrafficPolicy" "backendtrafficpolicies";
+    /// Middleware of Traefik.
+    MIDDLEWARE = "traefik.io" "v1alpha1" "Middleware" "middlewares";
+    /// ValidatingWebhookConfiguration.
+    VALIDATING_WEBHOOKS = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations";
+    /// MutatingWebhookConfiguration.
+    MUTATING_WEBHOOKS = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations";
+    /// APIService.
+    API_SERVICE = "apiregistration.k8s.io" "v1" "APIService" "apiservices";
+    /// CustomResourceDefinition.
+    CUSTOM_RESOURCE_DEFINITION = "apiextensions.k8s.io" "v1" "CustomResourceDefinition" "customresourcedefinitions";
+    /// IngressRoute of Traefik.
+    INGRESS_ROUTE = "traefik.io" "v1alpha1" "IngressRoute" "ingressroutes";
+}
+
+impl TargetKind {
+    /// `group/version`, or the version alone for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The resource as the client wants it.
+    pub fn resource(&self) -> ApiResource {
+        ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk(self.group, self.version, self.kind),
+            self.plural,
+        )
+    }
+
+    /// Whether its objects lie in namespaces.
+    pub fn is_namespaced(&self) -> bool {
+        let cluster_wide =
+            [NAMESPACE, VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS, API_SERVICE, CUSTOM_RESOURCE_DEFINITION];
+        !cluster_wide.contains(self)
+    }
+
+    /// True for kinds that every cluster has. Others come with a CustomResourceDefinition, or not at all.
+    pub fn is_built_in(&self) -> bool {
+        !self.group.contains('.') || self.group.ends_with(".k8s.io") && self.group != HTTP_ROUTE.group
+    }
+
+    /// The known kind of this name. The version does not matter: an object is the same in each.
+    pub fn named(group: &str, kind: &str) -> Option<TargetKind> {
+        ALL.iter().find(|known| known.group == group && known.kind == kind).copied()
+    }
+}
+
+/// An object in the namespace of the mitigation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// The object of this kind and name.
+    pub fn new(kind: TargetKind, name: impl Into<String>) -> ObjectId {
+        ObjectId { kind, name: name.into() }
+    }
+
+    /// The object itself, named.
+    pub fn of(kind: TargetKind, object: &DynamicObject) -> ObjectId {
+        ObjectId::new(kind, object.metadata.name.clone().unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind.kind, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_that_come_with_crds_are_told_from_those_that_every_cluster_has() {
+        for kind in [DEPLOYMENT, CONFIG_MAP, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER, JOB] {
+            assert!(kind.is_built_in(), "{}", kind.kind);
+        }
+        for kind in [SCALED_OBJECT, HTTP_ROUTE, BACKEND_TRAFFIC_POLICY, MIDDLEWARE] {
+            assert!(!kind.is_built_in(), "{}", kind.kind);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What an action sees when it plans: the target, and what else it asked to look at.
+//!
+//! An action that needs to see more than the target asks for it with [`Scene::list`] or [`Scene::one`]. What was
+//! not looked at yet stops the plan with [`Stop::Look`]; it is made again when that is known. So the actions stay
+//! free of I/O, and what nobody asks for is not read.
+
+use super::{ObjectId, Refusal, TargetKind};
+use crate::mitigation::field::Change;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde_json::Value;
+use std::{collections::HashMap, sync::Arc};
+
+/// Something to look at beyond the target, in the mitigation's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Look {
+    /// The objects of a kind, of all labels or of these ("app=web,tier in (a,b)").
+    List {
+        /// Their kind.
+        kind: TargetKind,
+        /// Label selector.
+        labels: Option<String>,
+    },
+    /// One object.
+    One(ObjectId),
+}
+
+/// What was looked at. A list of a kind that the cluster does not have is empty.
+pub type Found = HashMap<Look, Vec<Arc<DynamicObject>>>;
+
+/// What an action sees.
+pub struct Scene<'a> {
+    /// uid of the Mitigation.
+    pub uid: &'a str,
+    /// Namespace of the Mitigation and of everything that it touches.
+    pub namespace: &'a str,
+    /// Name of the incident, when there is one.
+    pub incident: Option<&'a str>,
+    /// The target's kind and name.
+    pub id: &'a ObjectId,
+    /// The target as it is.
+    pub target: &'a DynamicObject,
+    /// When the change was made, once it is.
+    pub applied: Option<Timestamp>,
+    /// The present.
+    pub now: Timestamp,
+    /// What was looked at.
+    pub found: &'a Found,
+}
+
+/// Why a plan cannot be made yet, or at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// This must be looked at first.
+    Look(Look),
+    /// It may not or cannot be done.
+    Refused(Refusal),
+}
+
+impl Stop {
+    /// A refusal.
+    pub fn refuse(reason: &'static str, message: impl Into<String>) -> Stop {
+        Stop::Refused(Refusal::new(reason, message))
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// The objects of a kind, of all labels or of these.
+    pub fn list(&self, kind: TargetKind, labels: Option<&str>) -> Result<&'a [Arc<DynamicObject>], Stop> {
+        self.look(Look::List { kind, labels: labels.map(str::to_owned) })
+    }
+
+    /// All objects of a kind of the cluster.
+    pub fn everywhere(
+        &self,
+        kind: TargetKind,
+    ) -> Result<impl Iterator<Item = &'a DynamicObject> + use<'a>, Stop> {
+        Ok(self.list(kind, None)?.iter().map(Arc::as_ref))
+    }
+
+    /// One object, when it exists.
+    pub fn one(&self, id: &ObjectId) -> Result<Option<&'a DynamicObject>, Stop> {
+        Ok(self.look(Look::One(id.clone()))?.first().map(Arc::as_ref))
+    }
+
+    fn look(&self, look: Look) -> Result<&'a [Arc<DynamicObject>], Stop> {
+        self.found.get(&look).map(Vec::as_slice).ok_or(Stop::Look(look))
+    }
+
+    /// The first eight characters of the mitigation's uid: the end of the names of what it makes.
+    pub fn short_uid(&self) -> &'a str {
+        self.uid.get(..8).unwrap_or(self.uid)
+    }
+
+    /// Name of an object that the mitigation makes.
+    pub fn made_name(&self) -> String {
+        format!("mit-{}", self.short_uid())
+    }
+}
+
+/// One object that the mitigation changes or makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The object.
+    pub id: ObjectId,
+    /// What is done to it.
+    pub asked: Asked,
+}
+
+/// What is done to an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// Fields of it change.
+    Change(Vec<Change>),
+    /// It is made, with this `spec`. It is deleted on release.
+    Create(Value),
+}
+
+impl Part {
+    /// The fields that change.
+    pub fn changes(&self) -> &[Change] {
+        match &self.asked {
+            Asked::Change(changes) => changes,
+            Asked::Create(_) => &[],
+        }
+    }
+
+    /// Fields of an object change.
+    pub fn change(id: &ObjectId, changes: Vec<Change>) -> Part {
+        Part { id: id.clone(), asked: Asked::Change(changes) }
+    }
+
+    /// An object is made.
+    pub fn create(id: ObjectId, spec: Value) -> Part {
+        Part { id, asked: Asked::Create(spec) }
+    }
+}
+
+/// How an object goes back on release.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Undo {
+    /// These values, one for each held field, are written; `None` removes the field. Usually the prior ones.
+    Restore(Vec<Option<Value>>),
+    /// These values first, as one step of several; it is asked again when they are reached.
+    Step(Vec<Option<Value>>),
+    /// Nothing yet.
+    Wait {
+        /// When to look again at the latest.
+        until: Timestamp,
+        /// What is awaited.
+        what: String,
+    },
+    /// This first: a JSON Patch of the object's status.
+    Status(Value),
+    /// The object is deleted.
+    Delete,
+    /// It cannot go back; the value stays.
+    Leave(String),
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::mitigation::{ALL, patch::tests::object};
+
+    /// A namespace as a test sees it: a target, and the other objects that are there.
+    pub(crate) struct Stage {
+        pub(crate) target: DynamicObject,
+        id: ObjectId,
+        others: Vec<DynamicObject>,
+        pub(crate) applied: Option<Timestamp>,
+        pub(crate) now: Timestamp,
+    }
+
+    fn kind_of(object: &DynamicObject) -> TargetKind {
+        let kind = &object.types.as_ref().expect("objects of tests say what they are").kind;
+        *ALL.iter().find(|known| known.kind == kind).unwrap_or_else(|| panic!("{kind} is no known kind"))
+    }
+
+    fn has_labels(object: &DynamicObject, selector: &str) -> bool {
+        let labels = object.metadata.labels.clone().unwrap_or_default();
+        selector.split(',').all(|term| {
+            term.split_once('=').is_some_and(|(key, value)| labels.get(key).is_some_and(|v| v == value))
+        })
+    }
+
+    impl Stage {
+        pub(crate) fn new(target: Value) -> Stage {
+            let target = object(target);
+            let id = ObjectId::of(kind_of(&target), &target);
+            let now = "2026-11-23T10:00:00Z".parse().unwrap();
+            Stage { target, id, others: Vec::new(), applied: None, now }
+        }
+
+        pub(crate) fn with(mut self, other: Value) -> Stage {
+            self.others.push(object(other));
+            self
+        }
+
+        /// Asks until everything that is asked for was looked at.
+        pub(crate) fn ask<T>(&self, asked: impl Fn(&Scene<'_>) -> Result<T, Stop>) -> Result<T, Refusal> {
+            let mut found = Found::new();
+            loop {
+                let scene = Scene {
+                    uid: "0123456789",
+                    namespace: "shop",
+                    incident: None,
+                    id: &self.id,
+                    target: &self.target,
+                    applied: self.applied,
+                    now: self.now,
+                    found: &found,
+                };
+                match asked(&scene) {
+                    Ok(answer) => return Ok(answer),
+                    Err(Stop::Refused(refusal)) => return Err(refusal),
+                    Err(Stop::Look(look)) => {
+                        let seen = self.others.iter().filter(|other| match &look {
+                            Look::One(id) => ObjectId::of(kind_of(other), other) == *id,
+                            Look::List { kind, labels } => {
+                                kind_of(other) == *kind
+                                    && labels.as_ref().is_none_or(|labels| has_labels(other, labels))
+                            }
+                        });
+                        let seen = seen.cloned().map(Arc::new).collect();
+                        assert!(found.insert(look, seen).is_none(), "asked twice");
+                    }
+                }
+            }
+        }
+    }
+}
