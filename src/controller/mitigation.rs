@@ -118,6 +118,11 @@ impl<'a> Visit<'a> {
             self.mitigation.status = Some(plan.status.clone());
             match plan.effect.clone() {
                 Some(Effect::RemoveFinalizer) => return self.remove_finalizer().await,
+                // Each is looked at once, so this ends by itself.
+                Some(Effect::Look(look)) if !self.found.contains_key(&look) => {
+                    self.look(look).await?;
+                    continue;
+                }
                 Some(effect) => self.carry_out(effect).await?,
                 None => return self.rest(&plan).await,
             }

@@ -329,7 +329,7 @@ async fn a_workload_that_has_the_value_already_is_held_says_so_and_keeps_it() {
     namespace.create_ready(workload::deployment("control", 0)).await;
     namespace.create(scale("stop", "Deployment", "idle", 0)).await;
     let held = effective(&namespace, "stop").await;
-    assert_eq!(condition(&held, "Applied").unwrap().reason, "AlreadyAtValue");
+    assert_eq!(condition(&held, "Applied").unwrap().reason, "AlreadyZero");
     release(&namespace, "stop");
     reaches(&namespace, "stop", Phase::Released).await;
     let control = present(&namespace, &workload::deployment("control", 0)).await;
