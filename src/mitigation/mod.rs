@@ -7,7 +7,9 @@ pub mod document;
 mod feature_flag;
 pub mod field;
 pub mod gitops;
+mod isolate;
 mod kinds;
+mod manual;
 pub mod ownership;
 pub mod patch;
 pub mod record;
@@ -115,15 +117,20 @@ pub fn engine(action: &Action) -> Option<&dyn Engine> {
         | Action::Suspend(_)
         | Action::Freeze(_)
         | Action::BlockWrites(_)
-        | Action::RateLimit(_)
-        | Action::Isolate(_)
-        | Action::Manual(_) => None,
+        | Action::RateLimit(_) => None,
+        Action::Isolate(isolate) => Some(isolate),
+        Action::Manual(manual) => Some(manual),
     }
 }
 
 /// One action of each kind that has an engine, for what is generated from all of them.
 pub fn engines() -> Vec<Box<dyn Engine>> {
-    vec![Box::new(scale::example()), Box::new(feature_flag::example())]
+    vec![
+        Box::new(scale::example()),
+        Box::new(feature_flag::example()),
+        Box::new(isolate::example()),
+        Box::new(manual::example()),
+    ]
 }
 
 impl Action {

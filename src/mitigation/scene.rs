@@ -40,6 +40,9 @@ pub struct Scene<'a> {
     pub id: &'a ObjectId,
     /// The target as it is.
     pub target: &'a DynamicObject,
+    /// What was announced to be touched, when that is more than the target. A choice among objects that was made once
+    /// is found here, and not made anew.
+    pub touched: &'a [ObjectId],
     /// When the change was made, once it is.
     pub applied: Option<Timestamp>,
     /// The present.
@@ -174,6 +177,7 @@ pub(crate) mod tests {
         pub(crate) target: DynamicObject,
         id: ObjectId,
         others: Vec<DynamicObject>,
+        pub(crate) touched: Vec<ObjectId>,
         pub(crate) applied: Option<Timestamp>,
         pub(crate) now: Timestamp,
     }
@@ -195,7 +199,7 @@ pub(crate) mod tests {
             let target = object(target);
             let id = ObjectId::of(kind_of(&target), &target);
             let now = "2026-11-23T10:00:00Z".parse().unwrap();
-            Stage { target, id, others: Vec::new(), applied: None, now }
+            Stage { target, id, others: Vec::new(), touched: Vec::new(), applied: None, now }
         }
 
         pub(crate) fn with(mut self, other: Value) -> Stage {
@@ -213,6 +217,7 @@ pub(crate) mod tests {
                     incident: None,
                     id: &self.id,
                     target: &self.target,
+                    touched: &self.touched,
                     applied: self.applied,
                     now: self.now,
                     found: &found,

@@ -251,14 +251,18 @@ pub fn target_id(mitigation: &Mitigation) -> Option<ObjectId> {
 
 /// The objects that a mitigation touches, as far as its status tells: its target, unless it says otherwise.
 pub fn objects(mitigation: &Mitigation) -> Vec<ObjectId> {
+    let stated = announced(mitigation);
+    if stated.is_empty() { target_id(mitigation).into_iter().collect() } else { stated }
+}
+
+fn announced(mitigation: &Mitigation) -> Vec<ObjectId> {
     let stated = mitigation.status.iter().flat_map(|status| &status.objects);
-    let stated: Vec<ObjectId> = stated
+    stated
         .filter_map(|object| {
             let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
             Some(ObjectId::new(TargetKind::named(group, &object.kind)?, &object.name))
         })
-        .collect();
-    if stated.is_empty() { target_id(mitigation).into_iter().collect() } else { stated }
+        .collect()
 }
 
 /// An object that the mitigation holds, or is to hold.
@@ -276,6 +280,8 @@ struct Decision<'a> {
     plan: Plan,
     /// The target, if its kind is known.
     id: Option<ObjectId>,
+    /// What was announced to be touched.
+    touched: Vec<ObjectId>,
 }
 
 impl<'a> Decision<'a> {
@@ -289,7 +295,8 @@ impl<'a> Decision<'a> {
         status.target = Some(format!("{}/{}", target.kind, target.name));
         status.phase.get_or_insert(Phase::Pending);
         let plan = Plan { status, effect: None, wake: None, await_target: false, follow: None };
-        let mut d = Decision { seen, m, now, plan, id: target_id(m) };
+        let touched = announced(m);
+        let mut d = Decision { seen, m, now, plan, id: target_id(m), touched };
         if fresh {
             d.first_visit();
         } else {
@@ -506,7 +513,7 @@ impl<'a> Decision<'a> {
     }
 
     /// What the action sees. `None` without a target.
-    fn scene<'s>(&self, id: &'s ObjectId, target: &'s DynamicObject) -> Scene<'s>
+    fn scene<'s>(&'s self, id: &'s ObjectId, target: &'s DynamicObject) -> Scene<'s>
     where
         'a: 's,
     {
@@ -516,6 +523,7 @@ impl<'a> Decision<'a> {
             incident: self.m.spec.incident_ref.as_ref().map(|i| i.name.as_str()),
             id,
             target,
+            touched: &self.touched,
             applied: self.plan.status.applied_time.as_ref().map(|t| t.0),
             now: self.now,
             found: self.seen.found,

@@ -1,0 +1,159 @@
+//! Which pods are meant, and what selects them.
+
+use super::{
+    DAEMON_SET, ISOLATED, JOB, NETWORK_POLICY, ObjectId, POD, REPLICA_SET, SERVICE, STATEFUL_SET, Scene,
+    Stop, field,
+};
+use crate::api::{Isolate, IsolateMethod};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The pods that are meant. Once they were announced they stay the same: no new one joins.
+pub fn pods<'a>(isolate: &Isolate, scene: &Scene<'a>) -> Result<Vec<&'a DynamicObject>, Stop> {
+    let stripping = isolate.method() == IsolateMethod::StripLabels;
+    let mut meant: Vec<&'a DynamicObject> = if scene.id.kind == POD {
+        vec![scene.target]
+    } else {
+        let all = scene.list(POD, None)?.iter().map(AsRef::as_ref);
+        let announced = |pod: &&DynamicObject| scene.touched.contains(&ObjectId::of(POD, pod));
+        if stripping && scene.touched.iter().any(|id| id.kind == POD) {
+            all.filter(announced).collect()
+        } else {
+            all.filter(|pod| is_meant(isolate, scene, pod)).collect()
+        }
+    };
+    for pod in &meant {
+        if stripping {
+            refuse_ordinals(pod)?;
+        }
+    }
+    meant.sort_by_key(|pod| pod.metadata.name.clone());
+    Ok(meant)
+}
+
+fn is_meant(isolate: &Isolate, scene: &Scene<'_>, pod: &DynamicObject) -> bool {
+    let phase = field(pod, "/status/phase");
+    let asked = isolate.pod_labels.iter().flatten();
+    pod.metadata.deletion_timestamp.is_none()
+        && !matches!(phase.as_ref().and_then(Value::as_str), Some("Succeeded" | "Failed"))
+        && labels_of_template(scene).iter().all(|(key, value)| label(pod, key) == Some(value))
+        && asked.into_iter().all(|(key, value)| label(pod, key) == Some(&value.0))
+        && label(pod, ISOLATED).is_none()
+}
+
+/// A StatefulSet makes a pod of the same name only once the old one is deleted, so it would run with one less.
+fn refuse_ordinals(pod: &DynamicObject) -> Result<(), Stop> {
+    let set = pod.metadata.owner_references.iter().flatten().find(|o| o.kind == STATEFUL_SET.kind);
+    match set {
+        Some(set) if set.controller == Some(true) => Err(Stop::refuse(
+            "StatefulPod",
+            format!(
+                "pod {} belongs to StatefulSet {}, which does not replace a pod that still exists: scale it, or use method DenyPolicy",
+                pod.metadata.name.as_deref().unwrap_or_default(),
+                set.name
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn label<'a>(object: &'a DynamicObject, key: &str) -> Option<&'a str> {
+    object.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+fn labels_of_template(scene: &Scene<'_>) -> Vec<(String, String)> {
+    let selector = field(scene.target, "/spec/selector/matchLabels");
+    let selector = selector.as_ref().and_then(Value::as_object);
+    selector
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+/// The labels by which the pods of a target are told, for a policy that leaves them.
+pub fn selector(isolate: &Isolate, scene: &Scene<'_>) -> Result<Value, Stop> {
+    let mut labels: serde_json::Map<String, Value> = if scene.id.kind == POD {
+        let labels = scene.target.metadata.labels.iter().flatten();
+        labels.map(|(key, value)| (key.clone(), json!(value))).collect()
+    } else {
+        labels_of_template(scene).into_iter().map(|(key, value)| (key, json!(value))).collect()
+    };
+    for (key, value) in isolate.pod_labels.iter().flatten() {
+        labels.insert(key.clone(), json!(value.0));
+    }
+    labels.remove(crate::api::MITIGATED_LABEL);
+    if labels.is_empty() {
+        return Err(Stop::refuse("NoLabels", "the pods have no labels by which a policy could select them"));
+    }
+    Ok(Value::Object(labels))
+}
+
+/// Keys of the pod's labels by which a Service, its workload or a NetworkPolicy selects it.
+pub fn selected_labels(scene: &Scene<'_>, pod: &DynamicObject) -> Result<Vec<String>, Stop> {
+    let mut keys = BTreeSet::new();
+    for service in scene.list(SERVICE, None)? {
+        let selector = field(service, "/spec/selector");
+        add(&mut keys, pod, selector.as_ref().map(|s| json!({"matchLabels": s})).as_ref());
+    }
+    for policy in scene.list(NETWORK_POLICY, None)? {
+        if policy.metadata.name.as_deref() != Some(scene.made_name().as_str()) {
+            add(&mut keys, pod, field(policy, "/spec/podSelector").as_ref());
+        }
+    }
+    let owner = pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
+    if let Some(owner) = owner {
+        let known = [REPLICA_SET, DAEMON_SET, JOB].into_iter().find(|kind| kind.kind == owner.kind);
+        if let Some(kind) = known {
+            let maker = scene.one(&ObjectId::new(kind, &owner.name))?;
+            let selector = maker.and_then(|maker| field(maker, "/spec/selector"));
+            add(&mut keys, pod, selector.as_ref());
+        }
+    }
+    Ok(keys.into_iter().filter(|key| key != ISOLATED).collect())
+}
+
+/// Adds the keys of a selector that matches the pod.
+fn add(keys: &mut BTreeSet<String>, pod: &DynamicObject, selector: Option<&Value>) {
+    let Some(selector) = selector.filter(|selector| matches(selector, pod)) else { return };
+    let labels = selector.get("matchLabels").and_then(Value::as_object);
+    let terms = selector.get("matchExpressions").and_then(Value::as_array);
+    let named = terms.into_iter().flatten().filter_map(|term| term.get("key")?.as_str().map(str::to_owned));
+    let found = labels.into_iter().flatten().map(|(key, _)| key.clone()).chain(named);
+    keys.extend(found.filter(|key| label(pod, key).is_some()));
+}
+
+/// Whether a label selector matches the pod. An empty one matches all, and no label can be taken away from it.
+fn matches(selector: &Value, pod: &DynamicObject) -> bool {
+    let labels = selector.get("matchLabels").and_then(Value::as_object);
+    let equal = labels
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| label(pod, key) == value.as_str() && value.is_string());
+    let terms = selector.get("matchExpressions").and_then(Value::as_array);
+    equal && terms.into_iter().flatten().all(|term| holds(term, pod))
+}
+
+fn holds(term: &Value, pod: &DynamicObject) -> bool {
+    let text = |key: &str| term.get(key).and_then(Value::as_str);
+    let present = text("key").and_then(|key| label(pod, key));
+    let listed = || {
+        let values = term.get("values").and_then(Value::as_array);
+        values.into_iter().flatten().any(|value| value.as_str() == present)
+    };
+    match text("operator") {
+        Some("In") => present.is_some() && listed(),
+        Some("NotIn") => !listed(),
+        Some("Exists") => present.is_some(),
+        Some("DoesNotExist") => present.is_none(),
+        _ => false,
+    }
+}
+
+/// Whether a NetworkPolicy selects the pod and lets something pass.
+pub fn allows(policy: &DynamicObject, pod: &DynamicObject) -> bool {
+    let selected = field(policy, "/spec/podSelector").is_none_or(|selector| matches(&selector, pod));
+    let has = |path: &str| field(policy, path).and_then(|v| v.as_array().map(|rules| !rules.is_empty()));
+    selected && (has("/spec/ingress") == Some(true) || has("/spec/egress") == Some(true))
+}
