@@ -129,7 +129,7 @@ impl Lookouts {
     }
 
     /// A mitigation is looked at again when one of these changes; `None` ends that.
-    pub fn follow(&self, mitigation: &Key, look: Option<&Look>) {
+    pub fn follow(self: &Arc<Self>, mitigation: &Key, look: Option<&Look>) {
         let scope = match look {
             Some(Look::List { kind, labels }) => Some(Scope {
                 kind: *kind,
@@ -138,6 +138,11 @@ impl Lookouts {
             }),
             Some(Look::One(_)) | None => None,
         };
+        if let Some(scope) = &scope
+            && !lock(&self.missing).contains_key(&scope.kind)
+        {
+            self.open(scope, false);
+        }
         for (open, lookout) in lock(&self.open).iter() {
             let wanted = scope.as_ref() == Some(open);
             let mut followers = lock(&lookout.followers);

@@ -11,8 +11,8 @@ mod refusals;
 
 use super::{
     API_SERVICE, CUSTOM_RESOURCE_DEFINITION, Change, DEPLOYMENT, Effect, Engine, HORIZONTAL_POD_AUTOSCALER,
-    MUTATING_WEBHOOKS, ObjectId, Part, Rule, SCALED_OBJECT, SERVICE, STATEFUL_SET, Scene, Stop, TargetKind,
-    Undo, VALIDATING_WEBHOOKS, field, prior, record::Record,
+    Look, MUTATING_WEBHOOKS, ObjectId, Part, Rule, SCALED_OBJECT, SERVICE, STATEFUL_SET, Scene, Stop,
+    TargetKind, Undo, VALIDATING_WEBHOOKS, field, prior, record::Record,
 };
 use crate::api::{ActionName, Scale, TargetRef};
 use kube::core::DynamicObject;
@@ -91,6 +91,12 @@ impl Engine for Scale {
         } else {
             Ok(Effect::Seen(format!("{ready} of {wanted} pods are ready")))
         }
+    }
+
+    fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
+        // A workload that is stopped through its autoscaler is not held itself, so nobody tells of it otherwise.
+        let held = scene.touched.is_empty() || scene.touched.contains(scene.id);
+        (!held).then(|| Look::List { kind: scene.id.kind, labels: None })
     }
 
     fn undo(

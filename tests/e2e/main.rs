@@ -3,7 +3,12 @@
 //!
 //! Every test has a namespace and an operator process of its own, so that they run side by side.
 
+mod action_feature_flag;
+mod action_isolate;
+mod action_manual;
+mod action_scale;
 mod chart;
+mod gitops;
 mod harness;
 mod incident;
 mod incident_edits;

@@ -437,34 +437,6 @@ async fn a_missing_key_an_immutable_map_and_a_value_too_large_to_keep_are_refuse
 // ---- what cannot be done -----------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_action_without_an_engine_ends_as_not_implemented_and_never_as_silence() {
-    let namespace = TestNamespace::new("engines").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
-    for (kind, action) in [
-        ("Deployment", json!({"rollback": {"to": "Previous"}})),
-        ("Deployment", json!({"pauseRollout": {}})),
-        ("CronJob", json!({"suspend": {}})),
-        ("Namespace", json!({"freeze": {}})),
-        ("Deployment", json!({"blockWrites": {"level": "Quota"}})),
-        ("HTTPRoute", json!({"rateLimit": {"requests": 10, "per": "Second"}})),
-        ("Pod", json!({"isolate": {}})),
-        ("Deployment", json!({"manual": {"instructions": "call the provider"}})),
-    ] {
-        let action_name = action.as_object().unwrap().keys().next().unwrap().clone();
-        let name = action_name.to_lowercase();
-        let target = if kind == "Namespace" { namespace.name.as_str() } else { "web" };
-        namespace.create(mitigation_of(&name, kind, target, action)).await;
-        let refused = reaches(&namespace, &name, Phase::Refused).await;
-        let stalled = condition(&refused, "Stalled").unwrap();
-        assert_eq!((stalled.status, stalled.reason.as_str()), (ConditionStatus::True, "NotImplemented"));
-        assert!(stalled.message.contains(&action_name), "{}", stalled.message);
-        assert!(is(&refused, "Ready", ConditionStatus::False));
-        events_are(&namespace, "Mitigation", &name, &["MitigationRefused"]).await;
-        delete(&namespace, &name).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_scale_does_not_work_on_is_refused_with_the_kinds_it_does() {
     let namespace = TestNamespace::new("kinds").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

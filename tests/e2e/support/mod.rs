@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod audit;
 pub mod cluster;
+pub mod crds;
 pub mod history;
 pub mod namespace;
 pub mod operator;

@@ -1,0 +1,162 @@
+//! `featureFlag` inside documents, and the workloads that read it.
+
+use super::mitigation::*;
+use super::support::{workload, *};
+use incident_operator::api::MitigationPhase as Phase;
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+
+const FLAGD: &str = r#"{
+  "flags": {
+    "new-pricing": {"state": "ENABLED", "variants": {"on": true, "off": false},
+      "defaultVariant": "on",  "targeting": {"if": [{"in": ["@corp", {"var": "email"}]}, "on", "off"]}}
+  }
+}
+"#;
+
+const YAML: &str = "# of the shop\nlimits:\n  import: 100   # per second\n  export: 5\n";
+
+fn documents() -> Value {
+    workload::configmap(
+        "flags",
+        &[("flags.json", FLAGD), ("app.yaml", YAML), ("app.properties", "beta=on\nx=1\n")],
+    )
+}
+
+fn flag_in(name: &str, key: &str, path: &str, more: Value) -> Value {
+    let mut block = json!({"key": key, "path": path});
+    for (field, value) in more.as_object().expect("an object") {
+        block[field] = value.clone();
+    }
+    mitigation_of(name, "ConfigMap", "flags", json!({"featureFlag": block}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_documents_change_alone_and_the_documents_come_back_byte_by_byte() {
+    let namespace = TestNamespace::new("documents").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(documents()).await;
+    namespace
+        .create(flag_in(
+            "price",
+            "flags.json",
+            "new-pricing",
+            json!({"mode": "ForceVariant", "value": "off"}),
+        ))
+        .await;
+    namespace.create(flag_in("import", "app.yaml", "limits.import", json!({"value": "0"}))).await;
+    namespace.create(flag_in("beta", "app.properties", "beta", json!({"value": "off"}))).await;
+    for name in ["price", "import", "beta"] {
+        effective(&namespace, name).await;
+    }
+    let held = present(&namespace, &documents()).await;
+    let text = |key: &str| held.data["data"][key].as_str().expect("it is text").to_owned();
+    assert_eq!(text("app.yaml"), YAML.replace("100", "0"));
+    assert_eq!(text("app.properties"), "beta=off\nx=1\n");
+    assert!(
+        text("flags.json").contains(r#""defaultVariant": "off",  "targeting": {}"#),
+        "{}",
+        text("flags.json")
+    );
+    // Another value of the same document is somebody else's, and stays as they make it.
+    let edited = text("app.yaml").replace("export: 5", "export: 7");
+    edit(&namespace, &documents(), "kubectl-edit", json!({"data": {"app.yaml": edited}})).await;
+    operator.restart().await;
+    for name in ["import", "price", "beta"] {
+        delete(&namespace, name).await;
+    }
+    let after = present(&namespace, &documents()).await;
+    assert_eq!(after.data["data"]["app.yaml"], YAML.replace("export: 5", "export: 7"));
+    assert_eq!(after.data["data"]["flags.json"], FLAGD);
+    assert_eq!(after.data["data"]["app.properties"], "beta=on\nx=1\n");
+    assert!(marks(&after).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_mitigations_of_one_document_hold_different_values_and_of_one_value_the_second_waits() {
+    let namespace = TestNamespace::new("onedoc").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(documents()).await;
+    namespace.create(flag_in("import", "app.yaml", "limits.import", json!({"value": "0"}))).await;
+    effective(&namespace, "import").await;
+    namespace.create(flag_in("export", "app.yaml", "limits.export", json!({"value": "0"}))).await;
+    effective(&namespace, "export").await;
+    namespace.create(flag_in("again", "app.yaml", "limits.import", json!({"value": "1"}))).await;
+    says(&namespace, "again", "Ready", "FieldBusy").await;
+    delete(&namespace, "import").await;
+    effective(&namespace, "again").await;
+    for name in ["again", "export"] {
+        delete(&namespace, name).await;
+    }
+    assert_eq!(present(&namespace, &documents()).await.data["data"]["app.yaml"], YAML);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_document_does_not_have_is_refused_with_what_it_has() {
+    let namespace = TestNamespace::new("nopath").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(documents()).await;
+    for (name, object, reason) in [
+        ("path", flag_in("path", "app.yaml", "limits.nope", json!({"value": "0"})), "PathNotFound"),
+        ("type", flag_in("type", "app.yaml", "limits.import", json!({"value": "many"})), "ValueType"),
+        ("flag", flag_in("flag", "flags.json", "old-pricing", json!({"mode": "Disable"})), "FlagNotFound"),
+    ] {
+        namespace.create(object).await;
+        let refused = reaches(&namespace, name, Phase::Refused).await;
+        assert_eq!(condition(&refused, "Stalled").map(|c| c.reason.as_str()), Some(reason));
+    }
+    assert!(marks(&present(&namespace, &documents()).await).is_empty());
+}
+
+/// A Deployment that reads the ConfigMap when it starts.
+fn reader(name: &str) -> Value {
+    let mut web = workload::deployment(name, 2);
+    web["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+        json!([{"configMapRef": {"name": "switches"}}]);
+    web
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_that_is_asked_for() {
+    let namespace = TestNamespace::new("consumers").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let switches = workload::configmap("switches", &[("beta", "on"), ("gamma", "on")]);
+    namespace.create(switches).await;
+    namespace.create_ready(reader("web")).await;
+    namespace.create_ready(reader("other")).await;
+    // The times of containers are whole seconds: what starts in the same second as the change may have read either.
+    let since = k8s_openapi::jiff::Timestamp::now().as_second();
+    wait_for(PATIENCE, "the next second", async || {
+        (k8s_openapi::jiff::Timestamp::now().as_second() > since).then_some(())
+    })
+    .await;
+    namespace.create(flag("named", "switches", "beta", "off")).await;
+    let told = says(&namespace, "named", "Effective", "NeedsRestart").await;
+    assert!(message(&told, "Effective").contains("ReplicaSet/web-"), "{}", message(&told, "Effective"));
+    // Somebody restarts them by hand: that is seen.
+    namespace.kubectl(&["rollout", "restart", "deployment/web", "deployment/other"]).success();
+    effective(&namespace, "named").await;
+    delete(&namespace, "named").await;
+
+    let revision = async |wanted: i64| {
+        wait_for(PATIENCE, &format!("revision {wanted} of web"), async || {
+            let web = namespace.api::<Deployment>().get("web").await.ok()?;
+            let revision =
+                web.metadata.annotations?.get("deployment.kubernetes.io/revision")?.parse::<i64>().ok()?;
+            (wanted == 0 || revision == wanted).then_some(revision)
+        })
+        .await
+    };
+    let before = revision(0).await;
+    let restarting = json!({"featureFlag": {"key": "gamma", "value": "off", "restartConsumers": true}});
+    namespace.create(mitigation_of("restarted", "ConfigMap", "switches", restarting)).await;
+    let held = effective(&namespace, "restarted").await;
+    let names: Vec<String> = held.status.iter().flat_map(|s| &s.objects).map(|o| o.name.clone()).collect();
+    assert_eq!(names, ["switches", "other", "web"]);
+    revision(before + 1).await;
+    delete(&namespace, "restarted").await;
+    // The release restarts them once more.
+    revision(before + 2).await;
+    let web = present(&namespace, &reader("web")).await;
+    assert!(marks(&web).is_empty() && !web.data.to_string().contains("restarted-for"), "{}", web.data);
+}

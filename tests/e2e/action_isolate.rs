@@ -1,0 +1,120 @@
+//! `isolate`: pods out of service, kept for inspection.
+
+use super::mitigation::*;
+use super::support::{workload, *};
+use incident_operator::api::MitigationPhase as Phase;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::{ResourceExt, api::ListParams};
+use serde_json::{Value, json};
+
+fn isolate(name: &str, kind: &str, target: &str, block: Value) -> Value {
+    mitigation_of(name, kind, target, json!({"isolate": block}))
+}
+
+async fn pods(namespace: &TestNamespace, labels: &str) -> Vec<Pod> {
+    let list = namespace.api::<Pod>().list(&ListParams::default().labels(labels)).await;
+    let pods = list.expect("pods can be listed").items;
+    pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+}
+
+async fn service(namespace: &TestNamespace) {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    namespace.create(service).await;
+}
+
+/// Names of the pods that the Service sends requests to.
+async fn endpoints(namespace: &TestNamespace) -> Vec<String> {
+    let slices =
+        namespace.api::<EndpointSlice>().list(&ListParams::default()).await.expect("they can be listed");
+    let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
+    endpoints.filter_map(|endpoint| endpoint.target_ref?.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_pod_is_replaced_kept_out_of_service_and_deleted_on_release() {
+    let namespace = TestNamespace::new("isolate").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    service(&namespace).await;
+    let suspect = pods(&namespace, "app=web").await[0].name_any();
+    namespace.create(isolate("hold", "Pod", &suspect, json!({}))).await;
+    let held = effective(&namespace, "hold").await;
+    let kinds: Vec<&str> = held.status.iter().flat_map(|s| &s.objects).map(|o| o.kind.as_str()).collect();
+    assert_eq!(kinds, ["NetworkPolicy", "Pod"]);
+    wait_for(PATIENCE, "a new pod in its place, and the Service without the old one", async || {
+        let others = pods(&namespace, "app=web").await;
+        let served = endpoints(&namespace).await;
+        (others.len() == 2 && served.len() == 2 && !served.contains(&suspect)).then_some(())
+    })
+    .await;
+    let kept = namespace.api::<Pod>().get(&suspect).await.expect("it is kept");
+    assert!(kept.owner_references().is_empty(), "its ReplicaSet has let go of it");
+    let policies =
+        namespace.api::<NetworkPolicy>().list(&ListParams::default()).await.expect("they can be listed");
+    assert_eq!(policies.items.len(), 1);
+    operator.restart().await;
+    delete(&namespace, "hold").await;
+    wait_gone(&namespace.api::<Pod>(), &suspect).await;
+    let policies =
+        namespace.api::<NetworkPolicy>().list(&ListParams::default()).await.expect("they can be listed");
+    assert!(policies.items.is_empty());
+    assert_eq!(pods(&namespace, "app=web").await.len(), 2, "and nobody else suffers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_get_their_labels_back_when_that_is_asked_for() {
+    let namespace = TestNamespace::new("relabel").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let lone = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lone", "labels": {"app": "web", "team": "a"}},
+        "spec": {"containers": [{"name": "main", "image": "registry.example/main:1"}]}});
+    namespace.create(lone.clone()).await;
+    service(&namespace).await;
+    namespace.create(isolate("hold", "Pod", "lone", json!({"releasePods": "Relabel"}))).await;
+    effective(&namespace, "hold").await;
+    let held = present(&namespace, &lone).await;
+    let labels = held.metadata.labels.clone().unwrap_or_default();
+    assert!(!labels.contains_key("app") && labels["team"] == "a", "{labels:?}");
+    delete(&namespace, "hold").await;
+    let after = present(&namespace, &lone).await;
+    assert_eq!(json!(after.metadata.labels), json!({"app": "web", "team": "a"}));
+    assert!(marks(&after).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_chosen_pods_of_a_workload_are_isolated_although_the_operator_dies_in_between() {
+    let namespace = TestNamespace::new("isolateall").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 3)).await;
+    namespace.create(isolate("hold", "Deployment", "web", json!({"maxPods": 3}))).await;
+    until(&namespace, "hold", "announcement", |m| m.status.as_ref().is_some_and(|s| s.objects.len() == 4))
+        .await;
+    operator.kill();
+    operator.restart().await;
+    effective(&namespace, "hold").await;
+    assert_eq!(pods(&namespace, "incident-operator.dev/isolated").await.len(), 3);
+    assert_eq!(pods(&namespace, "app=web").await.len(), 3);
+    delete(&namespace, "hold").await;
+    assert!(pods(&namespace, "incident-operator.dev/isolated").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_would_do_nothing_is_refused() {
+    let namespace = TestNamespace::new("denypolicy").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    let allow = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "allow"},
+        "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"], "ingress": [{}]}});
+    namespace.create(allow).await;
+    namespace.create(isolate("no", "Deployment", "web", json!({"method": "DenyPolicy"}))).await;
+    let refused = reaches(&namespace, "no", Phase::Refused).await;
+    assert!(message(&refused, "Stalled").contains("NetworkPolicy allow"), "{}", message(&refused, "Stalled"));
+    namespace.kubectl(&["delete", "networkpolicy", "allow"]).success();
+    namespace.create(isolate("yes", "Deployment", "web", json!({"method": "DenyPolicy"}))).await;
+    effective(&namespace, "yes").await;
+    // Whoever takes the policy away ends the mitigation.
+    namespace.kubectl(&["delete", "networkpolicy", "--all"]).success();
+    reaches(&namespace, "yes", Phase::Superseded).await;
+}

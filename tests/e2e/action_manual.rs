@@ -1,0 +1,43 @@
+//! `manual`: a step that a person does, with the record and the clocks of the others.
+
+use super::mitigation::*;
+use super::support::record::{incident_says, incident_when};
+use super::support::{workload, *};
+use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_says_what_came_of_it_and_the_incident_is_mitigated() {
+    let namespace = TestNamespace::new("manual").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let entry = json!({"name": "failover", "reason": "the primary is slow",
+        "targetRef": {"kind": "Database", "name": "orders"},
+        "manual": {"instructions": "fail over to the standby", "assignee": "dana"}, "expiresAfter": "1h"});
+    namespace.create(workload::incident("slow", json!({"title": "t", "mitigations": [entry]}))).await;
+    let asked = says(&namespace, "slow-failover", "Effective", "WaitingForPerson").await;
+    assert_eq!(phase_of(&asked), Some(Phase::Active));
+    assert!(message(&asked, "Effective").contains("dana"));
+    assert!(asked.status.as_ref().is_some_and(|s| s.expiry_time.is_some()), "its clock runs");
+    let told = r#"[{"op":"add","path":"/spec/mitigations/0/manual/result","value":{"state":"Done","note":"took 4 minutes"}}]"#;
+    namespace.kubectl(&["patch", "incident", "slow", "--type=json", "-p", told]).success();
+    let done = effective(&namespace, "slow-failover").await;
+    assert!(message(&done, "Effective").contains("took 4 minutes"));
+    incident_when(&namespace, "slow", "mitigated", |i| incident_says(i, "Mitigated").starts_with("True"))
+        .await;
+    delete(&namespace, "slow-failover").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_failed_is_told_as_not_effective_and_its_instructions_stay_as_they_were() {
+    let namespace = TestNamespace::new("manualfail").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let step = json!({"manual": {"instructions": "call the provider", "result": {"state": "Failed", "note": "no answer"}}});
+    namespace.create(mitigation_of("call", "Service", "cdn", step)).await;
+    let failed = says(&namespace, "call", "Effective", "Failed").await;
+    assert!(is(&failed, "Effective", ConditionStatus::False));
+    let patch = r#"{"spec":{"manual":{"instructions":"do something else"}}}"#;
+    let words = namespace.kubectl(&["patch", "mitigation", "call", "--type=merge", "-p", patch]).failure();
+    assert!(words.contains("manual cannot be changed"), "{words}");
+    release(&namespace, "call");
+    reaches(&namespace, "call", Phase::Released).await;
+}

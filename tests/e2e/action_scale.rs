@@ -1,0 +1,158 @@
+//! `scale` beside the autoscalers, and what it refuses.
+
+use super::mitigation::*;
+use super::support::{crds, workload, *};
+use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+
+fn autoscaler(name: &str, min: i32, max: i32) -> Value {
+    json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": min, "maxReplicas": max,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 80}}}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_with_an_autoscaler_stays_at_zero_and_comes_back_within_its_bounds() {
+    let namespace = TestNamespace::new("hpa").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    let hpa = autoscaler("web", 2, 6);
+    namespace.create(hpa.clone()).await;
+    wait_for(PATIENCE, "the autoscaler to enforce its lower bound", async || {
+        let web = namespace.api::<Deployment>().get("web").await.ok()?;
+        (web.spec?.replicas == Some(2)).then_some(())
+    })
+    .await;
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    effective(&namespace, "stop").await;
+    let untouched = present(&namespace, &hpa).await;
+    assert!(marks(&untouched).is_empty(), "it does nothing at zero, so it is left alone");
+    holds_for(std::time::Duration::from_secs(3), "the autoscaler leaves it at zero", async || {
+        let web = namespace.api::<Deployment>().get("web").await.map_err(|e| e.to_string())?;
+        let replicas = web.spec.and_then(|spec| spec.replicas);
+        (replicas == Some(0)).then_some(()).ok_or_else(|| format!("{replicas:?}"))
+    })
+    .await;
+    // By the time of the release the bounds are others.
+    edit(&namespace, &hpa, "kubectl-edit", json!({"spec": {"minReplicas": 3}})).await;
+    release(&namespace, "stop");
+    reaches(&namespace, "stop", Phase::Released).await;
+    let web = namespace.api::<Deployment>().get("web").await.expect("it exists");
+    assert_eq!(web.spec.and_then(|spec| spec.replicas), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scaling_up_moves_the_autoscaler_first_and_a_release_puts_both_back_byte_by_byte() {
+    let namespace = TestNamespace::new("hpaup").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    for name in ["web", "other"] {
+        namespace.create_ready(workload::deployment(name, 2)).await;
+        namespace.create(autoscaler(name, 2, 3)).await;
+    }
+    namespace.create(scale("more", "Deployment", "web", 5)).await;
+    let held = effective(&namespace, "more").await;
+    let touched = &held.status.as_ref().expect("it has a status").objects;
+    let kinds: Vec<&str> = touched.iter().map(|object| object.kind.as_str()).collect();
+    assert_eq!(kinds, ["HorizontalPodAutoscaler", "Deployment"]);
+    let hpa = present(&namespace, &autoscaler("web", 2, 3)).await;
+    assert_eq!((&hpa.data["spec"]["minReplicas"], &hpa.data["spec"]["maxReplicas"]), (&json!(5), &json!(5)));
+    operator.restart().await;
+    delete(&namespace, "more").await;
+    for (mitigated, control) in [
+        (workload::deployment("web", 2), workload::deployment("other", 2)),
+        (autoscaler("web", 2, 3), autoscaler("other", 2, 3)),
+    ] {
+        assert_same(&present(&namespace, &mitigated).await, &present(&namespace, &control).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keda_scales_is_stopped_through_its_scaled_object_alone() {
+    crds::install("keda.sh_scaledobjects.yaml", "scaledobjects.keda.sh");
+    let namespace = TestNamespace::new("keda").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let scaled = |name: &str| {
+        json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": name},
+            "spec": {"scaleTargetRef": {"name": "web"}, "triggers": [{"type": "cron", "metadata": {
+                "timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "3"}}]}})
+    };
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    namespace.create(scaled("web")).await;
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    let taken = says(&namespace, "stop", "Applied", "Changed").await;
+    assert!(message(&taken, "Applied").contains("ScaledObject/web"), "{}", message(&taken, "Applied"));
+    let object = present(&namespace, &scaled("web")).await;
+    let annotations = object.metadata.annotations.as_ref().expect("it has annotations");
+    assert_eq!(annotations["autoscaling.keda.sh/paused"], "true");
+    assert_eq!(annotations["autoscaling.keda.sh/paused-replicas"], "0");
+    let web = namespace.api::<Deployment>().get("web").await.expect("it exists");
+    assert!(marks(&web).is_empty(), "the workload is KEDA's to change");
+    // KEDA does its work; here somebody plays it.
+    assert!(is(&taken, "Effective", ConditionStatus::Unknown), "applied is not effective");
+    namespace.kubectl(&["scale", "deployment/web", "--replicas=0"]).success();
+    effective(&namespace, "stop").await;
+    delete(&namespace, "stop").await;
+    let mut control = scaled("web");
+    control["metadata"]["name"] = json!("control");
+    control["spec"]["scaleTargetRef"]["name"] = json!("nobody");
+    namespace.create(control.clone()).await;
+    let (after, control) = (present(&namespace, &scaled("web")).await, present(&namespace, &control).await);
+    assert_eq!(marks(&after), marks(&control));
+    assert_eq!(managed_fields(&after), managed_fields(&control));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_of_the_api_server_is_not_stopped() {
+    let namespace = TestNamespace::new("backend").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    namespace
+        .create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hook"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 443}]}}))
+        .await;
+    let hooks = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": namespace.name}, "webhooks": [{"name": "guard.example.dev", "failurePolicy": "Fail",
+            "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": {"namespace": namespace.name, "name": "hook"}},
+            "rules": [{"apiGroups": ["nothing.example.dev"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["nothings"]}]}]});
+    cluster::kubectl_with(&["apply", "-f", "-"], &hooks.to_string()).success();
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    let refused = reaches(&namespace, "stop", Phase::Refused).await;
+    kubectl(&["delete", "validatingwebhookconfiguration", &namespace.name]).success();
+    assert!(
+        message(&refused, "Stalled").contains("guard")
+            || message(&refused, "Stalled").contains(&namespace.name)
+    );
+    assert_eq!(condition(&refused, "Stalled").map(|c| c.reason.as_str()), Some("ServesTheApi"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_release_goes_up_in_steps_and_ends_where_it_began() {
+    let namespace = TestNamespace::new("staged").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    for name in ["web", "other"] {
+        namespace.create_ready(workload::deployment(name, 5)).await;
+    }
+    let staged = json!({"scale": {"replicas": 0, "restoreStepPercent": 40}});
+    namespace.create(mitigation_of("stop", "Deployment", "web", staged)).await;
+    effective(&namespace, "stop").await;
+    let history = history::History::of(&namespace.api::<Deployment>(), "web").await;
+    release(&namespace, "stop");
+    history.first("the first step", |web| web.object.spec.as_ref().and_then(|s| s.replicas) == Some(2)).await;
+    operator.kill();
+    operator.restart().await;
+    reaches(&namespace, "stop", Phase::Released).await;
+    let mut numbers: Vec<i32> = history
+        .revisions()
+        .iter()
+        .filter_map(|revision| revision.object.spec.as_ref().and_then(|spec| spec.replicas))
+        .collect();
+    numbers.dedup();
+    assert_eq!(numbers, [0, 2, 4, 5]);
+    let control = present(&namespace, &workload::deployment("other", 5)).await;
+    assert_same(&present(&namespace, &workload::deployment("web", 5)).await, &control);
+}
