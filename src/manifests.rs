@@ -71,9 +71,14 @@ fn reader() -> Vec<Value> {
     rules
 }
 
-/// What keeps the Markdown of postmortems up to date.
+/// What keeps the Markdown of postmortems up to date, and evidence.
 fn recorder() -> Vec<Value> {
-    vec![rule(&[""], &["configmaps"], &["create", "patch"])]
+    vec![
+        rule(&[""], &["configmaps"], &["create", "patch"]),
+        // Evidence: what is told of a target before it is changed, and the logs of its pods.
+        rule(&["events.k8s.io"], &["events"], &["list"]),
+        rule(&[""], &["pods/log"], &["get"]),
+    ]
 }
 
 fn lease() -> Vec<Value> {

@@ -90,6 +90,8 @@ pub struct MitigationStatus {
     pub undone_by: Option<String>,
     /// How often the target was written.
     pub attempts: Option<i32>,
+    /// The evidence that was kept before the change.
+    pub evidence: Option<EvidenceStatus>,
     /// What would change, or was changed, in words.
     pub plan: Option<MitigationPlan>,
     /// Digest of spec and target that an approval must name.
@@ -102,6 +104,28 @@ pub struct MitigationStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// Evidence that was kept of what went.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct EvidenceStatus {
+    /// Name of the immutable ConfigMap that holds it.
+    #[schemars(length(max = 253))]
+    pub config_map: String,
+    /// Hash over its items, as `incident-operator` computes it: of each name and text, with their lengths.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// Number of items.
+    pub items: i32,
+    /// What could not be had, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub missing: Vec<String>,
+    /// When it was complete.
+    pub captured_time: Option<Time>,
 }
 
 /// An object that a mitigation changes or makes.

@@ -2,7 +2,9 @@
 //! status once nothing is left to do.
 
 use super::{
-    BY_OBJECT, Context, Error, Key, moment, news,
+    BY_OBJECT, Context, Error, Key,
+    evidence::{Progress, Request},
+    moment, news,
     status::{self, FIELD_MANAGER},
     targets::{How, LOOK_AGAIN, NotDone, index_text},
     watch::start_targets,
@@ -11,7 +13,9 @@ use crate::{
     api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
         incident::{recorded_end, releases},
-        mitigation::{Effect, Incident, Objects, Observed, Plan, Refused, Why, Write, decide, target_id},
+        mitigation::{
+            Effect, Evidence, Incident, Objects, Observed, Plan, Refused, Why, Write, decide, target_id,
+        },
     },
     mitigation::{Found, Look, ObjectId, record::Record},
 };
@@ -111,6 +115,7 @@ impl<'a> Visit<'a> {
                     incident: self.incident(),
                     refused: self.refused.as_ref(),
                     dry_run_passed: &self.dry_run_passed,
+                    evidence: self.evidence(),
                     holders: &holders,
                 },
                 Timestamp::now(),
@@ -140,6 +145,14 @@ impl<'a> Visit<'a> {
             Effect::Look(look) => self.look(look).await,
             Effect::AddFinalizer => self.add_finalizer().await,
             Effect::RemoveFinalizer => Ok(()),
+            Effect::GatherEvidence => {
+                self.gather_evidence();
+                Ok(())
+            }
+            Effect::AwaitEvidence(until) => {
+                self.ctx.evidence.wait(self.uid(), moment(until)).await;
+                Ok(())
+            }
             Effect::Announce => self.write_status().await,
             Effect::Write { object, what, patch } => self.write(object, what, &patch).await,
             Effect::Create { object, manifest, dry_run } => self.create(object, &manifest, dry_run).await,
@@ -236,6 +249,30 @@ impl<'a> Visit<'a> {
         };
         self.found.insert(look, found);
         Ok(())
+    }
+
+    fn uid(&self) -> &str {
+        self.mitigation.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        Some(match self.ctx.evidence.progress(self.uid())? {
+            Progress::Running(since) => Evidence::Running(since),
+            Progress::Kept(kept) => Evidence::Kept(kept),
+            Progress::Failed(words) => Evidence::Failed(words),
+        })
+    }
+
+    fn gather_evidence(&self) {
+        let Some(id) = target_id(&self.mitigation) else { return };
+        let Some(target) = self.objects.get(&id).cloned().flatten() else { return };
+        self.ctx.evidence.start(Request {
+            mitigation: self.key.clone(),
+            uid: self.uid().to_owned(),
+            incident: self.mitigation.spec.incident_ref.as_ref().map(|incident| incident.name.clone()),
+            id,
+            target,
+        });
     }
 
     fn count(&self, operation: &'static str, answer: Result<(), &NotDone>) {

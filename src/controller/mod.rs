@@ -7,6 +7,7 @@ mod cache;
 pub mod client;
 mod error;
 mod events;
+mod evidence;
 mod incident;
 mod invalid;
 mod key;
@@ -32,6 +33,7 @@ use crate::{
 };
 use cache::{Cache, Index, News};
 use events::Events;
+use evidence::Evidence;
 use key::Key;
 use kube::Client;
 use lookout::Lookouts;
@@ -50,6 +52,7 @@ pub struct Context {
     postmortems: Cache<Postmortem>,
     targets: Arc<Targets>,
     lookouts: Arc<Lookouts>,
+    evidence: Evidence,
     queues: Queues,
     events: Events,
     metrics: Arc<Metrics>,
@@ -115,6 +118,7 @@ impl Context {
         let queues = Queues::default();
         Arc::new(Context {
             targets: Arc::new(Targets::new(client.clone(), watches.clone(), &held_kinds())),
+            evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
             lookouts: Arc::new(Lookouts::new(watches, queues.mitigations.clone())),
             client,
             incidents: Cache::new(INCIDENT_INDEXES),

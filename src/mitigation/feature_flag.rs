@@ -266,6 +266,10 @@ impl Engine for FeatureFlag {
         )))
     }
 
+    fn destroys(&self) -> bool {
+        self.restart_consumers == Some(true)
+    }
+
     fn follows(&self, _scene: &Scene<'_>) -> Option<Look> {
         Some(Look::List { kind: POD, labels: None })
     }

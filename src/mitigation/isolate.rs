@@ -8,8 +8,9 @@
 mod selection;
 
 use super::{
-    Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, JOB, NETWORK_POLICY, ObjectId, POD, Part, REPLICA_SET,
-    Rule, SERVICE, STATEFUL_SET, Scene, Stop, TargetKind, Undo, field, patch::pointer, prior, record::Record,
+    Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, JOB, Look, NETWORK_POLICY, ObjectId, POD, Part,
+    REPLICA_SET, Rule, SERVICE, STATEFUL_SET, Scene, Stop, TargetKind, Undo, field, patch::pointer, prior,
+    record::Record,
 };
 use crate::api::{ActionName, Isolate, IsolateMethod, ReleasePods, TargetRef};
 use kube::core::DynamicObject;
@@ -130,7 +131,7 @@ impl Engine for Isolate {
         if let Some(wanted) = field(scene.target, "/spec/replicas").and_then(|v| v.as_i64())
             && scene.id.kind != POD
         {
-            let ready = field(scene.target, "/status/readyReplicas").and_then(|v| v.as_i64()).unwrap_or(0);
+            let ready = selection::replacements(scene)?;
             if ready < wanted {
                 return Ok(Effect::Awaited {
                     what: "waiting until the workload has made new pods in their place".to_owned(),
@@ -142,6 +143,10 @@ impl Engine for Isolate {
             "nothing selects the pods any more; connections that are open may go on until they are closed"
                 .to_owned(),
         ))
+    }
+
+    fn follows(&self, _scene: &Scene<'_>) -> Option<Look> {
+        Some(Look::List { kind: POD, labels: None })
     }
 
     fn undo(

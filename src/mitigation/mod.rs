@@ -4,6 +4,7 @@
 //! the operator may write to the cluster (RBAC) is rendered from [`Engine::rules`].
 
 pub mod document;
+pub mod evidence;
 mod feature_flag;
 pub mod field;
 pub mod gitops;
@@ -79,6 +80,12 @@ pub trait Engine {
     /// What it is called when the target has the values already.
     fn already(&self) -> &'static str {
         "AlreadyAtValue"
+    }
+
+    /// Whether something goes that cannot be looked at afterwards, such as pods with their logs. Then evidence is
+    /// kept unless the mitigation says otherwise.
+    fn destroys(&self) -> bool {
+        false
     }
 
     /// What the action does, as the end of "would …" ("scale Deployment/importer from 3 to 0").

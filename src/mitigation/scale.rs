@@ -136,6 +136,10 @@ impl Engine for Scale {
         Ok(Undo::Step(values))
     }
 
+    fn destroys(&self) -> bool {
+        true
+    }
+
     fn already(&self) -> &'static str {
         if self.replicas == 0 { "AlreadyZero" } else { "AlreadyAtValue" }
     }

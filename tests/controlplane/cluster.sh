@@ -130,6 +130,8 @@ options:
   kubeSchedulerPort: $((base + 4))
   kwokControllerPort: $((base + 5))
   kubeAuditPolicy: $here/audit-policy.yaml
+  # Logs of pods that run nowhere come from files that a test names.
+  enableCRDs: [ClusterLogs]
 componentsPatches:
 # The audit log is never rotated: who looks back must find the beginning.
 - name: kube-apiserver

@@ -116,6 +116,15 @@ fn reader(name: &str) -> Value {
     web
 }
 
+/// The times of containers are whole seconds: what starts in the same second as a change may have read either value.
+async fn next_second() {
+    let since = k8s_openapi::jiff::Timestamp::now().as_second();
+    wait_for(PATIENCE, "the next second", async || {
+        (k8s_openapi::jiff::Timestamp::now().as_second() > since).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_that_is_asked_for() {
     let namespace = TestNamespace::new("consumers").await;
@@ -124,16 +133,12 @@ async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_th
     namespace.create(switches).await;
     namespace.create_ready(reader("web")).await;
     namespace.create_ready(reader("other")).await;
-    // The times of containers are whole seconds: what starts in the same second as the change may have read either.
-    let since = k8s_openapi::jiff::Timestamp::now().as_second();
-    wait_for(PATIENCE, "the next second", async || {
-        (k8s_openapi::jiff::Timestamp::now().as_second() > since).then_some(())
-    })
-    .await;
+    next_second().await;
     namespace.create(flag("named", "switches", "beta", "off")).await;
     let told = says(&namespace, "named", "Effective", "NeedsRestart").await;
     assert!(message(&told, "Effective").contains("ReplicaSet/web-"), "{}", message(&told, "Effective"));
     // Somebody restarts them by hand: that is seen.
+    next_second().await;
     namespace.kubectl(&["rollout", "restart", "deployment/web", "deployment/other"]).success();
     effective(&namespace, "named").await;
     delete(&namespace, "named").await;

@@ -8,6 +8,7 @@ mod action_isolate;
 mod action_manual;
 mod action_scale;
 mod chart;
+mod evidence;
 mod gitops;
 mod harness;
 mod incident;

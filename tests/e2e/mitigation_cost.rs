@@ -49,7 +49,7 @@ async fn the_life_of_a_mitigation_costs_exactly_these_requests() {
 
     // A workload takes a while to follow: one status more. And a deletion saves the last status.
     let mark = audit::mark();
-    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    namespace.create(with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}))).await;
     effective(&namespace, "stop").await;
     let take = [
         "get deployments/web 200",
@@ -115,7 +115,7 @@ async fn from_apply_to_scaled_takes_little_more_than_the_raw_requests() {
         let name = format!("stop-{round}");
         let after = version(&api.get("web").await.unwrap());
         let begun = Instant::now();
-        namespace.create(scale(&name, "Deployment", "web", 0)).await;
+        namespace.create(with(scale(&name, "Deployment", "web", 0), json!({"evidence": "None"}))).await;
         let stopped = history
             .first("stopped workload", |r| {
                 version(&r.object) > after && r.object.spec.as_ref().unwrap().replicas == Some(0)

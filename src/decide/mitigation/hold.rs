@@ -47,6 +47,9 @@ impl<'a> Decision<'a> {
         let Some(since) = records.iter().map(|(_, record)| record.at).max() else { return };
         self.verify(engine, target, since);
         if self.plan.effect.is_none() {
+            self.note_evidence();
+        }
+        if self.plan.effect.is_none() {
             self.expire();
         }
     }

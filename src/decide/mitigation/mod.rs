@@ -9,6 +9,7 @@
 //! (`status.objects`) before the first of them is touched; each object carries its own record.
 
 mod by_hand;
+mod evidence;
 mod hold;
 mod release;
 mod take;
@@ -16,8 +17,8 @@ mod take;
 use super::conditions::{Conditions, clip, find, whole_seconds};
 use crate::api::{
     ConditionStatus::{False, True, Unknown},
-    DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase,
-    MitigationStatus, OnExpire, OnRelease, ReleaseOn,
+    DesiredState, EvidencePolicy, EvidenceStatus, FINALIZER, MITIGATED_LABEL, Mitigation,
+    MitigationPhase as Phase, MitigationStatus, OnExpire, OnRelease, ReleaseOn,
 };
 use crate::mitigation::{
     self, Effect as Seen, Engine, Found, Look, ObjectId, Refusal, Scene, Stop, TargetKind, on_release,
@@ -57,6 +58,8 @@ pub struct Observed<'a> {
     pub refused: Option<&'a Refused>,
     /// The objects of which the API server accepted a dry run of the take.
     pub dry_run_passed: &'a HashSet<ObjectId>,
+    /// How far the evidence is, when it is being gathered.
+    pub evidence: Option<Evidence>,
     /// uids of the mitigations that may hold the target. A record of any other is a leftover: the deployment
     /// controller copies annotations to ReplicaSets, and `kubectl rollout undo` copies them back.
     pub holders: &'a HashSet<String>,
@@ -74,6 +77,17 @@ pub struct Incident {
     pub releases: Option<&'static str>,
     /// The incident has recorded how this mitigation ended, or will never.
     pub recorded_end: bool,
+}
+
+/// How far evidence is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// It is being gathered since then.
+    Running(Timestamp),
+    /// It is kept.
+    Kept(EvidenceStatus),
+    /// Nothing could be kept.
+    Failed(String),
 }
 
 /// An effect that the API server refused.
@@ -122,6 +136,10 @@ pub enum Effect {
     AddFinalizer,
     /// Remove our finalizer.
     RemoveFinalizer,
+    /// Begin to gather evidence.
+    GatherEvidence,
+    /// Wait for the evidence, at most until then.
+    AwaitEvidence(Timestamp),
     /// Write the status: it says what is about to be touched.
     Announce,
     /// Write to an object.
@@ -309,11 +327,9 @@ impl<'a> Decision<'a> {
 
     /// Every known condition is there from the first visit.
     fn first_visit(&mut self) {
-        let evidence = match self.m.spec.template.evidence {
-            Some(EvidencePolicy::None) => ("NotRequested", "no evidence was asked for"),
-            Some(EvidencePolicy::BestEffort | EvidencePolicy::Required) | None => {
-                ("NotImplemented", "this version captures no evidence")
-            }
+        let evidence = match self.evidence_policy() {
+            EvidencePolicy::None => ("NotRequested", "no evidence was asked for"),
+            EvidencePolicy::BestEffort | EvidencePolicy::Required => ("Pending", "nothing is changed yet"),
         };
         self.authorization_unknown();
         let mut c = self.conditions();
@@ -381,9 +397,6 @@ impl<'a> Decision<'a> {
         };
         if !engine.kinds().is_empty() {
             mitigation::target_kind(engine, &template.target_ref)?;
-        }
-        if template.evidence == Some(EvidencePolicy::Required) {
-            return missing("evidence: Required", "use None, and keep what you need before");
         }
         if template.service_account_name.is_some() {
             return missing("serviceAccountName", "leave it out");

@@ -102,6 +102,9 @@ impl<'a> Decision<'a> {
         if self.m.spec.template.dry_run == Some(true) {
             return self.dry_run(engine, target, &parts);
         }
+        if !self.evidence_allows() {
+            return;
+        }
         self.plan.status.phase = Some(Phase::Applying);
         let only_the_target =
             matches!(parts.as_slice(), [part] if part.id == id && !part.changes().is_empty());

@@ -16,6 +16,7 @@ struct World {
     gone: bool,
     read: bool,
     holders: HashSet<String>,
+    evidence: Option<Evidence>,
 }
 
 fn importer() -> Value {
@@ -46,6 +47,7 @@ impl World {
             gone: false,
             read: true,
             holders: HashSet::new(),
+            evidence: Some(Evidence::Failed("no logs".into())),
         }
     }
 
@@ -67,6 +69,7 @@ impl World {
                 incident: self.incident.clone(),
                 refused,
                 dry_run_passed: &passed,
+                evidence: self.evidence.clone(),
                 holders: &self.holders,
             };
             let plan = decide(&observed, self.now);
@@ -591,7 +594,7 @@ fn what_has_no_engine_is_refused_in_words_and_never_silently() {
             json!({"targetRef": {"apiVersion": "apps/v2", "kind": "Deployment", "name": "n"}}),
             "KindNotAllowed",
         ),
-        (json!({"evidence": "Required"}), "NotImplemented"),
+        (json!({"evidence": "Required"}), "EvidenceFailed"),
         (json!({"serviceAccountName": "x"}), "NotImplemented"),
         (json!({"policyRef": {"name": "x"}}), "NotImplemented"),
     ] {

@@ -58,6 +58,23 @@ fn refuse_ordinals(pod: &DynamicObject) -> Result<(), Stop> {
     }
 }
 
+/// How many ready pods the workload has besides those that were isolated.
+pub fn replacements(scene: &Scene<'_>) -> Result<i64, Stop> {
+    let wanted = labels_of_template(scene);
+    let ready = |pod: &DynamicObject| {
+        let conditions = field(pod, "/status/conditions");
+        let conditions = conditions.as_ref().and_then(Value::as_array);
+        conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    let pods = scene.list(POD, None)?.iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && !scene.touched.contains(&ObjectId::of(POD, pod))
+            && wanted.iter().all(|(key, value)| label(pod, key) == Some(value))
+            && ready(pod)
+    });
+    Ok(i64::try_from(pods.count()).unwrap_or(i64::MAX))
+}
+
 fn label<'a>(object: &'a DynamicObject, key: &str) -> Option<&'a str> {
     object.metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
