@@ -443,3 +443,52 @@ fn lint_says_what_is_missing_where_and_warnings_do_not_fail() {
     assert_eq!(said, expected);
     assert_eq!(found.iter().filter(|f| f.fails()).count(), 1);
 }
+
+#[test]
+fn a_file_that_names_an_incident_need_not_repeat_its_timeline_and_a_postmortem_in_the_cluster_needs_one() {
+    let mut spec = complete();
+    spec["timeline"] = json!([]);
+    spec["incidentRef"] = json!({"name": "checkout"});
+    let postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+    assert!(!lint(&postmortem).iter().any(Finding::fails), "{:?}", lint(&postmortem));
+    let status = decide(&seen(&postmortem, &Settings::default()), at("2026-11-22T00:00:00Z"));
+    assert_eq!(status.missing_sections, ["Timeline (spec.timeline)"]);
+}
+
+const DOCUMENTED: &str = include_str!("../../../docs/postmortem.md");
+
+#[test]
+fn every_rule_is_documented_and_every_documented_rule_exists() {
+    let spec = json!({
+        "incidentRef": {"name": "x"}, "links": ["x"], "rootCauses": "It was human error, and a lot of other things; TODO: list them",
+        "actionItems": [
+            {"id": "a", "title": "TODO"}, {"id": "a", "title": "t", "owner": "o"},
+            {"id": "b", "title": "t", "state": "WontFix"}]});
+    let mut found = lint(&Postmortem::new("pm", serde_json::from_value(spec.clone()).unwrap()));
+    found.extend(lint(&of_a_sev1(spec)));
+    let mut rules: Vec<_> = found.iter().map(|f| f.rule).chain(["schema"]).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let table = DOCUMENTED.split_once("| Rule | Level |").unwrap().1.split_once("\n\n").unwrap().0;
+    let rows = table.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
+    let mut documented: Vec<_> = rows.collect();
+    documented.sort_unstable();
+    assert_eq!(documented, rules);
+}
+
+#[test]
+fn the_documented_template_holds_the_hints_and_lacks_every_required_section() {
+    let yaml = DOCUMENTED.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0;
+    let template: Postmortem = serde_saphyr::from_str(yaml).unwrap();
+    for section in &SECTIONS {
+        assert_eq!(
+            (section.text)(&template.spec).map(String::as_str),
+            Some(section.hint),
+            "{}",
+            section.title
+        );
+    }
+    let missing: Vec<_> = lint(&template).iter().filter(|f| f.fails()).map(|f| f.message.clone()).collect();
+    let required: Vec<_> = SECTIONS.iter().filter(|s| s.required).map(|s| s.title).collect();
+    assert_eq!(missing, required);
+}
