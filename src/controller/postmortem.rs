@@ -1,7 +1,7 @@
 //! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
 
 use super::{
-    BY_INCIDENT, Context, Error, Key,
+    Context, Error, Key,
     status::{self, FIELD_MANAGER},
 };
 use crate::{
@@ -111,14 +111,10 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
     });
     let now = Timestamp::now();
-    let named = postmortem.spec.incident_ref.as_ref().map(|named| Key::new(&key.namespace, &named.name));
-    let mitigations =
-        named.map(|named| ctx.mitigations.group(BY_INCIDENT, &named.to_string())).unwrap_or_default();
     let status_of = |postmortem: &Postmortem| {
         let observed = Observed {
             postmortem,
             incident: incident.as_deref(),
-            mitigations: &mitigations,
             signed: ctx.signed,
             settings: &ctx.settings,
         };

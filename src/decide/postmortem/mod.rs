@@ -14,17 +14,16 @@ mod sections;
 use super::conditions::{Conditions, clip, whole_seconds};
 use crate::api::{
     ConditionStatus::{False, True},
-    Incident, IncidentStatus, Mitigation, Postmortem, PostmortemStatus,
+    Incident, Postmortem, PostmortemStatus,
 };
 use crate::config::{PostmortemDeadline, Settings};
 use k8s_openapi::jiff::Timestamp;
 use review::Verdict;
-use std::sync::Arc;
 
 pub use action_items::{Reminder, due_date, next_reminder, reminders};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
-pub use record::{Span, add_details, draft, durations, in_words, known_durations, snapshot, span};
+pub use record::{Span, draft, durations, in_words, known_durations, snapshot, span};
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -38,8 +37,6 @@ pub struct Observed<'a> {
     pub postmortem: &'a Postmortem,
     /// Its incident, while that exists.
     pub incident: Option<&'a Incident>,
-    /// The Mitigations of the incident, as far as they still exist.
-    pub mitigations: &'a [Arc<Mitigation>],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
     /// The configuration.
@@ -98,23 +95,11 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
         );
     }
     if record.milestones.resolved_time.is_some() {
-        remember(seen, incident, record, status);
+        status.incident = Some(snapshot(incident, record));
+        status.timeline.clone_from(&record.timeline);
+        status.durations = Some(durations(&record.milestones));
     }
     None
-}
-
-fn remember(
-    seen: &Observed<'_>,
-    incident: &Incident,
-    record: &IncidentStatus,
-    status: &mut PostmortemStatus,
-) {
-    let mut known = snapshot(incident, record);
-    add_details(&mut known, seen.mitigations);
-    record::keep_details(&mut known, status.incident.as_ref());
-    status.incident = Some(known);
-    status.timeline.clone_from(&record.timeline);
-    status.durations = Some(durations(&record.milestones));
 }
 
 /// What fits into a list of the status; the last entry says how many more there are.

@@ -2,18 +2,16 @@
 
 use crate::api::{
     Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot, IncidentStatus, Milestones,
-    Mitigation, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec, PostmortemState,
-    PostmortemStatus, Time, names,
+    MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec, PostmortemState, PostmortemStatus, Time,
+    names,
 };
-use crate::decide::conditions::clip;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
-use std::sync::Arc;
 
 /// The draft for an incident that was resolved, with everything that is known.
 ///
 /// Sections that only people can write are left out, so that they are reported as missing.
-pub fn draft(incident: &Incident, status: &IncidentStatus, mitigations: &[Arc<Mitigation>]) -> Postmortem {
+pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     let name = incident.metadata.name.clone().unwrap_or_default();
     let spec = &incident.spec;
     let took = durations(&status.milestones);
@@ -52,10 +50,8 @@ pub fn draft(incident: &Incident, status: &IncidentStatus, mitigations: &[Arc<Mi
         ..ObjectMeta::default()
     };
     // The record travels with the draft, so that nothing is lost if the incident is deleted right away.
-    let mut known = snapshot(incident, status);
-    add_details(&mut known, mitigations);
     draft.status = Some(PostmortemStatus {
-        incident: Some(known),
+        incident: Some(snapshot(incident, status)),
         timeline: status.timeline.clone(),
         durations: Some(took),
         ..PostmortemStatus::default()
@@ -84,7 +80,7 @@ fn impact_text(impact: &Impact) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-/// The incident as its own spec and status tell it. [`add_details`] adds what only its Mitigations know.
+/// The incident as its spec and status tell it.
 pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapshot {
     let spec = &incident.spec;
     let milestones = status.milestones.clone();
@@ -109,12 +105,12 @@ pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapsho
     }
 }
 
+/// A rehearsal is none.
 fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<MitigationRecord> {
-    let name = summary.entry.clone().unwrap_or_else(|| summary.name.clone());
-    let entry = incident.spec.mitigations.iter().find(|e| Some(&e.name) == summary.entry.as_ref());
-    if entry.is_some_and(|e| e.template.dry_run == Some(true)) {
+    if summary.dry_run == Some(true) {
         return None;
     }
+    let name = summary.entry.clone().unwrap_or_else(|| summary.name.clone());
     let waivers = incident.spec.resolution.iter().flat_map(|r| &r.waivers);
     let waiver = waivers.into_iter().find(|w| w.mitigation == name || w.mitigation == summary.name);
     Some(MitigationRecord {
@@ -122,51 +118,15 @@ fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<Mitiga
         uid: summary.uid.clone(),
         action: summary.action.clone(),
         target: summary.target.clone(),
-        reason: entry.map(|e| e.template.reason.clone()),
+        reason: summary.reason.clone(),
+        change: summary.change.clone(),
         phase: summary.phase,
+        applied_time: summary.applied_time.clone(),
         effective_time: summary.effective_time.clone(),
+        released_time: summary.released_time.clone(),
+        undone_by: summary.undone_by.clone(),
         waiver: waiver.map(|w| w.reason.clone()),
-        ..MitigationRecord::default()
     })
-}
-
-/// Adds what the Mitigations of the incident know, as far as they are still there.
-pub fn add_details(snapshot: &mut IncidentSnapshot, mitigations: &[Arc<Mitigation>]) {
-    let object = |uid: &Option<String>| {
-        uid.as_ref().and_then(|uid| mitigations.iter().find(|m| m.metadata.uid.as_ref() == Some(uid)))
-    };
-    snapshot
-        .mitigations
-        .retain(|record| object(&record.uid).is_none_or(|m| m.spec.template.dry_run != Some(true)));
-    for record in &mut snapshot.mitigations {
-        let Some(m) = object(&record.uid) else { continue };
-        record.reason = Some(m.spec.template.reason.clone());
-        let Some(status) = &m.status else { continue };
-        record.change =
-            status.plan.as_ref().map(|p| clip(&p.summary, 1024)).filter(|summary| !summary.is_empty());
-        record.applied_time.clone_from(&status.applied_time);
-        record.released_time.clone_from(&status.released_time);
-        record.undone_by.clone_from(&status.undone_by);
-        if status.effective_time.is_some() {
-            record.effective_time.clone_from(&status.effective_time);
-        }
-    }
-}
-
-/// What an earlier visit learnt of a Mitigation that is gone by now stays known.
-pub(super) fn keep_details(snapshot: &mut IncidentSnapshot, before: Option<&IncidentSnapshot>) {
-    let known = before.map(|b| b.mitigations.as_slice()).unwrap_or_default();
-    for record in &mut snapshot.mitigations {
-        let Some(old) = known.iter().find(|o| o.uid == record.uid && o.name == record.name) else { continue };
-        let keep = |new: &mut Option<String>, old: &Option<String>| *new = new.take().or_else(|| old.clone());
-        keep(&mut record.reason, &old.reason);
-        keep(&mut record.change, &old.change);
-        keep(&mut record.undone_by, &old.undone_by);
-        let keep = |new: &mut Option<Time>, old: &Option<Time>| *new = new.take().or_else(|| old.clone());
-        keep(&mut record.applied_time, &old.applied_time);
-        keep(&mut record.effective_time, &old.effective_time);
-        keep(&mut record.released_time, &old.released_time);
-    }
 }
 
 /// How long things took. Times to detect, mitigate and resolve count from the start of the impact, the time to
@@ -259,33 +219,21 @@ mod tests {
                 "roles": [{"role": "IncidentCommander", "holder": "alice", "fromTime": "2026-11-23T10:07:00Z"}],
                 "mitigations": [
                     {"name": "checkout-errors-stop", "entry": "stop", "uid": "m1", "action": "scale",
-                        "target": "Deployment/importer", "phase": "Active", "effectiveTime": "2026-11-23T10:20:00Z"},
+                        "target": "Deployment/importer", "reason": "it floods the database",
+                        "change": "spec.replicas from 3 to 0", "phase": "Active",
+                        "appliedTime": "2026-11-23T10:19:00Z", "effectiveTime": "2026-11-23T10:20:00Z"},
                     {"name": "checkout-errors-rehearsal", "entry": "rehearsal", "uid": "m2", "action": "scale",
-                        "target": "Deployment/importer", "phase": "Pending"}],
+                        "target": "Deployment/importer", "phase": "Pending", "dryRun": true}],
                 "timelineArchive": {"configMaps": 2, "entries": 200},
             },
         }))
         .unwrap()
     }
 
-    fn object() -> Arc<Mitigation> {
-        Arc::new(
-            serde_json::from_value(json!({
-                "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Mitigation",
-                "metadata": {"name": "checkout-errors-stop", "uid": "m1"},
-                "spec": {"reason": "it floods the database", "scale": {"replicas": 0},
-                    "targetRef": {"kind": "Deployment", "name": "importer"}},
-                "status": {"phase": "Active", "appliedTime": "2026-11-23T10:19:00Z",
-                    "plan": {"summary": "scale Deployment/importer from 3 to 0"}},
-            }))
-            .unwrap(),
-        )
-    }
-
     #[test]
     fn a_draft_holds_what_is_known_and_leaves_what_people_must_write_missing() {
         let incident = incident();
-        let draft = draft(&incident, incident.status.as_ref().unwrap(), &[object()]);
+        let draft = draft(&incident, incident.status.as_ref().unwrap());
         assert_eq!(draft.metadata.owner_references, None);
         assert_eq!(draft.spec.owner.as_deref(), Some("alice"));
         let impact = draft.spec.impact.unwrap();
@@ -302,27 +250,15 @@ mod tests {
     #[test]
     fn the_record_tells_what_each_mitigation_changed_why_and_whether_it_worked_and_dry_runs_are_none() {
         let incident = incident();
-        let mut known = snapshot(&incident, incident.status.as_ref().unwrap());
-        add_details(&mut known, &[object()]);
+        let known = snapshot(&incident, incident.status.as_ref().unwrap());
         assert_eq!(known.drill, None);
         assert_eq!(known.timeline_archive, Some(TimelineArchive { config_maps: 2, entries: 200 }));
         let [stop] = known.mitigations.as_slice() else { panic!("{:?}", known.mitigations) };
         assert_eq!((stop.name.as_str(), stop.phase), ("stop", MitigationPhase::Active));
-        assert_eq!(stop.change.as_deref(), Some("scale Deployment/importer from 3 to 0"));
+        assert_eq!(stop.change.as_deref(), Some("spec.replicas from 3 to 0"));
+        assert_eq!(stop.reason.as_deref(), Some("it floods the database"));
         assert_eq!(stop.waiver.as_deref(), Some("the import runs next week"));
         assert!(stop.applied_time.is_some() && stop.effective_time.is_some());
-    }
-
-    #[test]
-    fn what_was_known_of_a_mitigation_stays_known_when_its_object_is_gone() {
-        let incident = incident();
-        let status = incident.status.as_ref().unwrap();
-        let mut first = snapshot(&incident, status);
-        add_details(&mut first, &[object()]);
-        let mut second = snapshot(&incident, status);
-        add_details(&mut second, &[]);
-        keep_details(&mut second, Some(&first));
-        assert_eq!(first, second);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 use super::*;
-use crate::api::{
-    ACTOR_ANNOTATION, ConditionStatus, IncidentSnapshot, MitigationPhase, MitigationRecord, Severity, Time,
-};
+use crate::api::{ACTOR_ANNOTATION, ConditionStatus, IncidentSnapshot, Severity, Time};
 use crate::decide::conditions::{find, status as condition};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,7 +24,7 @@ fn of_a_sev1(spec: Value) -> Postmortem {
 }
 
 fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
-    Observed { postmortem, incident: None, mitigations: &[], signed: false, settings }
+    Observed { postmortem, incident: None, signed: false, settings }
 }
 
 fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
@@ -144,27 +142,6 @@ fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointe
     );
     assert_eq!(status.incident.unwrap().uid.as_deref(), Some("u1"));
     assert!(status.warnings[0].contains("a later one"), "{:?}", status.warnings);
-}
-
-#[test]
-fn a_mitigation_that_is_gone_keeps_the_details_that_were_known() {
-    let settings = Settings::default();
-    let mut postmortem = of_a_sev1(complete());
-    let mut resolved = incident("u1", Some("2026-11-24T11:00:00Z"));
-    let summary = json!({"name": "checkout-stop", "uid": "m1", "phase": "Released"});
-    resolved.status.as_mut().unwrap().mitigations = vec![serde_json::from_value(summary).unwrap()];
-    postmortem.status.as_mut().unwrap().incident.as_mut().unwrap().mitigations = vec![MitigationRecord {
-        name: "checkout-stop".into(),
-        uid: Some("m1".into()),
-        change: Some("from 3 to 0".into()),
-        ..MitigationRecord::default()
-    }];
-    let status = decide(
-        &Observed { incident: Some(&resolved), ..seen(&postmortem, &settings) },
-        at("2026-11-24T12:00:00Z"),
-    );
-    let known = &status.incident.unwrap().mitigations[0];
-    assert_eq!((known.phase, known.change.as_deref()), (MitigationPhase::Released, Some("from 3 to 0")));
 }
 
 // ---- review ------------------------------------------------------------------------------------------------------
