@@ -243,8 +243,13 @@ pub struct PostmortemStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub overdue_action_items: Vec<String>,
-    /// Reminders of action items were sent for every moment up to this one.
-    pub chased_time: Option<Time>,
+    /// The last reminder of each open action item: two days before it is due, on the day, and every week after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
+    )]
+    pub reminders: Vec<ActionItemReminder>,
     /// The Markdown.
     pub export: Option<PostmortemExport>,
     /// Observations: Complete, Reviewed, ActionItemsDone, Overdue, Ready, Stalled.
@@ -254,6 +259,33 @@ pub struct PostmortemStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// A reminder of an open action item. The same id, dueDate and scheduledTime are the same reminder.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct ActionItemReminder {
+    /// Id of the action item.
+    #[schemars(length(min = 1, max = 63))]
+    pub id: String,
+    /// ActionItemDueSoon, ActionItemDue or ActionItemOverdue.
+    #[schemars(length(max = 63))]
+    pub reason: String,
+    /// The day by which the item was to be done when this was told.
+    #[schemars(length(max = 10))]
+    pub due_date: String,
+    /// Who was to do it.
+    #[schemars(length(max = 253))]
+    pub owner: Option<String>,
+    /// The moment for which the reminder was planned. After a pause it is told later, and once.
+    pub scheduled_time: Time,
+    /// When it was told.
+    pub time: Time,
+    /// What was told.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// Who said that a postmortem is reviewed, and when that was seen.

@@ -7,7 +7,9 @@
 mod action_items;
 mod blameless;
 mod lint;
+mod news;
 mod record;
+mod reminders;
 mod review;
 mod sections;
 
@@ -20,10 +22,12 @@ use crate::config::{PostmortemDeadline, Settings};
 use k8s_openapi::jiff::Timestamp;
 use review::Verdict;
 
-pub use action_items::{Reminder, due_date, next_reminder, reminders};
+pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
+pub use news::{News, news};
 pub use record::{Span, draft, durations, in_words, known_durations, snapshot, span};
+pub use reminders::next_reminder;
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -37,18 +41,20 @@ pub struct Observed<'a> {
     pub postmortem: &'a Postmortem,
     /// Its incident, while that exists.
     pub incident: Option<&'a Incident>,
+    /// Names of the postmortems that are about the same incident, this one among them; the incident's own comes first.
+    pub namesakes: &'a [String],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
     /// The configuration.
     pub settings: &'a Settings,
 }
 
-/// The status as it should be. The place of the Markdown and the time of reminders are added by who sees to them.
+/// The status as it should be. The place of the Markdown is added by who writes it.
 pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let settings = seen.settings;
     let mut status = seen.postmortem.status.clone().unwrap_or_default();
     status.observed_generation = seen.postmortem.metadata.generation;
-    let other = take_over(seen, &mut status);
+    let other = take_over(seen, &mut status).into_iter().chain(namesakes(seen)).collect::<Vec<_>>();
     // From here on the postmortem counts with the record that was just taken over.
     let mut postmortem = seen.postmortem.clone();
     postmortem.status = Some(status.clone());
@@ -64,6 +70,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     status.open_action_items = i32::try_from(open).ok();
     status.overdue_action_items = action_items::overdue(items, settings.calendar.date(now));
     status.overdue_action_items.truncate(100);
+    status.reminders = reminders::reminders(items, &status.reminders, settings, now);
     let deadline = settings.severity(severity).postmortem;
     let resolved = status.incident.as_ref().and_then(|i| i.resolved_time.as_ref());
     let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
@@ -100,6 +107,26 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
         status.durations = Some(durations(&record.milestones));
     }
     None
+}
+
+/// What is to be said when several postmortems are about one incident: nothing is refused, and people are told which
+/// one counts.
+fn namesakes(seen: &Observed<'_>) -> Option<String> {
+    let name = seen.postmortem.metadata.name.as_deref()?;
+    let (first, others) = seen.namesakes.split_first()?;
+    if others.is_empty() {
+        return None;
+    }
+    Some(if first == name {
+        let others = clip(&others.join(", "), MAX_ENTRY / 2);
+        format!(
+            "spec.incidentRef: {others} names the same incident, too; this postmortem is the one that counts for it"
+        )
+    } else {
+        format!(
+            "spec.incidentRef: the postmortem that counts for this incident is {first}: merge this one into it"
+        )
+    })
 }
 
 /// What fits into a list of the status; the last entry says how many more there are.

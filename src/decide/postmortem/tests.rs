@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{ACTOR_ANNOTATION, ConditionStatus, IncidentSnapshot, Severity, Time};
+use crate::api::{ACTOR_ANNOTATION, ActionItemReminder, ConditionStatus, IncidentSnapshot, Severity, Time};
 use crate::decide::conditions::{find, status as condition};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn of_a_sev1(spec: Value) -> Postmortem {
 }
 
 fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
-    Observed { postmortem, incident: None, signed: false, settings }
+    Observed { postmortem, incident: None, namesakes: &[], signed: false, settings }
 }
 
 fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
@@ -280,19 +280,32 @@ fn due_on(day: &str) -> Postmortem {
     of_a_sev1(with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": day})))
 }
 
+/// The postmortem after a look at it, and the reminders that are new since the one before.
+fn look(postmortem: &mut Postmortem, settings: &Settings, now: Timestamp) -> Vec<ActionItemReminder> {
+    let known = postmortem.status.as_ref().map(|s| s.reminders.clone()).unwrap_or_default();
+    let status = decide(&seen(postmortem, settings), now);
+    let new = status.reminders.iter().filter(|r| !known.contains(r)).cloned().collect();
+    postmortem.status = Some(status);
+    new
+}
+
 #[test]
 fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
-    let postmortem = due_on("2026-12-10");
-    let settings = Settings::default();
+    let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
     let mut moments = Vec::new();
-    let mut at_ = at("2026-12-01T00:00:00Z");
+    let mut now = at("2026-12-01T00:00:00Z");
+    assert_eq!(look(&mut postmortem, &settings, now), []);
     while let Some(next) =
-        next_reminder(&postmortem, &settings, at_).filter(|n| *n < at("2026-12-30T00:00:00Z"))
+        next_reminder(&postmortem, &settings, now).filter(|n| *n < at("2026-12-30T00:00:00Z"))
     {
-        let due = reminders(&postmortem, &settings, at_, next);
-        assert_eq!(due.len(), 1);
-        moments.push((due[0].at.to_string(), due[0].reason()));
-        at_ = next;
+        assert_eq!(
+            look(&mut postmortem, &settings, next.checked_sub(std::time::Duration::from_secs(1)).unwrap()),
+            []
+        );
+        let told = look(&mut postmortem, &settings, next);
+        assert_eq!(told.len(), 1);
+        moments.push((told[0].scheduled_time.0.to_string(), told[0].reason.clone()));
+        now = next;
     }
     let expected = [
         ("2026-12-08T09:00:00Z", "ActionItemDueSoon"),
@@ -300,29 +313,52 @@ fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
         ("2026-12-17T09:00:00Z", "ActionItemOverdue"),
         ("2026-12-24T09:00:00Z", "ActionItemOverdue"),
     ];
-    assert_eq!(moments, expected.map(|(at, reason)| (at.to_owned(), reason)));
+    assert_eq!(moments, expected.map(|(at, reason)| (at.to_owned(), reason.to_owned())));
 }
 
 #[test]
-fn after_a_long_pause_only_the_last_reminder_of_an_item_is_given() {
-    let settings = Settings::default();
-    let due =
-        reminders(&due_on("2017-02-10"), &settings, at("2017-01-01T00:00:00Z"), at("2026-12-01T00:00:00Z"));
-    assert_eq!(due.len(), 1);
-    assert!(
-        due[0].message().starts_with("action item a of o was due on 2017-02-10, 357"),
-        "{}",
-        due[0].message()
+fn after_a_long_pause_an_item_is_told_of_once_and_in_the_words_of_that_day() {
+    let (mut postmortem, settings) = (due_on("2017-02-10"), Settings::default());
+    assert_eq!(
+        look(&mut postmortem, &settings, at("2017-02-08T09:00:00Z"))[0].message,
+        "action item a of o is due in 2 days, on 2017-02-10: t"
     );
+    let told = look(&mut postmortem, &settings, at("2026-12-01T00:00:00Z"));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].message, "action item a of o was due on 2017-02-10, 3581 days ago: t");
+    assert_eq!(told[0].time, Time(at("2026-12-01T00:00:00Z")));
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-01T08:00:00Z")), []);
+    // A reminder that was planned for the day itself and is told on the next one does not say "today".
+    let (mut late, now) = (due_on("2026-12-10"), at("2026-12-11T03:00:00Z"));
+    assert_eq!(
+        look(&mut late, &settings, now)[0].message,
+        "action item a of o was due yesterday, 2026-12-10: t"
+    );
+}
+
+#[test]
+fn a_due_date_that_moves_is_reminded_of_anew_and_an_item_that_is_done_no_more() {
+    let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T10:00:00Z")).len(), 1);
+    postmortem.spec.action_items[0].due_date = Some("2027-01-10".into());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T11:00:00Z")), []);
+    assert_eq!(postmortem.status.as_ref().unwrap().reminders, []);
+    postmortem.spec.action_items[0].due_date = Some("2026-12-11".into());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T11:00:00Z"))[0].reason, "ActionItemDueSoon");
+    postmortem.spec.action_items[0].state = crate::api::ActionItemState::Done;
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-12T11:00:00Z")), []);
+    assert_eq!(postmortem.status.unwrap().reminders, []);
 }
 
 #[test]
 fn nobody_is_reminded_of_what_is_done_or_of_what_is_due_at_the_end_of_time() {
     let settings = Settings::default();
-    let (start, end) = (at("2026-11-01T00:00:00Z"), at("2026-12-31T00:00:00Z"));
-    assert_eq!(reminders(&of_a_sev1(complete()), &settings, start, end), []);
-    assert_eq!(reminders(&due_on("9999-12-31"), &settings, start, Timestamp::MAX).len(), 1);
-    assert_eq!(reminders(&due_on("2026-02-31"), &settings, start, end), []);
+    let end = at("2026-12-31T00:00:00Z");
+    assert_eq!(look(&mut of_a_sev1(complete()), &settings, end), []);
+    assert_eq!(look(&mut due_on("9999-12-31"), &settings, end), []);
+    assert_eq!(look(&mut due_on("9999-12-31"), &settings, Timestamp::MAX).len(), 1);
+    assert_eq!(look(&mut due_on("2026-02-31"), &settings, end), []);
+    assert_eq!(look(&mut due_on("0001-01-01"), &settings, end).len(), 1);
     assert_eq!(
         next_reminder(&due_on("0001-01-01"), &settings, Timestamp::MIN),
         Some(at("0000-12-30T09:00:00Z"))
@@ -344,27 +380,41 @@ fn reminders_and_overdue_follow_the_time_zone_of_the_calendar() {
 
 proptest! {
     #[test]
-    fn consecutive_stretches_of_time_give_each_reminder_exactly_once(
+    fn whenever_it_is_looked_at_each_reminder_is_told_at_most_once_and_the_last_one_always(
         mut cuts in proptest::collection::vec(0i64..100 * 86_400, 1..40),
     ) {
-        let (postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+        let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
         let start = at("2026-11-01T00:00:00Z").as_second();
         cuts.push(100 * 86_400);
         cuts.sort_unstable();
-        let mut last = start;
-        let mut given = Vec::new();
-        for cut in cuts.iter().map(|cut| start + cut) {
-            let (from, to) = (Timestamp::from_second(last).unwrap(), Timestamp::from_second(cut).unwrap());
-            given.extend(reminders(&postmortem, &settings, from, to).into_iter().map(|r| r.at));
-            last = cut;
+        let mut told = Vec::new();
+        for cut in cuts {
+            let now = Timestamp::from_second(start + cut).unwrap();
+            told.extend(look(&mut postmortem, &settings, now).into_iter().map(|r| r.scheduled_time.0));
         }
-        let mut once = given.clone();
+        let mut once = told.clone();
         once.dedup();
-        prop_assert_eq!(&once, &given, "in order and none twice");
-        prop_assert!(given.len() <= 11);
-        // The last one of all is given whatever the cuts are.
-        prop_assert_eq!(given.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
+        prop_assert_eq!(&once, &told, "in order and none twice");
+        prop_assert!(told.len() <= 11);
+        prop_assert_eq!(told.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
     }
+}
+
+// ---- two postmortems for one incident ---------------------------------------------------------------------------
+
+#[test]
+fn of_two_postmortems_about_one_incident_each_says_which_one_counts() {
+    let warned = |name: &str, namesakes: &[&str]| {
+        let mut postmortem = of_a_sev1(complete());
+        postmortem.metadata.name = Some(name.to_owned());
+        let namesakes: Vec<String> = namesakes.iter().map(|n| n.to_string()).collect();
+        let settings = Settings::default();
+        let observed = Observed { namesakes: &namesakes, ..seen(&postmortem, &settings) };
+        decide(&observed, at("2026-11-21T00:00:00Z")).warnings.into_iter().find(|w| w.contains("incidentRef"))
+    };
+    assert_eq!(warned("a", &["a"]), None);
+    assert!(warned("a", &["a", "b"]).unwrap().contains("b names the same incident"));
+    assert!(warned("b", &["a", "b"]).unwrap().contains("is a: merge this one into it"));
 }
 
 // ---- deadlines ---------------------------------------------------------------------------------------------------
