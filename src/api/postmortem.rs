@@ -313,7 +313,7 @@ pub struct Review {
 pub struct Durations {
     /// From the start of the impact to detection.
     pub detect_seconds: Option<i64>,
-    /// From detection to acknowledgement.
+    /// From the start of the impact to acknowledgement.
     pub acknowledge_seconds: Option<i64>,
     /// From the start of the impact to mitigation.
     pub mitigate_seconds: Option<i64>,

@@ -54,7 +54,7 @@ fn example() -> Value {
             "links": ["https://alerts.example.com/1"],
         },
         "status": {
-            "durations": {"detectSeconds": 360, "acknowledgeSeconds": 60, "mitigateSeconds": 540, "resolveSeconds": 2280},
+            "durations": {"detectSeconds": 360, "acknowledgeSeconds": 420, "mitigateSeconds": 540, "resolveSeconds": 2280},
             "review": {"by": "carol", "authenticated": true, "time": "2026-11-25T09:00:00Z"},
             "incident": {
                 "name": "checkout-errors", "uid": "u1", "title": "Checkout returns 500 for 40 % of requests",

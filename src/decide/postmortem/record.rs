@@ -129,8 +129,7 @@ fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<Mitiga
     })
 }
 
-/// How long things took. Times to detect, mitigate and resolve count from the start of the impact, the time to
-/// acknowledge from detection.
+/// How long things took; all of them count from the start of the impact.
 pub fn durations(m: &Milestones) -> Durations {
     let between = |from: &Option<Time>, to: &Option<Time>| {
         let (from, to) = (from.as_ref()?, to.as_ref()?);
@@ -138,7 +137,7 @@ pub fn durations(m: &Milestones) -> Durations {
     };
     Durations {
         detect_seconds: between(&m.started_time, &m.detected_time),
-        acknowledge_seconds: between(&m.detected_time, &m.acknowledged_time),
+        acknowledge_seconds: between(&m.started_time, &m.acknowledged_time),
         mitigate_seconds: between(&m.started_time, &m.mitigated_time),
         resolve_seconds: between(&m.started_time, &m.resolved_time),
     }
@@ -243,8 +242,14 @@ mod tests {
             Some("Found by: alert, https://alerts.example.com/1, 6m after the impact began.")
         );
         assert_eq!((draft.spec.summary, draft.spec.root_causes, draft.spec.went_well), (None, None, None));
-        let known = draft.status.unwrap();
-        assert_eq!(known.durations.unwrap().resolve_seconds, Some(3960));
+        let took = draft.status.unwrap().durations.unwrap();
+        let expected = Durations {
+            detect_seconds: Some(360),
+            acknowledge_seconds: Some(480),
+            mitigate_seconds: Some(1200),
+            resolve_seconds: Some(3960),
+        };
+        assert_eq!(took, expected);
     }
 
     #[test]
