@@ -18,7 +18,7 @@ mod gantt;
 mod parsed;
 mod tables;
 
-use super::postmortem::{SECTIONS, Section, Span, Written, known_durations, span, written};
+use super::postmortem::{SECTIONS, Section, Span, Written, in_prose, known_durations, span, written};
 use crate::api::{Durations, IncidentSnapshot, Postmortem, PostmortemSpec, Review, Severity, TimelineRecord};
 use k8s_openapi::jiff::Timestamp;
 use std::borrow::Cow;
@@ -217,25 +217,6 @@ fn time_in_table(at: Timestamp, seconds: bool) -> String {
 /// Whether one of the times is not a whole minute.
 fn has_seconds(times: impl IntoIterator<Item = Timestamp>) -> bool {
     times.into_iter().any(|at| at.as_second() % 60 != 0)
-}
-
-/// A name of the API in words: `MitigationApplied` is "Mitigation applied". What is no such name stays as it is.
-fn in_prose(name: &str) -> Cow<'_, str> {
-    let is_name =
-        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphabetic());
-    if !is_name || name.chars().skip(1).all(|c| !c.is_ascii_lowercase()) {
-        return Cow::Borrowed(name);
-    }
-    let mut words = String::with_capacity(name.len() + 4);
-    for (index, c) in name.char_indices() {
-        if index > 0 && c.is_ascii_uppercase() {
-            words.push(' ');
-            words.push(c.to_ascii_lowercase());
-        } else {
-            words.push(c);
-        }
-    }
-    Cow::Owned(words)
 }
 
 #[cfg(test)]

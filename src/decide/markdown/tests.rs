@@ -212,6 +212,12 @@ fn recorded_and_curated_entries_are_one_timeline_by_time_and_the_responders_own_
         ]
     );
     assert!(document.contains("_Not shown: 1 entry that only responders may read._"));
+    // What a person wrote and nobody vouches for was not written by the operator.
+    let mut unsigned = example();
+    let entry = unsigned["status"]["timeline"][3].as_object_mut().unwrap();
+    entry.remove("author");
+    entry.insert("entryUid".into(), json!("e1"));
+    assert_eq!(table(&render(&postmortem(unsigned)), "Timeline")[4][3], "not known");
 }
 
 #[test]

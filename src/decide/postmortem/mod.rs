@@ -26,7 +26,7 @@ pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
 pub use news::{News, news};
-pub use record::{Span, draft, durations, in_words, known_durations, snapshot, span};
+pub use record::{Span, draft, durations, in_prose, in_words, known_durations, snapshot, span};
 pub use reminders::next_reminder;
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 

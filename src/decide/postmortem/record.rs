@@ -1,12 +1,13 @@
 //! What is known of the incident: the draft, the record that outlives the incident, and how long things took.
 
 use crate::api::{
-    Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot, IncidentStatus, Milestones,
-    MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec, PostmortemState, PostmortemStatus, Time,
-    names,
+    Detection, DetectionSource, Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot,
+    IncidentStatus, Milestones, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec,
+    PostmortemState, PostmortemStatus, Time, names,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
+use std::borrow::Cow;
 
 /// The draft for an incident that was resolved, with everything that is known.
 ///
@@ -15,13 +16,7 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     let name = incident.metadata.name.clone().unwrap_or_default();
     let spec = &incident.spec;
     let took = durations(&status.milestones);
-    let detection = spec.detection.as_ref().map(|d| {
-        let source = d.source.map_or("unknown".to_owned(), |s| format!("{s:?}").to_lowercase());
-        let link = d.reference.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
-        let after = took.detect_seconds.filter(|s| *s > 0).map(in_words);
-        let after = after.map(|t| format!(", {t} after the impact began")).unwrap_or_default();
-        format!("Found by: {source}{link}{after}.")
-    });
+    let detection = spec.detection.as_ref().map(|d| detection_text(d, &took));
     let mut draft = Postmortem::new(
         &name,
         PostmortemSpec {
@@ -59,6 +54,22 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     draft
 }
 
+/// How it was found, as far as that was stated.
+fn detection_text(detection: &Detection, took: &Durations) -> String {
+    let by = match detection.source {
+        Some(DetectionSource::Alert) => " by an alert",
+        Some(DetectionSource::Monitor) => " by somebody who looked at monitoring",
+        Some(DetectionSource::Customer) => " by a customer",
+        Some(DetectionSource::Employee) => " by an employee",
+        Some(DetectionSource::Other) | None => "",
+    };
+    let after = took.detect_seconds.filter(|s| *s > 0).map(in_words);
+    let after = after.map(|t| format!(" {t} after the impact began")).unwrap_or_default();
+    // An address ends the line, so that no full stop becomes part of it.
+    let end = detection.reference.as_ref().map_or(".".to_owned(), |r| format!(": {r}"));
+    format!("Found{by}{after}{end}")
+}
+
 /// The impact as it was stated, in words.
 fn impact_text(impact: &Impact) -> Option<String> {
     let mut facts = Vec::new();
@@ -69,15 +80,20 @@ fn impact_text(impact: &Impact) -> Option<String> {
         facts.push(format!("- Affected features: {}", impact.affected_features.join(", ")));
     }
     if !impact.components.is_empty() {
-        let states = impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state));
+        let states = impact.components.iter().map(|c| format!("{} ({})", c.name, prose(c.state)));
         facts.push(format!("- Components: {}", states.collect::<Vec<_>>().join(", ")));
     }
     if let Some(risk) = impact.data_at_risk {
-        facts.push(format!("- Data at risk: {risk:?}"));
+        facts.push(format!("- Data at risk: {}", prose(risk)));
     }
     let parts: Vec<String> =
         impact.summary.iter().cloned().chain((!facts.is_empty()).then(|| facts.join("\n"))).collect();
     (!parts.is_empty()).then(|| parts.join("\n\n"))
+}
+
+/// A value of the API in words.
+fn prose(value: impl std::fmt::Debug) -> String {
+    in_prose(&format!("{value:?}")).to_lowercase()
 }
 
 /// The incident as its spec and status tell it.
@@ -187,6 +203,25 @@ pub fn in_words(seconds: i64) -> String {
     if said.is_empty() { "0s".to_owned() } else { said.join(" ") }
 }
 
+/// A name of the API in words: `MitigationApplied` is "Mitigation applied". What is no such name stays as it is.
+pub fn in_prose(name: &str) -> Cow<'_, str> {
+    let is_name =
+        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphabetic());
+    if !is_name || name.chars().skip(1).all(|c| !c.is_ascii_lowercase()) {
+        return Cow::Borrowed(name);
+    }
+    let mut words = String::with_capacity(name.len() + 4);
+    for (index, c) in name.char_indices() {
+        if index > 0 && c.is_ascii_uppercase() {
+            words.push(' ');
+            words.push(c.to_ascii_lowercase());
+        } else {
+            words.push(c);
+        }
+    }
+    Cow::Owned(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,7 +274,7 @@ mod tests {
         assert!(impact.starts_with("40 % of checkouts fail\n\n- Affected tenants: 120\n"), "{impact}");
         assert_eq!(
             draft.spec.detection.as_deref(),
-            Some("Found by: alert, https://alerts.example.com/1, 6m after the impact began.")
+            Some("Found by an alert 6m after the impact began: https://alerts.example.com/1")
         );
         assert_eq!((draft.spec.summary, draft.spec.root_causes, draft.spec.went_well), (None, None, None));
         let took = draft.status.unwrap().durations.unwrap();

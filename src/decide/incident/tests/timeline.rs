@@ -191,6 +191,8 @@ fn what_a_mitigation_changed_and_why_stays_on_record_when_its_object_is_gone() {
     w.run();
     assert_eq!(w.summary("checkout-stop").change, None);
     w.works("checkout-stop").reaches("checkout-stop", Phase::Released);
+    w.object("checkout-stop").status.as_mut().unwrap().prior.clear();
+    w.run();
     w.mitigations.clear();
     w.run();
     let gone = w.summary("checkout-stop");
