@@ -2,10 +2,12 @@
 
 use super::{
     lint::{Finding, Level},
-    record::span,
+    record::{span, span_of},
     sections::is_placeholder,
 };
-use crate::api::{ActionItem, ActionItemState, ActionItemType, Postmortem, Severity};
+use crate::api::{
+    ActionItem, ActionItemState, ActionItemType, Postmortem, PostmortemSpec, PostmortemStatus, Severity,
+};
 use crate::config::Settings;
 use crate::decide::conditions::one_line;
 use k8s_openapi::jiff::{ToSpan, civil::Date};
@@ -26,9 +28,34 @@ pub fn due_date(item: &ActionItem) -> Option<Date> {
     (text.len() == 10).then(|| text.parse().ok()).flatten()
 }
 
+/// By which day items are to be done.
+pub(super) struct Deadlines<'a> {
+    settings: &'a Settings,
+    end: Option<Date>,
+}
+
+impl<'a> Deadlines<'a> {
+    /// For a postmortem whose status is, or will be, this one.
+    pub fn new(spec: &PostmortemSpec, status: Option<&PostmortemStatus>, settings: &'a Settings) -> Self {
+        let end = span_of(spec, status).end.map(|end| settings.calendar.date(end));
+        Deadlines { settings, end }
+    }
+
+    /// The due date, or the day that its priority allows where none is stated.
+    pub fn of(&self, item: &ActionItem) -> Option<Date> {
+        due_date(item).or_else(|| self.latest(item))
+    }
+
+    /// The last day that the priority of an item allows, counted from the end of the incident.
+    fn latest(&self, item: &ActionItem) -> Option<Date> {
+        let days = self.settings.action_item_days(item.priority?)?;
+        self.end?.checked_add(i64::from(days).days()).ok()
+    }
+}
+
 /// Ids of open items whose day has passed. An item is overdue from the day after its due date on.
-pub(super) fn overdue(items: &[ActionItem], today: Date) -> Vec<String> {
-    let late = |item: &&ActionItem| is_open(item) && due_date(item).is_some_and(|due| due < today);
+pub(super) fn overdue(items: &[ActionItem], deadlines: &Deadlines<'_>, today: Date) -> Vec<String> {
+    let late = |item: &&ActionItem| is_open(item) && deadlines.of(item).is_some_and(|due| due < today);
     items.iter().filter(late).map(|item| item.id.clone()).collect()
 }
 
@@ -132,10 +159,7 @@ fn odd_date(postmortem: &Postmortem, item: &ActionItem, path: &str, settings: &S
         let what = if created.is_some() { "the postmortem was created" } else { "the incident ended" };
         return warn(format!("{due} was over when {what} ({then})"));
     }
-    let (priority, end) = item.priority.zip(end)?;
-    let days = settings.action_item_days(priority)?;
-    let latest = end.checked_add(i64::from(days).days()).ok()?;
-    (due > latest).then(|| {
-        warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days"))
-    })?
+    let latest = Deadlines { settings, end }.latest(item).filter(|latest| due > *latest)?;
+    let (priority, days) = (item.priority?, settings.action_item_days(item.priority?)?);
+    warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days"))
 }

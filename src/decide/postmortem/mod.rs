@@ -19,6 +19,7 @@ use crate::api::{
     Incident, Postmortem, PostmortemStatus,
 };
 use crate::config::{PostmortemDeadline, Settings};
+use action_items::Deadlines;
 use k8s_openapi::jiff::Timestamp;
 use review::Verdict;
 
@@ -27,7 +28,6 @@ pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
 pub use news::{News, news};
 pub use record::{Span, draft, durations, in_prose, in_words, known_durations, snapshot, span};
-pub use reminders::next_reminder;
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -68,9 +68,10 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let items = &seen.postmortem.spec.action_items;
     let open = items.iter().filter(|i| action_items::is_open(i)).count();
     status.open_action_items = i32::try_from(open).ok();
-    status.overdue_action_items = action_items::overdue(items, settings.calendar.date(now));
+    let deadlines = Deadlines::new(&seen.postmortem.spec, Some(&status), settings);
+    status.overdue_action_items = action_items::overdue(items, &deadlines, settings.calendar.date(now));
     status.overdue_action_items.truncate(100);
-    status.reminders = reminders::reminders(items, &status.reminders, settings, now);
+    status.reminders = reminders::reminders(items, &deadlines, &status.reminders, settings, now);
     let deadline = settings.severity(severity).postmortem;
     let resolved = status.incident.as_ref().and_then(|i| i.resolved_time.as_ref());
     let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
@@ -83,9 +84,11 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
 pub fn wake(seen: &Observed<'_>, status: &PostmortemStatus, now: Timestamp) -> Option<Timestamp> {
     let calendar = &seen.settings.calendar;
     let open = seen.postmortem.spec.action_items.iter().filter(|i| action_items::is_open(i));
-    let overdue = open.filter_map(|i| calendar.at_hour(due_date(i)?.tomorrow().ok()?, 0));
+    let deadlines = Deadlines::new(&seen.postmortem.spec, Some(status), seen.settings);
+    let overdue = open.filter_map(|i| calendar.at_hour(deadlines.of(i)?.tomorrow().ok()?, 0));
     let review = status.due_time.as_ref().map(|t| t.0);
-    let reminder = next_reminder(seen.postmortem, seen.settings, now);
+    let items = &seen.postmortem.spec.action_items;
+    let reminder = reminders::next_reminder(items, &deadlines, seen.settings, now);
     overdue.chain(review).chain(reminder).filter(|at| *at > now).min()
 }
 

@@ -173,11 +173,16 @@ pub struct Span {
 /// Beginning and end: from the record of the incident, and from the curated timeline where there is no record,
 /// as for an outage before the operator existed.
 pub fn span(postmortem: &Postmortem) -> Span {
-    if let Some(known) = postmortem.status.as_ref().and_then(|s| s.incident.as_ref()) {
+    span_of(&postmortem.spec, postmortem.status.as_ref())
+}
+
+/// The same, with another status than the one that the postmortem has.
+pub(super) fn span_of(spec: &PostmortemSpec, status: Option<&PostmortemStatus>) -> Span {
+    if let Some(known) = status.and_then(|s| s.incident.as_ref()) {
         let start = known.started_time.as_ref().or(known.detected_time.as_ref()).map(|t| t.0);
         return Span { start, end: known.resolved_time.as_ref().map(|t| t.0), from_timeline: false };
     }
-    let times = || postmortem.spec.timeline.iter().map(|e| e.time.0);
+    let times = || spec.timeline.iter().map(|e| e.time.0);
     let (start, end) = (times().min(), times().max());
     Span { start, end: end.filter(|end| Some(*end) != start), from_timeline: start.is_some() }
 }

@@ -4,8 +4,8 @@
 //! The last reminder of each item is kept in status. That makes every one of them told once, whatever restarts, and
 //! after a long pause one an item and not one a week. Whoever delivers them elsewhere finds them there, too.
 
-use super::action_items::{due_date, is_open};
-use crate::api::{ActionItem, ActionItemReminder, Postmortem};
+use super::action_items::{Deadlines, is_open};
+use crate::api::{ActionItem, ActionItemReminder};
 use crate::config::Settings;
 use crate::decide::conditions::{clip, one_line, whole_seconds};
 use k8s_openapi::jiff::{Timestamp, ToSpan, civil::Date};
@@ -23,6 +23,7 @@ const MAX_REMINDERS: usize = 100;
 /// The last reminder of each open item that is due by now: the one that is known, or a new one.
 pub(super) fn reminders(
     items: &[ActionItem],
+    deadlines: &Deadlines<'_>,
     known: &[ActionItemReminder],
     settings: &Settings,
     now: Timestamp,
@@ -30,17 +31,18 @@ pub(super) fn reminders(
     let mut ids = BTreeSet::new();
     let open = items.iter().filter(|item| is_open(item) && ids.insert(item.id.as_str()));
     let all = open.filter_map(|item| {
-        let due = due_date(item)?;
+        let due = deadlines.of(item)?;
+        let due_date = due.to_string();
         let scheduled = whole_seconds(last_moment(due, settings, now)?);
         let same = |r: &&ActionItemReminder| {
-            r.id == item.id && item.due_date.as_ref() == Some(&r.due_date) && r.scheduled_time >= scheduled
+            r.id == item.id && r.due_date == due_date && r.scheduled_time >= scheduled
         };
         Some(known.iter().find(same).cloned().unwrap_or_else(|| {
             let days_left = days_between(settings.calendar.date(now), due);
             ActionItemReminder {
                 id: item.id.clone(),
                 reason: reason(days_left).to_owned(),
-                due_date: due.to_string(),
+                due_date: due_date.clone(),
                 owner: item.owner.clone(),
                 scheduled_time: scheduled,
                 time: whole_seconds(now),
@@ -52,10 +54,15 @@ pub(super) fn reminders(
 }
 
 /// When the next reminder is due.
-pub fn next_reminder(postmortem: &Postmortem, settings: &Settings, after: Timestamp) -> Option<Timestamp> {
-    let open = postmortem.spec.action_items.iter().filter(|item| is_open(item));
+pub(super) fn next_reminder(
+    items: &[ActionItem],
+    deadlines: &Deadlines<'_>,
+    settings: &Settings,
+    after: Timestamp,
+) -> Option<Timestamp> {
+    let open = items.iter().filter(|item| is_open(item));
     open.filter_map(|item| {
-        let due = due_date(item)?;
+        let due = deadlines.of(item)?;
         let weeks = weeks_since(due, settings.calendar.date(after));
         let days = [-DAYS_BEFORE, 0].into_iter().chain((weeks..weeks + 2).map(|n| n * DAYS_BETWEEN));
         days.filter_map(|days| moment(due, days, settings)).filter(|at| *at > after).min()

@@ -280,6 +280,11 @@ fn due_on(day: &str) -> Postmortem {
     of_a_sev1(with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": day})))
 }
 
+fn next_reminder(postmortem: &Postmortem, settings: &Settings, after: Timestamp) -> Option<Timestamp> {
+    let deadlines = Deadlines::new(&postmortem.spec, postmortem.status.as_ref(), settings);
+    reminders::next_reminder(&postmortem.spec.action_items, &deadlines, settings, after)
+}
+
 /// The postmortem after a look at it, and the reminders that are new since the one before.
 fn look(postmortem: &mut Postmortem, settings: &Settings, now: Timestamp) -> Vec<ActionItemReminder> {
     let known = postmortem.status.as_ref().map(|s| s.reminders.clone()).unwrap_or_default();
@@ -398,6 +403,22 @@ proptest! {
         prop_assert!(told.len() <= 11);
         prop_assert_eq!(told.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
     }
+}
+
+#[test]
+fn an_item_without_a_date_is_chased_by_the_day_that_its_priority_allows() {
+    // The incident ended on 20 November; P0 allows 7 days and P3 any time.
+    let spec =
+        |priority: &str| with_item(json!({"id": "a", "title": "t", "owner": "o", "priority": priority}));
+    let status = decide_at(spec("P0"), "2026-11-28T10:00:00Z");
+    assert_eq!(status.missing_sections, ["dueDate of action item a"], "a date is wanted all the same");
+    assert_eq!(status.overdue_action_items, ["a"]);
+    assert_eq!(status.reminders[0].message, "action item a of o was due yesterday, 2026-11-27: t");
+    let (p0, settings) = (of_a_sev1(spec("P0")), Settings::default());
+    let woken = wake(&seen(&p0, &settings), p0.status.as_ref().unwrap(), at("2026-11-25T10:00:00Z"));
+    assert_eq!(woken, Some(at("2026-11-27T09:00:00Z")));
+    let status = decide_at(spec("P3"), "2036-11-28T10:00:00Z");
+    assert_eq!((status.overdue_action_items.len(), status.reminders.len()), (0, 0));
 }
 
 // ---- two postmortems for one incident ---------------------------------------------------------------------------
