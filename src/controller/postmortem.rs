@@ -3,8 +3,8 @@
 use super::{
     Context, Error, Key,
     events::Note,
-    mitigation::reference,
     moment,
+    news::reference,
     status::{self, FIELD_MANAGER},
 };
 use crate::{

@@ -8,6 +8,7 @@ use crate::api::{
     Time,
 };
 use crate::decide::conditions::{clip, find, one_line, status as condition};
+use crate::mitigation::field::How;
 use k8s_openapi::jiff::Timestamp;
 
 /// Most mitigations that are kept in the status of an incident.
@@ -208,19 +209,34 @@ impl Decision<'_> {
 
 /// What a mitigation changed, in words: `spec.replicas from 3 to 0`. `None` while nothing is changed.
 fn change(m: &Mitigation) -> Option<String> {
-    let fields: Vec<String> = m.status.as_ref()?.prior.iter().filter_map(field_change).collect();
+    let fields: Vec<String> = m.status.as_ref()?.prior.iter().map(field_change).collect();
     (!fields.is_empty()).then(|| one_line(&fields.join("; "), 1024))
 }
 
-fn field_change(field: &PriorValue) -> Option<String> {
+fn field_change(field: &PriorValue) -> String {
     // A JSON Pointer, in the notation of `kubectl explain`.
-    let path = field.path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~");
-    let after = clip(field.applied.as_deref()?, 256);
-    Some(match field.value.as_deref().map(|before| clip(before, 256)) {
-        None => format!("{path} set to {after}, where nothing was set"),
-        Some(before) if before == after => format!("nothing: {path} was {after} already"),
-        Some(before) => format!("{path} from {before} to {after}"),
-    })
+    let dotted =
+        |path: &str| path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~");
+    let how = field.how.as_deref().and_then(|how| serde_json::from_str(how).ok()).unwrap_or(How::Plain);
+    let object = field.object.as_ref().map(|o| format!(" of {o}")).unwrap_or_default();
+    let path = match &how {
+        How::Inside(place) => format!("{} in {}{object}", place.path.join("."), dotted(&field.path)),
+        How::Plain | How::Subset | How::Digest => format!("{}{object}", dotted(&field.path)),
+    };
+    let shown = |value: &Option<String>| value.as_ref().map(|v| clip(v, 256));
+    match (shown(&field.value), shown(&field.applied)) {
+        (before, after) if before == after => {
+            format!("nothing: {path} was {} already", after.as_deref().unwrap_or("absent"))
+        }
+        // Of a large value only the hash is kept, which tells nobody anything.
+        _ if how == How::Digest => format!("{path} replaced as a whole"),
+        (None, Some(after)) => format!("{path} set to {after}, where nothing was set"),
+        (Some(before), None) => format!("{path} removed; it was {before}"),
+        (before, after) => {
+            let [before, after] = [before, after].map(Option::unwrap_or_default);
+            format!("{path} from {before} to {after}")
+        }
+    }
 }
 
 /// Whether a mitigation in this phase may have changed its target.

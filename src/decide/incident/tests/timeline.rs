@@ -224,6 +224,16 @@ fn a_change_names_the_field_and_both_values() {
         says(field("/data/x", Some("\"off\""))).as_deref(),
         Some(r#"nothing: data.x was "off" already"#)
     );
+    let inside = json!([{"object": "ConfigMap/flags", "path": "/data/flags.json", "value": "true", "applied": "false",
+        "how": r#"{"Inside": {"format": "Json", "path": ["pricing", "on"]}}"#}]);
+    assert_eq!(
+        says(inside).as_deref(),
+        Some("pricing.on in data.flags.json of ConfigMap/flags from true to false")
+    );
+    let large = json!([{"path": "/spec/template", "value": "{\"sha256\":\"a\"}", "applied": "{\"sha256\":\"b\"}", "how": "\"Digest\""}]);
+    assert_eq!(says(large).as_deref(), Some("spec.template replaced as a whole"));
+    let removed = json!([{"path": "/spec/paused", "value": "true"}]);
+    assert_eq!(says(removed).as_deref(), Some("spec.paused removed; it was true"));
     let long = says(field("/data/x", Some(&"x".repeat(60_000)))).unwrap();
     assert!(long.chars().count() < 400, "{long}");
 }

@@ -327,6 +327,7 @@ impl World {
                 path: "/spec/replicas".to_owned(),
                 value: Some("3".to_owned()),
                 applied: Some("0".to_owned()),
+                ..PriorValue::default()
             }];
         }
         if phase == Phase::Active && effective == True {
