@@ -34,9 +34,14 @@ enum Command {
         #[command(subcommand)]
         what: Render,
     },
+    /// Clean resources of a cluster so that they can be kept in git and applied again.
+    Export {
+        #[command(subcommand)]
+        what: Export,
+    },
     /// Say what postmortems in a file lack; exit code 1 when they lack something.
     Lint {
-        /// File with one or more postmortems, YAML or JSON.
+        /// File with one or more postmortems, YAML or JSON; - is standard input.
         #[arg(short, long)]
         file: PathBuf,
     },
@@ -52,7 +57,18 @@ enum Command {
 enum Render {
     /// The Markdown of a postmortem.
     Postmortem {
-        /// File with the postmortem, YAML or JSON.
+        /// File with the postmortem, YAML or JSON; - is standard input.
+        #[arg(short, long)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Export {
+    /// Postmortems: without status and what the cluster added. kubectl get pm NAME -o yaml | incident-operator export
+    /// postmortem -f - > NAME.yaml
+    Postmortem {
+        /// File with one or more postmortems, YAML or JSON; - is standard input.
         #[arg(short, long)]
         file: PathBuf,
     },
@@ -108,6 +124,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manifests { dir } => write_all(&dir, manifests::files())?,
         Command::Render { what: Render::Postmortem { file } } => {
             print!("{}", cli::postmortem::render_file(file)?)
+        }
+        Command::Export { what: Export::Postmortem { file } } => {
+            print!("{}", cli::export::export_file(file)?)
         }
         Command::Lint { file } => return lint(&file),
     }

@@ -62,6 +62,30 @@ pub struct MitigationLabels {
     pub phase: String,
 }
 
+/// Postmortems.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PostmortemLabels {
+    /// Namespace.
+    pub namespace: String,
+    /// What its spec says.
+    pub state: String,
+    /// Whether it is complete and reviewed.
+    pub reviewed: String,
+    /// Whether its review is late.
+    pub overdue: String,
+}
+
+/// Open action items of postmortems.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ActionItemLabels {
+    /// Namespace.
+    pub namespace: String,
+    /// Priority, or "unstated".
+    pub priority: String,
+    /// Whether its due date has passed.
+    pub overdue: String,
+}
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -78,6 +102,10 @@ pub struct Metrics {
     pub incidents: Family<IncidentLabels, Gauge>,
     /// Mitigations by action and phase; set when metrics are read.
     pub mitigations: Family<MitigationLabels, Gauge>,
+    /// Postmortems by state, and whether they are reviewed or overdue; set when metrics are read.
+    pub postmortems: Family<PostmortemLabels, Gauge>,
+    /// Open action items by priority, and whether they are overdue; set when metrics are read.
+    pub action_items: Family<ActionItemLabels, Gauge>,
 }
 
 /// Bounds of the time of a reconcile, those of controller-runtime.
@@ -99,6 +127,8 @@ impl Default for Metrics {
             depth: Family::default(),
             incidents: Family::default(),
             mitigations: Family::default(),
+            postmortems: Family::default(),
+            action_items: Family::default(),
             registry: Registry::default(),
         };
         registry.register("controller_runtime_reconcile", "Reconciles by result", metrics.reconciles.clone());
@@ -143,6 +173,16 @@ impl Default for Metrics {
             "incident_operator_mitigations",
             "Mitigations by action and phase",
             metrics.mitigations.clone(),
+        );
+        registry.register(
+            "incident_operator_postmortems",
+            "Postmortems by state, and whether they are reviewed and whether their review is overdue",
+            metrics.postmortems.clone(),
+        );
+        registry.register(
+            "incident_operator_action_items",
+            "Open action items of postmortems by priority, and whether they are overdue",
+            metrics.action_items.clone(),
         );
         let build: Family<Build, Gauge> = Family::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);

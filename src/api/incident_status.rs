@@ -246,6 +246,12 @@ pub struct MitigationSummary {
     /// The target as kind/name.
     #[schemars(length(max = 320))]
     pub target: Option<String>,
+    /// Why it was asked for.
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// What it changed, in words; absent while nothing is changed.
+    #[schemars(length(max = 1024))]
+    pub change: Option<String>,
     /// Where it stands.
     pub phase: MitigationPhase,
     /// Whether it works: True, False or Unknown.
@@ -256,8 +262,17 @@ pub struct MitigationSummary {
     pub message: Option<String>,
     /// True once the entry was taken out of spec.mitigations.
     pub removed: Option<bool>,
+    /// True when it only says what it would change.
+    pub dry_run: Option<bool>,
+    /// When the target was changed.
+    pub applied_time: Option<Time>,
     /// When its effect was first seen.
     pub effective_time: Option<Time>,
+    /// When the change was undone or the hold ended.
+    pub released_time: Option<Time>,
+    /// Who undid it, when that was not us.
+    #[schemars(length(max = 256))]
+    pub undone_by: Option<String>,
     /// When it was told that its time is over.
     pub expired_time: Option<Time>,
 }

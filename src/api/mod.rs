@@ -5,6 +5,7 @@
 //! it would replace what the field says. `crds.rs` turns these types into the files in `crds/`.
 
 mod action;
+mod action_item;
 mod common;
 mod incident;
 mod incident_status;
@@ -15,6 +16,7 @@ mod postmortem;
 mod timeline;
 
 pub use action::*;
+pub use action_item::*;
 pub use common::*;
 pub use incident::*;
 pub use incident_status::*;

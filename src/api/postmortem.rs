@@ -1,7 +1,8 @@
 //! Postmortem: the learning record. It outlives its incident.
 
 use super::{
-    Condition, Impact, LocalRef, MitigationPhase, RoleRecord, Severity, Time, TimelineArchive, TimelineRecord,
+    ActionItem, ActionItemReminder, Condition, Impact, LocalRef, MitigationPhase, RoleRecord, Severity, Time,
+    TimelineArchive, TimelineRecord,
 };
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -130,83 +131,6 @@ pub struct CuratedEntry {
     pub link: Option<String>,
 }
 
-/// Something that is done so that it does not happen again.
-#[serde_with::skip_serializing_none]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-#[serde(rename_all = "camelCase")]
-pub struct ActionItem {
-    /// Name of the item within the postmortem.
-    #[schemars(length(min = 1, max = 63))]
-    pub id: String,
-    /// What is to be done.
-    #[schemars(length(min = 1, max = 512))]
-    pub title: String,
-    /// What kind of improvement it is.
-    #[serde(rename = "type")]
-    pub type_: Option<ActionItemType>,
-    /// Who does it.
-    #[schemars(length(min = 1, max = 253))]
-    pub owner: Option<String>,
-    /// By which day (YYYY-MM-DD).
-    #[schemars(length(max = 10), regex(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))]
-    pub due_date: Option<String>,
-    /// How urgent it is.
-    pub priority: Option<Priority>,
-    /// Open (the default), InProgress, Done or WontFix.
-    #[serde(default)]
-    pub state: ActionItemState,
-    /// Why it is not done, with WontFix.
-    #[schemars(length(min = 1, max = 1024))]
-    pub reason: Option<String>,
-    /// Address of the ticket.
-    #[schemars(length(min = 1, max = 2048))]
-    pub url: Option<String>,
-}
-
-/// What kind of improvement an action item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub enum ActionItemType {
-    /// It cannot happen again.
-    Prevent,
-    /// It hurts less.
-    Mitigate,
-    /// It is found earlier.
-    Detect,
-    /// We work better together.
-    Process,
-}
-
-/// How urgent an action item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub enum Priority {
-    /// At once.
-    P0,
-    /// Next.
-    P1,
-    /// Soon.
-    P2,
-    /// Some time.
-    P3,
-}
-
-/// How far an action item is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub enum ActionItemState {
-    /// Not begun.
-    #[default]
-    Open,
-    /// Begun.
-    InProgress,
-    /// Done.
-    Done,
-    /// Will not be done.
-    WontFix,
-}
-
 /// What is true about a postmortem; written by the operator alone.
 #[serde_with::skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -243,8 +167,13 @@ pub struct PostmortemStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub overdue_action_items: Vec<String>,
-    /// Reminders of action items were sent for every moment up to this one.
-    pub chased_time: Option<Time>,
+    /// The last reminder of each open action item: two days before it is due, on the day, and every week after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
+    )]
+    pub reminders: Vec<ActionItemReminder>,
     /// The Markdown.
     pub export: Option<PostmortemExport>,
     /// Observations: Complete, Reviewed, ActionItemsDone, Overdue, Ready, Stalled.
@@ -281,7 +210,7 @@ pub struct Review {
 pub struct Durations {
     /// From the start of the impact to detection.
     pub detect_seconds: Option<i64>,
-    /// From detection to acknowledgement.
+    /// From the start of the impact to acknowledgement.
     pub acknowledge_seconds: Option<i64>,
     /// From the start of the impact to mitigation.
     pub mitigate_seconds: Option<i64>,

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     api::{
-        ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationSpec, Postmortem, TimelineEntry,
-        TimelineRecord, names,
+        ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationSpec, TimelineEntry, TimelineRecord,
+        names,
     },
     decide::{
         conditions::Conditions,
@@ -109,7 +109,7 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
             Some((name, controller(&object).cloned()))
         })
         .collect();
-    let postmortem = ours(ctx, &group, uid);
+    let postmortem = postmortem::about(ctx, &group, uid).into_iter().next();
     let original_exists = incident.spec.duplicate_of.as_ref().map(|original| {
         original.name != *key.name && ctx.incidents.get(&Key::new(&key.namespace, &original.name)).is_some()
     });
@@ -128,14 +128,6 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
 
 fn controller(mitigation: &Mitigation) -> Option<&String> {
     mitigation.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| &o.uid)
-}
-
-/// The postmortem that names the incident, by uid or by name alone.
-fn ours(ctx: &Context, group: &str, uid: Option<&String>) -> Option<Arc<Postmortem>> {
-    let mut found = ctx.postmortems.group(0, group);
-    found.retain(|p| p.spec.incident_ref.as_ref().is_some_and(|r| r.uid.is_none() || r.uid.as_ref() == uid));
-    found.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
-    found.into_iter().next()
 }
 
 // ---- effects -------------------------------------------------------------------------------------------------

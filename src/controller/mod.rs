@@ -27,7 +27,7 @@ pub use run::{Options, run};
 use crate::{
     api::{Incident, Mitigation, Postmortem, TimelineEntry},
     config::Settings,
-    decide::mitigation::objects,
+    decide::{conditions::status as status_of, mitigation::objects, postmortem::is_open},
     metrics::Metrics,
     mitigation::held_kinds,
 };
@@ -187,7 +187,15 @@ impl Context {
         let (News::Changed(postmortem) | News::Gone(postmortem)) = news;
         let key = Key::of(postmortem.as_ref());
         if let Some(incident) = &postmortem.spec.incident_ref {
-            self.queues.incidents.add(Key::new(&key.namespace, &incident.name));
+            let incident = Key::new(&key.namespace, &incident.name);
+            self.queues.incidents.add(incident.clone());
+            let seen = postmortem.status.as_ref().and_then(|s| s.observed_generation);
+            if matches!(news, News::Gone(_)) || seen != postmortem.metadata.generation {
+                // Each of those that are about one incident says which one counts.
+                for other in self.postmortems.group(0, &incident.to_string()) {
+                    self.queues.postmortems.add(Key::of(other.as_ref()));
+                }
+            }
         }
         if !own {
             self.queues.postmortems.add(key);
@@ -238,6 +246,34 @@ impl Context {
                 phase: mitigation.status.as_ref().and_then(|s| s.phase).unwrap_or_default().to_string(),
             };
             self.metrics.mitigations.get_or_create(&labels).inc();
+        }
+        self.metrics.postmortems.clear();
+        self.metrics.action_items.clear();
+        for postmortem in self.postmortems.all() {
+            self.measure_postmortem(&postmortem);
+        }
+    }
+}
+
+impl Context {
+    fn measure_postmortem(&self, postmortem: &Postmortem) {
+        let namespace = postmortem.metadata.namespace.clone().unwrap_or_default();
+        let status = postmortem.status.clone().unwrap_or_default();
+        let is = |type_| status_of(&status.conditions, type_) == crate::api::ConditionStatus::True;
+        let labels = crate::metrics::PostmortemLabels {
+            namespace: namespace.clone(),
+            state: format!("{:?}", postmortem.spec.state.unwrap_or_default()),
+            reviewed: is("Reviewed").to_string(),
+            overdue: is("Overdue").to_string(),
+        };
+        self.metrics.postmortems.get_or_create(&labels).inc();
+        for item in postmortem.spec.action_items.iter().filter(|item| is_open(item)) {
+            let labels = crate::metrics::ActionItemLabels {
+                namespace: namespace.clone(),
+                priority: item.priority.map_or("unstated".to_owned(), |p| format!("{p:?}")),
+                overdue: status.overdue_action_items.contains(&item.id).to_string(),
+            };
+            self.metrics.action_items.get_or_create(&labels).inc();
         }
     }
 }

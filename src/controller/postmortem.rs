@@ -1,15 +1,18 @@
 //! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
 
 use super::{
-    BY_INCIDENT, Context, Error, Key,
+    Context, Error, Key,
+    events::Note,
+    moment,
+    news::reference,
     status::{self, FIELD_MANAGER},
 };
 use crate::{
-    api::{LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
+    api::{Incident, LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
     decide::{
         conditions::Conditions,
         markdown,
-        postmortem::{Observed, decide},
+        postmortem::{Observed, decide, news, wake},
     },
 };
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
@@ -106,32 +109,17 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         return Ok(None);
     }
     let api: Api<Postmortem> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    let incident = postmortem.spec.incident_ref.as_ref().and_then(|named| {
-        let found = ctx.incidents.get(&Key::new(&key.namespace, &named.name))?;
-        (named.uid.is_none() || named.uid == found.metadata.uid).then_some(found)
-    });
+    let around = Around::of(ctx, key, &postmortem);
     let now = Timestamp::now();
-    let named = postmortem.spec.incident_ref.as_ref().map(|named| Key::new(&key.namespace, &named.name));
-    let mitigations =
-        named.map(|named| ctx.mitigations.group(BY_INCIDENT, &named.to_string())).unwrap_or_default();
-    let status_of = |postmortem: &Postmortem| {
-        let observed = Observed {
-            postmortem,
-            incident: incident.as_deref(),
-            mitigations: &mitigations,
-            signed: ctx.signed,
-            settings: &ctx.settings,
-        };
-        decide(&observed, now)
-    };
+    let before = postmortem.status.clone();
     if is_new(&postmortem) {
-        let status = status_of(&postmortem);
+        let status = decide(&around.seen(ctx, &postmortem), now);
         let Some(there) = first_visit(&api, &postmortem, status).await? else { return Ok(None) };
         saw(ctx, there.clone(), true);
         postmortem = Arc::new(there);
     }
     let mut object = postmortem.as_ref().clone();
-    object.status = Some(status_of(&postmortem));
+    object.status = Some(decide(&around.seen(ctx, &postmortem), now));
     let text = markdown::render(&object);
     let mut new = object.status.take().unwrap_or_default();
     let sha256 = names::sha256_hex(&text);
@@ -152,13 +140,61 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     }
     let written = status::write(&api, postmortem.as_ref(), postmortem.status.as_ref(), &new).await;
     match written {
-        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {}
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => return Ok(None),
         Err(error) => return Err(error),
         Ok(Some(object)) => saw(ctx, object, true),
         Ok(None) => {}
     }
-    let due = new.due_time.map(|t| t.0).filter(|due| *due > now);
-    Ok(due.map(super::moment))
+    for news in news(before.as_ref(), &new) {
+        ctx.events.tell(Note {
+            regarding: reference(postmortem.as_ref()),
+            related: None,
+            reason: news.reason,
+            message: news.message,
+            warning: news.warning,
+            time: now,
+        });
+    }
+    Ok(wake(&around.seen(ctx, &postmortem), &new, now).map(moment))
+}
+
+/// What else is seen.
+struct Around {
+    incident: Option<Arc<Incident>>,
+    namesakes: Vec<String>,
+}
+
+impl Around {
+    fn of(ctx: &Context, key: &Key, postmortem: &Postmortem) -> Around {
+        let Some(named) = &postmortem.spec.incident_ref else {
+            return Around { incident: None, namesakes: Vec::new() };
+        };
+        let incident = Key::new(&key.namespace, &named.name);
+        let found = ctx.incidents.get(&incident);
+        let recorded = postmortem.status.iter().find_map(|s| s.incident.as_ref()?.uid.as_ref());
+        let uid = named.uid.as_ref().or(recorded).or(found.as_ref().and_then(|i| i.metadata.uid.as_ref()));
+        let namesakes = about(ctx, &incident.to_string(), uid).iter().map(|p| p.name_any()).collect();
+        Around { incident: found, namesakes }
+    }
+
+    fn seen<'a>(&'a self, ctx: &'a Context, postmortem: &'a Postmortem) -> Observed<'a> {
+        Observed {
+            postmortem,
+            incident: self.incident.as_deref(),
+            namesakes: &self.namesakes,
+            signed: ctx.signed,
+            settings: &ctx.settings,
+        }
+    }
+}
+
+/// The postmortems that are about an incident, by uid or by name alone. The first of them, which is the one that was
+/// there first, counts for the incident.
+pub(super) fn about(ctx: &Context, incident: &str, uid: Option<&String>) -> Vec<Arc<Postmortem>> {
+    let mut found = ctx.postmortems.group(0, incident);
+    found.retain(|p| p.spec.incident_ref.as_ref().is_some_and(|r| r.uid.is_none() || r.uid.as_ref() == uid));
+    found.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
+    found
 }
 
 /// Gives the spec away, if whoever drafted it was cut off before. `None`: it is gone.
@@ -170,8 +206,12 @@ async fn first_visit(
     known: &Postmortem,
     status: PostmortemStatus,
 ) -> Result<Option<Postmortem>, Error> {
+    let before = known.status.clone().unwrap_or_default();
     let unseen = PostmortemStatus {
-        observed_generation: known.status.as_ref().and_then(|s| s.observed_generation),
+        observed_generation: before.observed_generation,
+        // What is told of as an Event is told by the write that completes the visit.
+        conditions: before.conditions,
+        reminders: before.reminders,
         ..status
     };
     let there = match status::write(api, known, known.status.as_ref(), &unseen).await? {

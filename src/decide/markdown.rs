@@ -1,7 +1,8 @@
 //! A postmortem as a Markdown document, to be published.
 //!
 //! The same postmortem gives the same bytes: nothing but spec and the record in status goes in, and no clock, locale
-//! or order of a map. All times are UTC. Every section is there; one that is missing says so.
+//! or order of a map. All times are UTC. Every required section is there; one that is missing says so. What may be left
+//! out and was is left out.
 //!
 //! Text of people cannot leave its place. In front matter, headings, tables and the diagram it is plain text and
 //! escaped for that place ([`escape`]); sections are Markdown and stay Markdown, without raw HTML and below the
@@ -17,7 +18,7 @@ mod gantt;
 mod parsed;
 mod tables;
 
-use super::postmortem::{SECTIONS, Section, Span, Written, known_durations, span, written};
+use super::postmortem::{SECTIONS, Section, Span, Written, in_prose, known_durations, span, written};
 use crate::api::{Durations, IncidentSnapshot, Postmortem, PostmortemSpec, Review, Severity, TimelineRecord};
 use k8s_openapi::jiff::Timestamp;
 use std::borrow::Cow;
@@ -119,27 +120,21 @@ impl Page {
         let title = escape::heading(&title);
         let mut parts = vec![tables::facts(&mut self, known)];
         let (before, after) = SECTIONS.split_at(6);
-        for section in before {
-            parts.push(self.section(section, known.spec));
-        }
+        parts.extend(before.iter().filter_map(|section| self.section(section, known.spec)));
+        parts.extend(tables::mitigations(&mut self, known).map(|table| part("Mitigations", Some(table))));
         parts.push(self.timeline(known));
-        for section in after {
-            parts.push(self.section(section, known.spec));
-        }
-        let mitigations = tables::mitigations(&mut self, known);
-        parts.push(part("Mitigations", mitigations));
+        parts.extend(after.iter().filter_map(|section| self.section(section, known.spec)));
         let action_items = tables::action_items(&mut self, known);
         parts.push(part("Action items", action_items));
-        let links = self.links(known.spec);
-        parts.push(part("Links", Some(links)));
+        parts.extend(self.links(known.spec).map(|links| part("Links", Some(links))));
         let note = self.note(known).map(|note| format!("{note}\n\n")).unwrap_or_default();
         format!("{front_matter}\n# {title}\n\n{note}{}\n", parts.join("\n\n"))
     }
 
-    fn section(&mut self, section: &Section, spec: &PostmortemSpec) -> String {
+    fn section(&mut self, section: &Section, spec: &PostmortemSpec) -> Option<String> {
         let text = (section.text)(spec).map(String::as_str);
         if written(text, section.hint) == Written::No {
-            return part(section.title, None);
+            return section.required.then(|| part(section.title, None));
         }
         let text = text.unwrap_or_default();
         let kept = escape::clip_bytes(text, self.limits.section);
@@ -147,7 +142,7 @@ impl Page {
             let title = section.title;
             self.cuts.push(format!("section {title} after {} of {} bytes", self.limits.section, text.len()));
         }
-        part(section.title, Some(body::section(&kept)))
+        Some(part(section.title, Some(body::section(&kept))))
     }
 
     fn timeline(&mut self, known: &Known<'_>) -> String {
@@ -157,10 +152,7 @@ impl Page {
         part("Timeline", Some(all.join("\n\n")))
     }
 
-    fn links(&mut self, spec: &PostmortemSpec) -> String {
-        if spec.links.is_empty() {
-            return NOTHING.to_owned();
-        }
+    fn links(&mut self, spec: &PostmortemSpec) -> Option<String> {
         let (first, last) = self.keep("links", spec.links.len());
         let kept = spec.links.iter().enumerate().filter(|(i, _)| *i < first || *i >= last);
         let lines: Vec<_> = kept
@@ -169,7 +161,7 @@ impl Page {
                 format!("- {}", escape::line_start(&link))
             })
             .collect();
-        lines.join("\n")
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
     /// Which entries of a list are left out: from the first number on and before the second.
@@ -211,9 +203,20 @@ fn part(title: &str, content: Option<String>) -> String {
     format!("## {title}\n\n{}", content.as_deref().unwrap_or(MISSING))
 }
 
-/// A time as it stands in tables and the diagram.
+/// A time to the second, as it stands in the diagram.
 fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time as it stands in a table; without seconds where none of the table has any.
+fn time_in_table(at: Timestamp, seconds: bool) -> String {
+    let format = if seconds { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M" };
+    at.strftime(format).to_string()
+}
+
+/// Whether one of the times is not a whole minute.
+fn has_seconds(times: impl IntoIterator<Item = Timestamp>) -> bool {
+    times.into_iter().any(|at| at.as_second() % 60 != 0)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ mod mitigation_cost;
 mod mitigation_crash;
 mod mitigation_others;
 mod postmortem;
+mod postmortem_chase;
+mod postmortem_git;
 mod runtime;
 mod schema;
 mod schema_incident;

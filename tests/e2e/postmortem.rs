@@ -1,12 +1,12 @@
 //! The postmortem: drafted once, then owned by people; it outlives its incident.
 
-use super::support::record::{incident_says, incident_when, says, stage};
-use super::support::workload::{incident, ours};
+use super::support::record::{entry_summary, incident_says, incident_when, says, stage};
+use super::support::workload::{configmap, deployment, incident, ours};
 use super::support::*;
-use incident_operator::api::{Incident, Postmortem, names};
+use incident_operator::api::{Incident, Mitigation, Postmortem, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -108,6 +108,57 @@ async fn the_markdown_lies_in_a_config_map_with_its_hash_and_follows_every_edit(
     wait_for(PATIENCE, "Markdown with the new title", async || {
         let text = matches().await?;
         if text.contains("결제 실패") { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mitigations_tell_what_they_changed_and_how_they_ended_even_when_their_objects_are_gone() {
+    let namespace = TestNamespace::new("changed").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(deployment("importer", 2)).await;
+    namespace.create(configmap("flags", &[("new-pricing", "on")])).await;
+    let mitigations = json!([
+        {"name": "stop", "reason": "it floods the database", "targetRef": {"kind": "Deployment", "name": "importer"},
+            "scale": {"replicas": 0}, "releaseOn": "Resolve"},
+        {"name": "off", "reason": "errors began with the flag", "targetRef": {"kind": "ConfigMap", "name": "flags"},
+            "featureFlag": {"key": "new-pricing", "value": "off"}},
+        {"name": "rehearsal", "reason": "what would it do?", "targetRef": {"kind": "ConfigMap", "name": "flags"},
+            "featureFlag": {"key": "other", "value": "off"}, "dryRun": true}]);
+    let spec = json!({"title": "Checkout fails", "severity": "SEV1", "mitigations": mitigations});
+    namespace.create(incident("changed", spec)).await;
+    incident_when(&namespace, "changed", "mitigation", |i| {
+        incident_says(i, "Mitigated").starts_with("True")
+            && entry_summary(i, "off").is_some_and(|s| s.change.is_some())
+    })
+    .await;
+    // One is taken out and its object goes, long before anybody writes a postmortem.
+    let patch = json!({"spec": {"mitigations": [mitigations[0]]}});
+    let incidents = namespace.api::<Incident>();
+    incidents.patch("changed", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("edited");
+    wait_gone(&namespace.api::<Mitigation>(), "changed-off").await;
+    let patch = json!({"spec": {"resolution": {"summary": "limited the importer"}}});
+    incidents.patch("changed", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("resolved");
+    let ended = |p: &Postmortem| {
+        let known = p.status.as_ref().and_then(|s| s.incident.as_ref());
+        known.is_some_and(|i| {
+            i.mitigations.len() == 2 && i.mitigations.iter().all(|m| m.released_time.is_some())
+        })
+    };
+    wait_status(&namespace.api::<Postmortem>(), "changed", "record of the mitigations", ended).await;
+    let wanted = [
+        "it floods the database | spec.replicas from 2 to 0 |",
+        "errors began with the flag | data.new-pricing from \"on\" to \"off\" |",
+        "worked; released",
+    ];
+    wait_for(PATIENCE, "Markdown that tells it", async || {
+        let map = namespace.api::<ConfigMap>().get("changed-postmortem").await.map_err(|e| e.to_string())?;
+        let text = map.data.unwrap_or_default()["postmortem.md"].clone();
+        if wanted.iter().all(|w| text.contains(w)) && !text.contains("what would it do?") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     })
     .await;
 }

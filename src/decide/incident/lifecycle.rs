@@ -224,7 +224,7 @@ impl Decision<'_> {
             );
         }
         if resolved && self.seen.incident.metadata.deletion_timestamp.is_none() {
-            let mut draft = postmortem::draft(self.seen.incident, &self.status, self.seen.mitigations);
+            let mut draft = postmortem::draft(self.seen.incident, &self.status);
             if self.seen.postmortem.is_some() {
                 // A postmortem outlives its incident, and a later incident may have the same name.
                 let uid = self.seen.incident.metadata.uid.as_deref().unwrap_or_default();

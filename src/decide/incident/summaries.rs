@@ -4,9 +4,11 @@ use super::Decision;
 use crate::api::{
     ACTOR_ANNOTATION,
     ConditionStatus::{False, True},
-    Incident, Mitigation, MitigationPhase as Phase, MitigationSummary, REQUESTER_ANNOTATION, Time,
+    Incident, Mitigation, MitigationPhase as Phase, MitigationSummary, PriorValue, REQUESTER_ANNOTATION,
+    Time,
 };
-use crate::decide::conditions::{clip, find, status as condition};
+use crate::decide::conditions::{clip, find, one_line, status as condition};
+use crate::mitigation::field::How;
 use k8s_openapi::jiff::Timestamp;
 
 /// Most mitigations that are kept in the status of an incident.
@@ -85,17 +87,25 @@ impl Decision<'_> {
         let going = m.metadata.deletion_timestamp.is_some() && old.is_some_and(|o| o.removed == Some(true));
         let removed = entry.as_ref().is_some_and(|entry| going || !self.is_stated(entry, m));
         let target = &m.spec.template.target_ref;
+        // What was changed stays on record, whatever becomes of the object.
+        let change = change(m).or_else(|| old.and_then(|o| o.change.clone()));
         MitigationSummary {
             name: m.metadata.name.clone().unwrap_or_default(),
             entry,
             uid: m.metadata.uid.clone(),
             action: Some(m.spec.template.action.name().as_str().to_owned()),
             target: Some(format!("{}/{}", target.kind, target.name)),
+            reason: Some(clip(&m.spec.template.reason, 1024)),
+            change,
             phase: status.phase.unwrap_or_default(),
             effective: Some(condition(&status.conditions, "Effective").to_string()),
             message: find(&status.conditions, "Ready").map(|c| clip(&c.message, 1024)),
             removed: removed.then_some(true),
+            dry_run: m.spec.template.dry_run.filter(|dry| *dry),
+            applied_time: status.applied_time,
             effective_time: status.effective_time,
+            released_time: status.released_time,
+            undone_by: status.undone_by,
             expired_time: status.expired_time,
         }
     }
@@ -193,6 +203,38 @@ impl Decision<'_> {
             let message =
                 format!("Mitigation {name} is gone without having been released: look at its target");
             self.tell(self.now, "MitigationAbandoned", None, &message);
+        }
+    }
+}
+
+/// What a mitigation changed, in words: `spec.replicas from 3 to 0`. `None` while nothing is changed.
+fn change(m: &Mitigation) -> Option<String> {
+    let fields: Vec<String> = m.status.as_ref()?.prior.iter().map(field_change).collect();
+    (!fields.is_empty()).then(|| one_line(&fields.join("; "), 1024))
+}
+
+fn field_change(field: &PriorValue) -> String {
+    // A JSON Pointer, in the notation of `kubectl explain`.
+    let dotted =
+        |path: &str| path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~");
+    let how = field.how.as_deref().and_then(|how| serde_json::from_str(how).ok()).unwrap_or(How::Plain);
+    let object = field.object.as_ref().map(|o| format!(" of {o}")).unwrap_or_default();
+    let path = match &how {
+        How::Inside(place) => format!("{} in {}{object}", place.path.join("."), dotted(&field.path)),
+        How::Plain | How::Subset | How::Digest => format!("{}{object}", dotted(&field.path)),
+    };
+    let shown = |value: &Option<String>| value.as_ref().map(|v| clip(v, 256));
+    match (shown(&field.value), shown(&field.applied)) {
+        (before, after) if before == after => {
+            format!("nothing: {path} was {} already", after.as_deref().unwrap_or("absent"))
+        }
+        // Of a large value only the hash is kept, which tells nobody anything.
+        _ if how == How::Digest => format!("{path} replaced as a whole"),
+        (None, Some(after)) => format!("{path} set to {after}, where nothing was set"),
+        (Some(before), None) => format!("{path} removed; it was {before}"),
+        (before, after) => {
+            let [before, after] = [before, after].map(Option::unwrap_or_default);
+            format!("{path} from {before} to {after}")
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The tables of a postmortem: facts, timeline, mitigations, action items. In every cell stands plain text.
 
-use super::{Known, NOTHING, Page, escape, time};
+use super::{Known, NOTHING, Page, escape, has_seconds, in_prose, time_in_table};
 use crate::api::{
     ActionItem, ActionItemState, Audience, DataRisk, Impact, MitigationPhase, MitigationRecord, Role, Time,
 };
@@ -36,14 +36,17 @@ pub(super) fn facts(page: &mut Page, known: &Known<'_>) -> String {
     let reviewers: Vec<_> = known.spec.reviewers.iter().take(page.limits.rows).map(String::as_str).collect();
     rows.push(("Reviewers", page.some(Some(&reviewers.join(", ")))));
     let from_timeline = if known.span.from_timeline { " (from the timeline)" } else { "" };
-    let moment = |at: Option<Timestamp>| at.map(|at| format!("{} UTC{from_timeline}", time(at)));
+    let seconds = has_seconds(known.span.start.into_iter().chain(known.span.end));
+    let moment =
+        |at: Option<Timestamp>| at.map(|at| format!("{} UTC{from_timeline}", time_in_table(at, seconds)));
     rows.push(("Start", moment(known.span.start)));
     rows.push(("End", moment(known.span.end)));
     let d = &known.durations;
     rows.push(("Time to detect", d.detect_seconds.map(in_words)));
     rows.push(("Time to acknowledge", d.acknowledge_seconds.map(in_words)));
     rows.push(("Time to mitigate", d.mitigate_seconds.map(in_words)));
-    rows.push(("Time to resolve", d.resolve_seconds.map(|s| format!("{}{from_timeline}", in_words(s)))));
+    let whole = if known.span.from_timeline { "Duration" } else { "Time to resolve" };
+    rows.push((whole, d.resolve_seconds.map(|s| format!("{}{from_timeline}", in_words(s)))));
     if let Some(record) = known.record {
         if let Some(impact) = &record.impact {
             rows.extend(impact_rows(page, impact));
@@ -75,7 +78,7 @@ const ROLES: [(Role, &str); 5] = [
 
 fn impact_rows(page: &mut Page, impact: &Impact) -> Vec<(&'static str, Option<String>)> {
     let components: Vec<_> =
-        impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state)).collect();
+        impact.components.iter().map(|c| format!("{} ({})", c.name, prose(c.state).to_lowercase())).collect();
     let risk = impact.data_at_risk.map(|risk| match risk {
         DataRisk::None => "no".to_owned(),
         DataRisk::Suspected => "suspected".to_owned(),
@@ -90,18 +93,23 @@ fn impact_rows(page: &mut Page, impact: &Impact) -> Vec<(&'static str, Option<St
 }
 
 fn state(page: &mut Page, known: &Known<'_>) -> String {
-    let state = format!("{:?}", known.spec.state.unwrap_or_default());
+    let state = prose(known.spec.state.unwrap_or_default());
     match known.review.filter(|r| r.withdrawn_time.is_none()) {
         Some(review) if review.by.is_some() => {
             let by = page.cell(review.by.as_deref().unwrap_or_default());
             let verified = if review.authenticated { "" } else { " (not verified)" };
-            format!("{state} by {by}{verified}, {} UTC", time(review.time.0))
+            format!("{state} by {by}{verified}, {} UTC", time_in_table(review.time.0, false))
         }
         _ => state,
     }
 }
 
 // ---- timeline ----------------------------------------------------------------------------------------------------
+
+/// A value of the API in words.
+fn prose(value: impl std::fmt::Debug) -> String {
+    in_prose(&format!("{value:?}")).into_owned()
+}
 
 struct Entry<'a> {
     at: Timestamp,
@@ -123,6 +131,8 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
         who: match (&r.author, r.authenticated) {
             (Some(author), Some(false)) => format!("{author} (not verified)"),
             (Some(author), _) => author.clone(),
+            // Somebody wrote it, and the API server did not say who.
+            (None, _) if r.entry_uid.is_some() => "not known".to_owned(),
             (None, _) => "operator".to_owned(),
         },
     });
@@ -141,6 +151,7 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
     }
     // A timeline that people wrote alone needs no word on who and what.
     let plain = known.timeline.is_empty();
+    let seconds = has_seconds(entries.iter().map(|e| e.at));
     let (first, last) = page.keep("entries of the timeline", entries.len());
     let mut rows = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -156,10 +167,10 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
             continue;
         }
         let link = entry.link.map(|l| format!(" {}", page.link("link", l))).unwrap_or_default();
-        let (at, what) = (time(entry.at), format!("{}{link}", page.cell(entry.message)));
+        let (at, what) = (time_in_table(entry.at, seconds), format!("{}{link}", page.cell(entry.message)));
         rows.push(match plain {
             true => vec![at, what],
-            false => vec![at, page.cell(entry.kind), what, page.cell(&entry.who)],
+            false => vec![at, page.cell(&in_prose(entry.kind)), what, page.cell(&entry.who)],
         });
     }
     let head: &[&str] = if plain {
@@ -189,10 +200,12 @@ pub(super) fn mitigations(page: &mut Page, known: &Known<'_>) -> Option<String> 
     if all.is_empty() {
         return Some(NOTHING.to_owned());
     }
+    let times = all.iter().flat_map(|m| [&m.applied_time, &m.effective_time, &m.released_time]);
+    let seconds = has_seconds(times.flatten().map(|t| t.0));
     let (first, last) = page.keep("mitigations", all.len());
     let mut rows = Vec::new();
     for (index, m) in all.iter().enumerate().filter(|(i, _)| *i < first || *i >= last) {
-        let when = |t: &Option<Time>| t.as_ref().map_or(EMPTY.to_owned(), |t| time(t.0));
+        let when = |t: &Option<Time>| t.as_ref().map_or(EMPTY.to_owned(), |t| time_in_table(t.0, seconds));
         let what = format!(
             "{} {}",
             m.action.as_deref().unwrap_or_default(),
@@ -229,7 +242,7 @@ fn outcome(page: &mut Page, m: &MitigationRecord) -> String {
     };
     match m.phase {
         MitigationPhase::Pending | MitigationPhase::AwaitingApproval | MitigationPhase::Applying => {
-            format!("not applied ({})", m.phase)
+            format!("not applied ({})", prose(m.phase).to_lowercase())
         }
         MitigationPhase::Active => {
             let waiver =
@@ -276,7 +289,10 @@ fn action_item(page: &mut Page, item: &ActionItem) -> Vec<String> {
         item.priority.map_or(EMPTY.to_owned(), |p| format!("{p:?}")),
         said(&item.owner).map_or(lacking.to_owned(), |owner| page.cell(&owner)),
         due,
-        format!("{:?}{reason}", item.state),
+        match item.state {
+            ActionItemState::WontFix => format!("Will not be done{reason}"),
+            state => format!("{}{reason}", prose(state)),
+        },
     ]
 }
 

@@ -1,25 +1,20 @@
-//! Action items: what each one needs, which are overdue, and who is to be reminded when.
+//! Action items: what each one needs, and which are overdue.
 
 use super::{
     lint::{Finding, Level},
-    record::span,
+    record::{span, span_of},
     sections::is_placeholder,
 };
-use crate::api::{ActionItem, ActionItemState, ActionItemType, Postmortem, Severity};
+use crate::api::{
+    ActionItem, ActionItemState, ActionItemType, Postmortem, PostmortemSpec, PostmortemStatus, Severity,
+};
 use crate::config::Settings;
 use crate::decide::conditions::one_line;
-use k8s_openapi::jiff::{Timestamp, ToSpan, civil::Date};
+use k8s_openapi::jiff::{ToSpan, civil::Date};
 use std::collections::BTreeMap;
 
-/// Days before the due date on which the first reminder is sent.
-const DAYS_BEFORE: i32 = 2;
-/// Days between the reminders of an item that is overdue.
-const DAYS_BETWEEN: i32 = 7;
-/// Hour of the day, in the time zone of the calendar, at which reminders are sent.
-const HOUR: i8 = 9;
-
 /// Whether something is still to be done.
-pub(super) fn is_open(item: &ActionItem) -> bool {
+pub fn is_open(item: &ActionItem) -> bool {
     match item.state {
         ActionItemState::Open | ActionItemState::InProgress => true,
         ActionItemState::Done | ActionItemState::WontFix => false,
@@ -33,9 +28,34 @@ pub fn due_date(item: &ActionItem) -> Option<Date> {
     (text.len() == 10).then(|| text.parse().ok()).flatten()
 }
 
+/// By which day items are to be done.
+pub(super) struct Deadlines<'a> {
+    settings: &'a Settings,
+    end: Option<Date>,
+}
+
+impl<'a> Deadlines<'a> {
+    /// For a postmortem whose status is, or will be, this one.
+    pub fn new(spec: &PostmortemSpec, status: Option<&PostmortemStatus>, settings: &'a Settings) -> Self {
+        let end = span_of(spec, status).end.map(|end| settings.calendar.date(end));
+        Deadlines { settings, end }
+    }
+
+    /// The due date, or the day that its priority allows where none is stated.
+    pub fn of(&self, item: &ActionItem) -> Option<Date> {
+        due_date(item).or_else(|| self.latest(item))
+    }
+
+    /// The last day that the priority of an item allows, counted from the end of the incident.
+    fn latest(&self, item: &ActionItem) -> Option<Date> {
+        let days = self.settings.action_item_days(item.priority?)?;
+        self.end?.checked_add(i64::from(days).days()).ok()
+    }
+}
+
 /// Ids of open items whose day has passed. An item is overdue from the day after its due date on.
-pub(super) fn overdue(items: &[ActionItem], today: Date) -> Vec<String> {
-    let late = |item: &&ActionItem| is_open(item) && due_date(item).is_some_and(|due| due < today);
+pub(super) fn overdue(items: &[ActionItem], deadlines: &Deadlines<'_>, today: Date) -> Vec<String> {
+    let late = |item: &&ActionItem| is_open(item) && deadlines.of(item).is_some_and(|due| due < today);
     items.iter().filter(late).map(|item| item.id.clone()).collect()
 }
 
@@ -139,112 +159,7 @@ fn odd_date(postmortem: &Postmortem, item: &ActionItem, path: &str, settings: &S
         let what = if created.is_some() { "the postmortem was created" } else { "the incident ended" };
         return warn(format!("{due} was over when {what} ({then})"));
     }
-    let (priority, end) = item.priority.zip(end)?;
-    let days = settings.action_item_days(priority)?;
-    let latest = end.checked_add(i64::from(days).days()).ok()?;
-    (due > latest).then(|| {
-        warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days"))
-    })?
-}
-
-/// A reminder that is due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reminder {
-    /// Id of the action item.
-    pub item: String,
-    /// Its title, on one line.
-    pub title: String,
-    /// Who does it, if somebody does.
-    pub owner: Option<String>,
-    /// By which day.
-    pub due: Date,
-    /// When the reminder is due.
-    pub at: Timestamp,
-    /// Days from then to the due date; negative afterwards.
-    pub days_left: i32,
-}
-
-impl Reminder {
-    /// One word for an Event.
-    pub fn reason(&self) -> &'static str {
-        match self.days_left {
-            1.. => "ActionItemDueSoon",
-            0 => "ActionItemDue",
-            _ => "ActionItemOverdue",
-        }
-    }
-
-    /// The reminder in words.
-    pub fn message(&self) -> String {
-        let Reminder { item, title, due, days_left, .. } = self;
-        let owner = self.owner.as_deref().map_or("nobody".to_owned(), |o| one_line(o, 253));
-        let when = match days_left {
-            1.. => format!("is due in {days_left} days, on {due}"),
-            0 => format!("is due today, {due}"),
-            _ => format!("was due on {due}, {} days ago", -days_left),
-        };
-        format!("action item {item} of {owner} {when}: {title}")
-    }
-}
-
-/// The reminders that are due after one instant and not after another: two days before an open item is due, on the
-/// day, and every week from then on, at nine in the morning.
-///
-/// Consecutive stretches of time give each reminder exactly once. Of several for one item only the last is given,
-/// so that a long pause is not followed by a flood.
-pub fn reminders(
-    postmortem: &Postmortem,
-    settings: &Settings,
-    after: Timestamp,
-    until: Timestamp,
-) -> Vec<Reminder> {
-    let open = postmortem.spec.action_items.iter().filter(|item| is_open(item));
-    let mut due: Vec<Reminder> = open
-        .filter_map(|item| {
-            let reminder = latest(item, settings, until)?;
-            (reminder.at > after).then_some(reminder)
-        })
-        .collect();
-    due.sort_by(|a, b| (a.at, &a.item).cmp(&(b.at, &b.item)));
-    due
-}
-
-/// When the next reminder is due.
-pub fn next_reminder(postmortem: &Postmortem, settings: &Settings, after: Timestamp) -> Option<Timestamp> {
-    let open = postmortem.spec.action_items.iter().filter(|item| is_open(item));
-    open.filter_map(|item| {
-        let due = due_date(item)?;
-        let weeks = weeks_since(due, settings.calendar.date(after));
-        let days = [-DAYS_BEFORE, 0].into_iter().chain((weeks..weeks + 2).map(|n| n * DAYS_BETWEEN));
-        days.filter_map(|days| moment(due, days, settings)).filter(|at| *at > after).min()
-    })
-    .min()
-}
-
-/// The last reminder of an item that is due by then.
-fn latest(item: &ActionItem, settings: &Settings, until: Timestamp) -> Option<Reminder> {
-    let due = due_date(item)?;
-    let weeks = weeks_since(due, settings.calendar.date(until));
-    let days = [weeks * DAYS_BETWEEN, (weeks - 1).max(0) * DAYS_BETWEEN, 0, -DAYS_BEFORE];
-    let (days, at) = days
-        .into_iter()
-        .filter_map(|days| Some((days, moment(due, days, settings)?)))
-        .find(|(_, at)| *at <= until)?;
-    Some(Reminder {
-        item: one_line(&item.id, 63),
-        title: one_line(&item.title, 512),
-        owner: item.owner.clone(),
-        due,
-        at,
-        days_left: -days,
-    })
-}
-
-/// Whole weeks from the due date on; none before it.
-fn weeks_since(due: Date, today: Date) -> i32 {
-    today.since(due).map_or(0, |passed| passed.get_days() / DAYS_BETWEEN).max(0)
-}
-
-fn moment(due: Date, days: i32, settings: &Settings) -> Option<Timestamp> {
-    settings.calendar.at_hour(due.checked_add(days.days()).ok()?, HOUR)
+    let latest = Deadlines { settings, end }.latest(item).filter(|latest| due > *latest)?;
+    let (priority, days) = (item.priority?, settings.action_item_days(item.priority?)?);
+    warn(format!("{due} is later than {latest}: {priority:?} is to be done within {days} days"))
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::api::{Postmortem, Severity};
 use crate::config::Settings;
+use crate::decide::conditions::one_line;
 use std::fmt;
 
 /// How much a finding matters.
@@ -102,7 +103,14 @@ fn sections(postmortem: &Postmortem) -> Vec<Finding> {
     let recorded = postmortem.status.as_ref().is_some_and(|s| !s.timeline.is_empty());
     if spec.timeline.is_empty() && !recorded {
         let (field, message) = ("spec.timeline".to_owned(), "Timeline".to_owned());
-        found.push(Finding { level: Level::Missing, rule: "section", field, message });
+        found.push(match (&spec.incident_ref, &postmortem.status) {
+            // As in a file in git: the record is kept in the cluster.
+            (Some(incident), None) => {
+                let message = format!("the timeline is that of incident {}", one_line(&incident.name, 253));
+                Finding { level: Level::Warning, rule: "timeline", field, message }
+            }
+            _ => Finding { level: Level::Missing, rule: "section", field, message },
+        });
     }
     found
 }

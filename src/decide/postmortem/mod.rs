@@ -7,24 +7,27 @@
 mod action_items;
 mod blameless;
 mod lint;
+mod news;
 mod record;
+mod reminders;
 mod review;
 mod sections;
 
 use super::conditions::{Conditions, clip, whole_seconds};
 use crate::api::{
     ConditionStatus::{False, True},
-    Incident, IncidentStatus, Mitigation, Postmortem, PostmortemStatus,
+    Incident, Postmortem, PostmortemStatus,
 };
 use crate::config::{PostmortemDeadline, Settings};
+use action_items::Deadlines;
 use k8s_openapi::jiff::Timestamp;
 use review::Verdict;
-use std::sync::Arc;
 
-pub use action_items::{Reminder, due_date, next_reminder, reminders};
+pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
-pub use record::{Span, add_details, draft, durations, in_words, known_durations, snapshot, span};
+pub use news::{News, news};
+pub use record::{Span, draft, durations, in_prose, in_words, known_durations, snapshot, span};
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -38,20 +41,20 @@ pub struct Observed<'a> {
     pub postmortem: &'a Postmortem,
     /// Its incident, while that exists.
     pub incident: Option<&'a Incident>,
-    /// The Mitigations of the incident, as far as they still exist.
-    pub mitigations: &'a [Arc<Mitigation>],
+    /// Names of the postmortems that are about the same incident, this one among them; the incident's own comes first.
+    pub namesakes: &'a [String],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
     /// The configuration.
     pub settings: &'a Settings,
 }
 
-/// The status as it should be. The place of the Markdown and the time of reminders are added by who sees to them.
+/// The status as it should be. The place of the Markdown is added by who writes it.
 pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let settings = seen.settings;
     let mut status = seen.postmortem.status.clone().unwrap_or_default();
     status.observed_generation = seen.postmortem.metadata.generation;
-    let other = take_over(seen, &mut status);
+    let other = take_over(seen, &mut status).into_iter().chain(namesakes(seen)).collect::<Vec<_>>();
     // From here on the postmortem counts with the record that was just taken over.
     let mut postmortem = seen.postmortem.clone();
     postmortem.status = Some(status.clone());
@@ -65,8 +68,10 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let items = &seen.postmortem.spec.action_items;
     let open = items.iter().filter(|i| action_items::is_open(i)).count();
     status.open_action_items = i32::try_from(open).ok();
-    status.overdue_action_items = action_items::overdue(items, settings.calendar.date(now));
+    let deadlines = Deadlines::new(&seen.postmortem.spec, Some(&status), settings);
+    status.overdue_action_items = action_items::overdue(items, &deadlines, settings.calendar.date(now));
     status.overdue_action_items.truncate(100);
+    status.reminders = reminders::reminders(items, &deadlines, &status.reminders, settings, now);
     let deadline = settings.severity(severity).postmortem;
     let resolved = status.incident.as_ref().and_then(|i| i.resolved_time.as_ref());
     let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
@@ -79,9 +84,11 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
 pub fn wake(seen: &Observed<'_>, status: &PostmortemStatus, now: Timestamp) -> Option<Timestamp> {
     let calendar = &seen.settings.calendar;
     let open = seen.postmortem.spec.action_items.iter().filter(|i| action_items::is_open(i));
-    let overdue = open.filter_map(|i| calendar.at_hour(due_date(i)?.tomorrow().ok()?, 0));
+    let deadlines = Deadlines::new(&seen.postmortem.spec, Some(status), seen.settings);
+    let overdue = open.filter_map(|i| calendar.at_hour(deadlines.of(i)?.tomorrow().ok()?, 0));
     let review = status.due_time.as_ref().map(|t| t.0);
-    let reminder = next_reminder(seen.postmortem, seen.settings, now);
+    let items = &seen.postmortem.spec.action_items;
+    let reminder = reminders::next_reminder(items, &deadlines, seen.settings, now);
     overdue.chain(review).chain(reminder).filter(|at| *at > now).min()
 }
 
@@ -98,23 +105,31 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
         );
     }
     if record.milestones.resolved_time.is_some() {
-        remember(seen, incident, record, status);
+        status.incident = Some(snapshot(incident, record));
+        status.timeline.clone_from(&record.timeline);
+        status.durations = Some(durations(&record.milestones));
     }
     None
 }
 
-fn remember(
-    seen: &Observed<'_>,
-    incident: &Incident,
-    record: &IncidentStatus,
-    status: &mut PostmortemStatus,
-) {
-    let mut known = snapshot(incident, record);
-    add_details(&mut known, seen.mitigations);
-    record::keep_details(&mut known, status.incident.as_ref());
-    status.incident = Some(known);
-    status.timeline.clone_from(&record.timeline);
-    status.durations = Some(durations(&record.milestones));
+/// What is to be said when several postmortems are about one incident: nothing is refused, and people are told which
+/// one counts.
+fn namesakes(seen: &Observed<'_>) -> Option<String> {
+    let name = seen.postmortem.metadata.name.as_deref()?;
+    let (first, others) = seen.namesakes.split_first()?;
+    if others.is_empty() {
+        return None;
+    }
+    Some(if first == name {
+        let others = clip(&others.join(", "), MAX_ENTRY / 2);
+        format!(
+            "spec.incidentRef: {others} names the same incident, too; this postmortem is the one that counts for it"
+        )
+    } else {
+        format!(
+            "spec.incidentRef: the postmortem that counts for this incident is {first}: merge this one into it"
+        )
+    })
 }
 
 /// What fits into a list of the status; the last entry says how many more there are.

@@ -1,29 +1,22 @@
 //! What is known of the incident: the draft, the record that outlives the incident, and how long things took.
 
 use crate::api::{
-    Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot, IncidentStatus, Milestones,
-    Mitigation, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec, PostmortemState,
-    PostmortemStatus, Time, names,
+    Detection, DetectionSource, Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot,
+    IncidentStatus, Milestones, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec,
+    PostmortemState, PostmortemStatus, Time, names,
 };
-use crate::decide::conditions::clip;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
-use std::sync::Arc;
+use std::borrow::Cow;
 
 /// The draft for an incident that was resolved, with everything that is known.
 ///
 /// Sections that only people can write are left out, so that they are reported as missing.
-pub fn draft(incident: &Incident, status: &IncidentStatus, mitigations: &[Arc<Mitigation>]) -> Postmortem {
+pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     let name = incident.metadata.name.clone().unwrap_or_default();
     let spec = &incident.spec;
     let took = durations(&status.milestones);
-    let detection = spec.detection.as_ref().map(|d| {
-        let source = d.source.map_or("unknown".to_owned(), |s| format!("{s:?}").to_lowercase());
-        let link = d.reference.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
-        let after = took.detect_seconds.filter(|s| *s > 0).map(in_words);
-        let after = after.map(|t| format!(", {t} after the impact began")).unwrap_or_default();
-        format!("Found by: {source}{link}{after}.")
-    });
+    let detection = spec.detection.as_ref().map(|d| detection_text(d, &took));
     let mut draft = Postmortem::new(
         &name,
         PostmortemSpec {
@@ -52,15 +45,29 @@ pub fn draft(incident: &Incident, status: &IncidentStatus, mitigations: &[Arc<Mi
         ..ObjectMeta::default()
     };
     // The record travels with the draft, so that nothing is lost if the incident is deleted right away.
-    let mut known = snapshot(incident, status);
-    add_details(&mut known, mitigations);
     draft.status = Some(PostmortemStatus {
-        incident: Some(known),
+        incident: Some(snapshot(incident, status)),
         timeline: status.timeline.clone(),
         durations: Some(took),
         ..PostmortemStatus::default()
     });
     draft
+}
+
+/// How it was found, as far as that was stated.
+fn detection_text(detection: &Detection, took: &Durations) -> String {
+    let by = match detection.source {
+        Some(DetectionSource::Alert) => " by an alert",
+        Some(DetectionSource::Monitor) => " by somebody who looked at monitoring",
+        Some(DetectionSource::Customer) => " by a customer",
+        Some(DetectionSource::Employee) => " by an employee",
+        Some(DetectionSource::Other) | None => "",
+    };
+    let after = took.detect_seconds.filter(|s| *s > 0).map(in_words);
+    let after = after.map(|t| format!(" {t} after the impact began")).unwrap_or_default();
+    // An address ends the line, so that no full stop becomes part of it.
+    let end = detection.reference.as_ref().map_or(".".to_owned(), |r| format!(": {r}"));
+    format!("Found{by}{after}{end}")
 }
 
 /// The impact as it was stated, in words.
@@ -73,18 +80,23 @@ fn impact_text(impact: &Impact) -> Option<String> {
         facts.push(format!("- Affected features: {}", impact.affected_features.join(", ")));
     }
     if !impact.components.is_empty() {
-        let states = impact.components.iter().map(|c| format!("{} ({:?})", c.name, c.state));
+        let states = impact.components.iter().map(|c| format!("{} ({})", c.name, prose(c.state)));
         facts.push(format!("- Components: {}", states.collect::<Vec<_>>().join(", ")));
     }
     if let Some(risk) = impact.data_at_risk {
-        facts.push(format!("- Data at risk: {risk:?}"));
+        facts.push(format!("- Data at risk: {}", prose(risk)));
     }
     let parts: Vec<String> =
         impact.summary.iter().cloned().chain((!facts.is_empty()).then(|| facts.join("\n"))).collect();
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-/// The incident as its own spec and status tell it. [`add_details`] adds what only its Mitigations know.
+/// A value of the API in words.
+fn prose(value: impl std::fmt::Debug) -> String {
+    in_prose(&format!("{value:?}")).to_lowercase()
+}
+
+/// The incident as its spec and status tell it.
 pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapshot {
     let spec = &incident.spec;
     let milestones = status.milestones.clone();
@@ -109,12 +121,12 @@ pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapsho
     }
 }
 
+/// A rehearsal is none.
 fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<MitigationRecord> {
-    let name = summary.entry.clone().unwrap_or_else(|| summary.name.clone());
-    let entry = incident.spec.mitigations.iter().find(|e| Some(&e.name) == summary.entry.as_ref());
-    if entry.is_some_and(|e| e.template.dry_run == Some(true)) {
+    if summary.dry_run == Some(true) {
         return None;
     }
+    let name = summary.entry.clone().unwrap_or_else(|| summary.name.clone());
     let waivers = incident.spec.resolution.iter().flat_map(|r| &r.waivers);
     let waiver = waivers.into_iter().find(|w| w.mitigation == name || w.mitigation == summary.name);
     Some(MitigationRecord {
@@ -122,55 +134,18 @@ fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<Mitiga
         uid: summary.uid.clone(),
         action: summary.action.clone(),
         target: summary.target.clone(),
-        reason: entry.map(|e| e.template.reason.clone()),
+        reason: summary.reason.clone(),
+        change: summary.change.clone(),
         phase: summary.phase,
+        applied_time: summary.applied_time.clone(),
         effective_time: summary.effective_time.clone(),
+        released_time: summary.released_time.clone(),
+        undone_by: summary.undone_by.clone(),
         waiver: waiver.map(|w| w.reason.clone()),
-        ..MitigationRecord::default()
     })
 }
 
-/// Adds what the Mitigations of the incident know, as far as they are still there.
-pub fn add_details(snapshot: &mut IncidentSnapshot, mitigations: &[Arc<Mitigation>]) {
-    let object = |uid: &Option<String>| {
-        uid.as_ref().and_then(|uid| mitigations.iter().find(|m| m.metadata.uid.as_ref() == Some(uid)))
-    };
-    snapshot
-        .mitigations
-        .retain(|record| object(&record.uid).is_none_or(|m| m.spec.template.dry_run != Some(true)));
-    for record in &mut snapshot.mitigations {
-        let Some(m) = object(&record.uid) else { continue };
-        record.reason = Some(m.spec.template.reason.clone());
-        let Some(status) = &m.status else { continue };
-        record.change =
-            status.plan.as_ref().map(|p| clip(&p.summary, 1024)).filter(|summary| !summary.is_empty());
-        record.applied_time.clone_from(&status.applied_time);
-        record.released_time.clone_from(&status.released_time);
-        record.undone_by.clone_from(&status.undone_by);
-        if status.effective_time.is_some() {
-            record.effective_time.clone_from(&status.effective_time);
-        }
-    }
-}
-
-/// What an earlier visit learnt of a Mitigation that is gone by now stays known.
-pub(super) fn keep_details(snapshot: &mut IncidentSnapshot, before: Option<&IncidentSnapshot>) {
-    let known = before.map(|b| b.mitigations.as_slice()).unwrap_or_default();
-    for record in &mut snapshot.mitigations {
-        let Some(old) = known.iter().find(|o| o.uid == record.uid && o.name == record.name) else { continue };
-        let keep = |new: &mut Option<String>, old: &Option<String>| *new = new.take().or_else(|| old.clone());
-        keep(&mut record.reason, &old.reason);
-        keep(&mut record.change, &old.change);
-        keep(&mut record.undone_by, &old.undone_by);
-        let keep = |new: &mut Option<Time>, old: &Option<Time>| *new = new.take().or_else(|| old.clone());
-        keep(&mut record.applied_time, &old.applied_time);
-        keep(&mut record.effective_time, &old.effective_time);
-        keep(&mut record.released_time, &old.released_time);
-    }
-}
-
-/// How long things took. Times to detect, mitigate and resolve count from the start of the impact, the time to
-/// acknowledge from detection.
+/// How long things took; all of them count from the start of the impact.
 pub fn durations(m: &Milestones) -> Durations {
     let between = |from: &Option<Time>, to: &Option<Time>| {
         let (from, to) = (from.as_ref()?, to.as_ref()?);
@@ -178,7 +153,7 @@ pub fn durations(m: &Milestones) -> Durations {
     };
     Durations {
         detect_seconds: between(&m.started_time, &m.detected_time),
-        acknowledge_seconds: between(&m.detected_time, &m.acknowledged_time),
+        acknowledge_seconds: between(&m.started_time, &m.acknowledged_time),
         mitigate_seconds: between(&m.started_time, &m.mitigated_time),
         resolve_seconds: between(&m.started_time, &m.resolved_time),
     }
@@ -198,11 +173,16 @@ pub struct Span {
 /// Beginning and end: from the record of the incident, and from the curated timeline where there is no record,
 /// as for an outage before the operator existed.
 pub fn span(postmortem: &Postmortem) -> Span {
-    if let Some(known) = postmortem.status.as_ref().and_then(|s| s.incident.as_ref()) {
+    span_of(&postmortem.spec, postmortem.status.as_ref())
+}
+
+/// The same, with another status than the one that the postmortem has.
+pub(super) fn span_of(spec: &PostmortemSpec, status: Option<&PostmortemStatus>) -> Span {
+    if let Some(known) = status.and_then(|s| s.incident.as_ref()) {
         let start = known.started_time.as_ref().or(known.detected_time.as_ref()).map(|t| t.0);
         return Span { start, end: known.resolved_time.as_ref().map(|t| t.0), from_timeline: false };
     }
-    let times = || postmortem.spec.timeline.iter().map(|e| e.time.0);
+    let times = || spec.timeline.iter().map(|e| e.time.0);
     let (start, end) = (times().min(), times().max());
     Span { start, end: end.filter(|end| Some(*end) != start), from_timeline: start.is_some() }
 }
@@ -226,6 +206,25 @@ pub fn in_words(seconds: i64) -> String {
     let said: Vec<String> =
         parts.iter().filter(|(n, _)| *n > 0).take(2).map(|(n, unit)| format!("{n}{unit}")).collect();
     if said.is_empty() { "0s".to_owned() } else { said.join(" ") }
+}
+
+/// A name of the API in words: `MitigationApplied` is "Mitigation applied". What is no such name stays as it is.
+pub fn in_prose(name: &str) -> Cow<'_, str> {
+    let is_name =
+        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphabetic());
+    if !is_name || name.chars().skip(1).all(|c| !c.is_ascii_lowercase()) {
+        return Cow::Borrowed(name);
+    }
+    let mut words = String::with_capacity(name.len() + 4);
+    for (index, c) in name.char_indices() {
+        if index > 0 && c.is_ascii_uppercase() {
+            words.push(' ');
+            words.push(c.to_ascii_lowercase());
+        } else {
+            words.push(c);
+        }
+    }
+    Cow::Owned(words)
 }
 
 #[cfg(test)]
@@ -259,70 +258,52 @@ mod tests {
                 "roles": [{"role": "IncidentCommander", "holder": "alice", "fromTime": "2026-11-23T10:07:00Z"}],
                 "mitigations": [
                     {"name": "checkout-errors-stop", "entry": "stop", "uid": "m1", "action": "scale",
-                        "target": "Deployment/importer", "phase": "Active", "effectiveTime": "2026-11-23T10:20:00Z"},
+                        "target": "Deployment/importer", "reason": "it floods the database",
+                        "change": "spec.replicas from 3 to 0", "phase": "Active",
+                        "appliedTime": "2026-11-23T10:19:00Z", "effectiveTime": "2026-11-23T10:20:00Z"},
                     {"name": "checkout-errors-rehearsal", "entry": "rehearsal", "uid": "m2", "action": "scale",
-                        "target": "Deployment/importer", "phase": "Pending"}],
+                        "target": "Deployment/importer", "phase": "Pending", "dryRun": true}],
                 "timelineArchive": {"configMaps": 2, "entries": 200},
             },
         }))
         .unwrap()
     }
 
-    fn object() -> Arc<Mitigation> {
-        Arc::new(
-            serde_json::from_value(json!({
-                "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Mitigation",
-                "metadata": {"name": "checkout-errors-stop", "uid": "m1"},
-                "spec": {"reason": "it floods the database", "scale": {"replicas": 0},
-                    "targetRef": {"kind": "Deployment", "name": "importer"}},
-                "status": {"phase": "Active", "appliedTime": "2026-11-23T10:19:00Z",
-                    "plan": {"summary": "scale Deployment/importer from 3 to 0"}},
-            }))
-            .unwrap(),
-        )
-    }
-
     #[test]
     fn a_draft_holds_what_is_known_and_leaves_what_people_must_write_missing() {
         let incident = incident();
-        let draft = draft(&incident, incident.status.as_ref().unwrap(), &[object()]);
+        let draft = draft(&incident, incident.status.as_ref().unwrap());
         assert_eq!(draft.metadata.owner_references, None);
         assert_eq!(draft.spec.owner.as_deref(), Some("alice"));
         let impact = draft.spec.impact.unwrap();
         assert!(impact.starts_with("40 % of checkouts fail\n\n- Affected tenants: 120\n"), "{impact}");
         assert_eq!(
             draft.spec.detection.as_deref(),
-            Some("Found by: alert, https://alerts.example.com/1, 6m after the impact began.")
+            Some("Found by an alert 6m after the impact began: https://alerts.example.com/1")
         );
         assert_eq!((draft.spec.summary, draft.spec.root_causes, draft.spec.went_well), (None, None, None));
-        let known = draft.status.unwrap();
-        assert_eq!(known.durations.unwrap().resolve_seconds, Some(3960));
+        let took = draft.status.unwrap().durations.unwrap();
+        let expected = Durations {
+            detect_seconds: Some(360),
+            acknowledge_seconds: Some(480),
+            mitigate_seconds: Some(1200),
+            resolve_seconds: Some(3960),
+        };
+        assert_eq!(took, expected);
     }
 
     #[test]
     fn the_record_tells_what_each_mitigation_changed_why_and_whether_it_worked_and_dry_runs_are_none() {
         let incident = incident();
-        let mut known = snapshot(&incident, incident.status.as_ref().unwrap());
-        add_details(&mut known, &[object()]);
+        let known = snapshot(&incident, incident.status.as_ref().unwrap());
         assert_eq!(known.drill, None);
         assert_eq!(known.timeline_archive, Some(TimelineArchive { config_maps: 2, entries: 200 }));
         let [stop] = known.mitigations.as_slice() else { panic!("{:?}", known.mitigations) };
         assert_eq!((stop.name.as_str(), stop.phase), ("stop", MitigationPhase::Active));
-        assert_eq!(stop.change.as_deref(), Some("scale Deployment/importer from 3 to 0"));
+        assert_eq!(stop.change.as_deref(), Some("spec.replicas from 3 to 0"));
+        assert_eq!(stop.reason.as_deref(), Some("it floods the database"));
         assert_eq!(stop.waiver.as_deref(), Some("the import runs next week"));
         assert!(stop.applied_time.is_some() && stop.effective_time.is_some());
-    }
-
-    #[test]
-    fn what_was_known_of_a_mitigation_stays_known_when_its_object_is_gone() {
-        let incident = incident();
-        let status = incident.status.as_ref().unwrap();
-        let mut first = snapshot(&incident, status);
-        add_details(&mut first, &[object()]);
-        let mut second = snapshot(&incident, status);
-        add_details(&mut second, &[]);
-        keep_details(&mut second, Some(&first));
-        assert_eq!(first, second);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 use super::*;
-use crate::api::{
-    ACTOR_ANNOTATION, ConditionStatus, IncidentSnapshot, MitigationPhase, MitigationRecord, Severity, Time,
-};
+use crate::api::{ACTOR_ANNOTATION, ActionItemReminder, ConditionStatus, IncidentSnapshot, Severity, Time};
 use crate::decide::conditions::{find, status as condition};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,7 +24,7 @@ fn of_a_sev1(spec: Value) -> Postmortem {
 }
 
 fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
-    Observed { postmortem, incident: None, mitigations: &[], signed: false, settings }
+    Observed { postmortem, incident: None, namesakes: &[], signed: false, settings }
 }
 
 fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
@@ -144,27 +142,6 @@ fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointe
     );
     assert_eq!(status.incident.unwrap().uid.as_deref(), Some("u1"));
     assert!(status.warnings[0].contains("a later one"), "{:?}", status.warnings);
-}
-
-#[test]
-fn a_mitigation_that_is_gone_keeps_the_details_that_were_known() {
-    let settings = Settings::default();
-    let mut postmortem = of_a_sev1(complete());
-    let mut resolved = incident("u1", Some("2026-11-24T11:00:00Z"));
-    let summary = json!({"name": "checkout-stop", "uid": "m1", "phase": "Released"});
-    resolved.status.as_mut().unwrap().mitigations = vec![serde_json::from_value(summary).unwrap()];
-    postmortem.status.as_mut().unwrap().incident.as_mut().unwrap().mitigations = vec![MitigationRecord {
-        name: "checkout-stop".into(),
-        uid: Some("m1".into()),
-        change: Some("from 3 to 0".into()),
-        ..MitigationRecord::default()
-    }];
-    let status = decide(
-        &Observed { incident: Some(&resolved), ..seen(&postmortem, &settings) },
-        at("2026-11-24T12:00:00Z"),
-    );
-    let known = &status.incident.unwrap().mitigations[0];
-    assert_eq!((known.phase, known.change.as_deref()), (MitigationPhase::Released, Some("from 3 to 0")));
 }
 
 // ---- review ------------------------------------------------------------------------------------------------------
@@ -303,19 +280,37 @@ fn due_on(day: &str) -> Postmortem {
     of_a_sev1(with_item(json!({"id": "a", "title": "t", "owner": "o", "dueDate": day})))
 }
 
+fn next_reminder(postmortem: &Postmortem, settings: &Settings, after: Timestamp) -> Option<Timestamp> {
+    let deadlines = Deadlines::new(&postmortem.spec, postmortem.status.as_ref(), settings);
+    reminders::next_reminder(&postmortem.spec.action_items, &deadlines, settings, after)
+}
+
+/// The postmortem after a look at it, and the reminders that are new since the one before.
+fn look(postmortem: &mut Postmortem, settings: &Settings, now: Timestamp) -> Vec<ActionItemReminder> {
+    let known = postmortem.status.as_ref().map(|s| s.reminders.clone()).unwrap_or_default();
+    let status = decide(&seen(postmortem, settings), now);
+    let new = status.reminders.iter().filter(|r| !known.contains(r)).cloned().collect();
+    postmortem.status = Some(status);
+    new
+}
+
 #[test]
 fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
-    let postmortem = due_on("2026-12-10");
-    let settings = Settings::default();
+    let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
     let mut moments = Vec::new();
-    let mut at_ = at("2026-12-01T00:00:00Z");
+    let mut now = at("2026-12-01T00:00:00Z");
+    assert_eq!(look(&mut postmortem, &settings, now), []);
     while let Some(next) =
-        next_reminder(&postmortem, &settings, at_).filter(|n| *n < at("2026-12-30T00:00:00Z"))
+        next_reminder(&postmortem, &settings, now).filter(|n| *n < at("2026-12-30T00:00:00Z"))
     {
-        let due = reminders(&postmortem, &settings, at_, next);
-        assert_eq!(due.len(), 1);
-        moments.push((due[0].at.to_string(), due[0].reason()));
-        at_ = next;
+        assert_eq!(
+            look(&mut postmortem, &settings, next.checked_sub(std::time::Duration::from_secs(1)).unwrap()),
+            []
+        );
+        let told = look(&mut postmortem, &settings, next);
+        assert_eq!(told.len(), 1);
+        moments.push((told[0].scheduled_time.0.to_string(), told[0].reason.clone()));
+        now = next;
     }
     let expected = [
         ("2026-12-08T09:00:00Z", "ActionItemDueSoon"),
@@ -323,29 +318,52 @@ fn reminders_come_two_days_before_on_the_day_and_every_week_after() {
         ("2026-12-17T09:00:00Z", "ActionItemOverdue"),
         ("2026-12-24T09:00:00Z", "ActionItemOverdue"),
     ];
-    assert_eq!(moments, expected.map(|(at, reason)| (at.to_owned(), reason)));
+    assert_eq!(moments, expected.map(|(at, reason)| (at.to_owned(), reason.to_owned())));
 }
 
 #[test]
-fn after_a_long_pause_only_the_last_reminder_of_an_item_is_given() {
-    let settings = Settings::default();
-    let due =
-        reminders(&due_on("2017-02-10"), &settings, at("2017-01-01T00:00:00Z"), at("2026-12-01T00:00:00Z"));
-    assert_eq!(due.len(), 1);
-    assert!(
-        due[0].message().starts_with("action item a of o was due on 2017-02-10, 357"),
-        "{}",
-        due[0].message()
+fn after_a_long_pause_an_item_is_told_of_once_and_in_the_words_of_that_day() {
+    let (mut postmortem, settings) = (due_on("2017-02-10"), Settings::default());
+    assert_eq!(
+        look(&mut postmortem, &settings, at("2017-02-08T09:00:00Z"))[0].message,
+        "action item a of o is due in 2 days, on 2017-02-10: t"
     );
+    let told = look(&mut postmortem, &settings, at("2026-12-01T00:00:00Z"));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].message, "action item a of o was due on 2017-02-10, 3581 days ago: t");
+    assert_eq!(told[0].time, Time(at("2026-12-01T00:00:00Z")));
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-01T08:00:00Z")), []);
+    // A reminder that was planned for the day itself and is told on the next one does not say "today".
+    let (mut late, now) = (due_on("2026-12-10"), at("2026-12-11T03:00:00Z"));
+    assert_eq!(
+        look(&mut late, &settings, now)[0].message,
+        "action item a of o was due yesterday, 2026-12-10: t"
+    );
+}
+
+#[test]
+fn a_due_date_that_moves_is_reminded_of_anew_and_an_item_that_is_done_no_more() {
+    let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T10:00:00Z")).len(), 1);
+    postmortem.spec.action_items[0].due_date = Some("2027-01-10".into());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T11:00:00Z")), []);
+    assert_eq!(postmortem.status.as_ref().unwrap().reminders, []);
+    postmortem.spec.action_items[0].due_date = Some("2026-12-11".into());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T11:00:00Z"))[0].reason, "ActionItemDueSoon");
+    postmortem.spec.action_items[0].state = crate::api::ActionItemState::Done;
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-12T11:00:00Z")), []);
+    assert_eq!(postmortem.status.unwrap().reminders, []);
 }
 
 #[test]
 fn nobody_is_reminded_of_what_is_done_or_of_what_is_due_at_the_end_of_time() {
     let settings = Settings::default();
-    let (start, end) = (at("2026-11-01T00:00:00Z"), at("2026-12-31T00:00:00Z"));
-    assert_eq!(reminders(&of_a_sev1(complete()), &settings, start, end), []);
-    assert_eq!(reminders(&due_on("9999-12-31"), &settings, start, Timestamp::MAX).len(), 1);
-    assert_eq!(reminders(&due_on("2026-02-31"), &settings, start, end), []);
+    let end = at("2026-12-31T00:00:00Z");
+    assert_eq!(look(&mut of_a_sev1(complete()), &settings, end), []);
+    assert_eq!(look(&mut due_on("9999-12-31"), &settings, end), []);
+    assert_eq!(look(&mut due_on("9999-12-31"), &settings, Timestamp::MAX).len(), 1);
+    assert_eq!(look(&mut due_on("2026-02-31"), &settings, end), []);
+    assert_eq!(look(&mut due_on("0001-01-01"), &settings, end).len(), 1);
     assert_eq!(
         next_reminder(&due_on("0001-01-01"), &settings, Timestamp::MIN),
         Some(at("0000-12-30T09:00:00Z"))
@@ -367,27 +385,57 @@ fn reminders_and_overdue_follow_the_time_zone_of_the_calendar() {
 
 proptest! {
     #[test]
-    fn consecutive_stretches_of_time_give_each_reminder_exactly_once(
+    fn whenever_it_is_looked_at_each_reminder_is_told_at_most_once_and_the_last_one_always(
         mut cuts in proptest::collection::vec(0i64..100 * 86_400, 1..40),
     ) {
-        let (postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+        let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
         let start = at("2026-11-01T00:00:00Z").as_second();
         cuts.push(100 * 86_400);
         cuts.sort_unstable();
-        let mut last = start;
-        let mut given = Vec::new();
-        for cut in cuts.iter().map(|cut| start + cut) {
-            let (from, to) = (Timestamp::from_second(last).unwrap(), Timestamp::from_second(cut).unwrap());
-            given.extend(reminders(&postmortem, &settings, from, to).into_iter().map(|r| r.at));
-            last = cut;
+        let mut told = Vec::new();
+        for cut in cuts {
+            let now = Timestamp::from_second(start + cut).unwrap();
+            told.extend(look(&mut postmortem, &settings, now).into_iter().map(|r| r.scheduled_time.0));
         }
-        let mut once = given.clone();
+        let mut once = told.clone();
         once.dedup();
-        prop_assert_eq!(&once, &given, "in order and none twice");
-        prop_assert!(given.len() <= 11);
-        // The last one of all is given whatever the cuts are.
-        prop_assert_eq!(given.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
+        prop_assert_eq!(&once, &told, "in order and none twice");
+        prop_assert!(told.len() <= 11);
+        prop_assert_eq!(told.last().map(|t| t.to_string()), Some("2027-02-04T09:00:00Z".to_owned()));
     }
+}
+
+#[test]
+fn an_item_without_a_date_is_chased_by_the_day_that_its_priority_allows() {
+    // The incident ended on 20 November; P0 allows 7 days and P3 any time.
+    let spec =
+        |priority: &str| with_item(json!({"id": "a", "title": "t", "owner": "o", "priority": priority}));
+    let status = decide_at(spec("P0"), "2026-11-28T10:00:00Z");
+    assert_eq!(status.missing_sections, ["dueDate of action item a"], "a date is wanted all the same");
+    assert_eq!(status.overdue_action_items, ["a"]);
+    assert_eq!(status.reminders[0].message, "action item a of o was due yesterday, 2026-11-27: t");
+    let (p0, settings) = (of_a_sev1(spec("P0")), Settings::default());
+    let woken = wake(&seen(&p0, &settings), p0.status.as_ref().unwrap(), at("2026-11-25T10:00:00Z"));
+    assert_eq!(woken, Some(at("2026-11-27T09:00:00Z")));
+    let status = decide_at(spec("P3"), "2036-11-28T10:00:00Z");
+    assert_eq!((status.overdue_action_items.len(), status.reminders.len()), (0, 0));
+}
+
+// ---- two postmortems for one incident ---------------------------------------------------------------------------
+
+#[test]
+fn of_two_postmortems_about_one_incident_each_says_which_one_counts() {
+    let warned = |name: &str, namesakes: &[&str]| {
+        let mut postmortem = of_a_sev1(complete());
+        postmortem.metadata.name = Some(name.to_owned());
+        let namesakes: Vec<String> = namesakes.iter().map(|n| n.to_string()).collect();
+        let settings = Settings::default();
+        let observed = Observed { namesakes: &namesakes, ..seen(&postmortem, &settings) };
+        decide(&observed, at("2026-11-21T00:00:00Z")).warnings.into_iter().find(|w| w.contains("incidentRef"))
+    };
+    assert_eq!(warned("a", &["a"]), None);
+    assert!(warned("a", &["a", "b"]).unwrap().contains("b names the same incident"));
+    assert!(warned("b", &["a", "b"]).unwrap().contains("is a: merge this one into it"));
 }
 
 // ---- deadlines ---------------------------------------------------------------------------------------------------
@@ -442,4 +490,53 @@ fn lint_says_what_is_missing_where_and_warnings_do_not_fail() {
     ];
     assert_eq!(said, expected);
     assert_eq!(found.iter().filter(|f| f.fails()).count(), 1);
+}
+
+#[test]
+fn a_file_that_names_an_incident_need_not_repeat_its_timeline_and_a_postmortem_in_the_cluster_needs_one() {
+    let mut spec = complete();
+    spec["timeline"] = json!([]);
+    spec["incidentRef"] = json!({"name": "checkout"});
+    let postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+    assert!(!lint(&postmortem).iter().any(Finding::fails), "{:?}", lint(&postmortem));
+    let status = decide(&seen(&postmortem, &Settings::default()), at("2026-11-22T00:00:00Z"));
+    assert_eq!(status.missing_sections, ["Timeline (spec.timeline)"]);
+}
+
+const DOCUMENTED: &str = include_str!("../../../docs/postmortem.md");
+
+#[test]
+fn every_rule_is_documented_and_every_documented_rule_exists() {
+    let spec = json!({
+        "incidentRef": {"name": "x"}, "links": ["x"], "rootCauses": "It was human error, and a lot of other things; TODO: list them",
+        "actionItems": [
+            {"id": "a", "title": "TODO"}, {"id": "a", "title": "t", "owner": "o"},
+            {"id": "b", "title": "t", "state": "WontFix"}]});
+    let mut found = lint(&Postmortem::new("pm", serde_json::from_value(spec.clone()).unwrap()));
+    found.extend(lint(&of_a_sev1(spec)));
+    let mut rules: Vec<_> = found.iter().map(|f| f.rule).chain(["schema"]).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let table = DOCUMENTED.split_once("| Rule | Level |").unwrap().1.split_once("\n\n").unwrap().0;
+    let rows = table.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
+    let mut documented: Vec<_> = rows.collect();
+    documented.sort_unstable();
+    assert_eq!(documented, rules);
+}
+
+#[test]
+fn the_documented_template_holds_the_hints_and_lacks_every_required_section() {
+    let yaml = DOCUMENTED.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0;
+    let template: Postmortem = serde_saphyr::from_str(yaml).unwrap();
+    for section in &SECTIONS {
+        assert_eq!(
+            (section.text)(&template.spec).map(String::as_str),
+            Some(section.hint),
+            "{}",
+            section.title
+        );
+    }
+    let missing: Vec<_> = lint(&template).iter().filter(|f| f.fails()).map(|f| f.message.clone()).collect();
+    let required: Vec<_> = SECTIONS.iter().filter(|s| s.required).map(|s| s.title).collect();
+    assert_eq!(missing, required);
 }

@@ -184,3 +184,56 @@ fn an_entry_of_the_operator_names_who_caused_it_and_whether_the_api_server_vouch
         assert_eq!(w.told("Declared")[0].message, "incident declared: a [31m b", "one line for a terminal");
     }
 }
+
+#[test]
+fn what_a_mitigation_changed_and_why_stays_on_record_when_its_object_is_gone() {
+    let mut w = World::declared(json!({"severity": "SEV1", "mitigations": [scale("stop")]}));
+    w.run();
+    assert_eq!(w.summary("checkout-stop").change, None);
+    w.works("checkout-stop").reaches("checkout-stop", Phase::Released);
+    w.object("checkout-stop").status.as_mut().unwrap().prior.clear();
+    w.run();
+    w.mitigations.clear();
+    w.run();
+    let gone = w.summary("checkout-stop");
+    assert_eq!(gone.reason.as_deref(), Some("floods"));
+    assert_eq!(gone.change.as_deref(), Some("spec.replicas from 3 to 0"));
+    assert!(gone.applied_time.is_some() && gone.effective_time.is_some() && gone.released_time.is_some());
+}
+
+#[test]
+fn a_change_names_the_field_and_both_values() {
+    let says = |prior: serde_json::Value| {
+        let mut w = World::declared(json!({"severity": "SEV1", "mitigations": [scale("stop")]}));
+        w.run().works("checkout-stop");
+        let status = w.object("checkout-stop").status.as_mut().unwrap();
+        status.prior = serde_json::from_value(prior).unwrap();
+        w.run().summary("checkout-stop").change.clone()
+    };
+    let field =
+        |path: &str, value: Option<&str>| json!([{"path": path, "value": value, "applied": "\"off\""}]);
+    assert_eq!(
+        says(field("/data/new-pricing", Some("\"on\""))).as_deref(),
+        Some(r#"data.new-pricing from "on" to "off""#)
+    );
+    assert_eq!(
+        says(field("/data/a~1b~0c", None)).as_deref(),
+        Some(r#"data.a/b~c set to "off", where nothing was set"#)
+    );
+    assert_eq!(
+        says(field("/data/x", Some("\"off\""))).as_deref(),
+        Some(r#"nothing: data.x was "off" already"#)
+    );
+    let inside = json!([{"object": "ConfigMap/flags", "path": "/data/flags.json", "value": "true", "applied": "false",
+        "how": r#"{"Inside": {"format": "Json", "path": ["pricing", "on"]}}"#}]);
+    assert_eq!(
+        says(inside).as_deref(),
+        Some("pricing.on in data.flags.json of ConfigMap/flags from true to false")
+    );
+    let large = json!([{"path": "/spec/template", "value": "{\"sha256\":\"a\"}", "applied": "{\"sha256\":\"b\"}", "how": "\"Digest\""}]);
+    assert_eq!(says(large).as_deref(), Some("spec.template replaced as a whole"));
+    let removed = json!([{"path": "/spec/paused", "value": "true"}]);
+    assert_eq!(says(removed).as_deref(), Some("spec.paused removed; it was true"));
+    let long = says(field("/data/x", Some(&"x".repeat(60_000)))).unwrap();
+    assert!(long.chars().count() < 400, "{long}");
+}

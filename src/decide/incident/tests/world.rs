@@ -5,7 +5,7 @@ use super::*;
 use crate::api::{
     ACTOR_ANNOTATION, API_VERSION, Condition,
     ConditionStatus::{self, False, True, Unknown},
-    MitigationPhase as Phase, MitigationSummary, REQUESTER_ANNOTATION, Stage,
+    MitigationPhase as Phase, MitigationSummary, PriorValue, REQUESTER_ANNOTATION, Stage,
 };
 use crate::decide::conditions::{Conditions, find, whole_seconds};
 use serde_json::{Value, json};
@@ -323,6 +323,12 @@ impl World {
         status.phase = Some(phase);
         if matches!(phase, Phase::Active | Phase::Releasing) {
             status.applied_time.get_or_insert(whole_seconds(now));
+            status.prior = vec![PriorValue {
+                path: "/spec/replicas".to_owned(),
+                value: Some("3".to_owned()),
+                applied: Some("0".to_owned()),
+                ..PriorValue::default()
+            }];
         }
         if phase == Phase::Active && effective == True {
             status.effective_time.get_or_insert(whole_seconds(now));
