@@ -4,21 +4,18 @@
 //! The first look opens a watch that begins with what is there; later looks cost no request. A watch that nobody used
 //! for a while is closed. Whoever follows one is looked at again when something in it changes.
 
+mod slim;
+
 use super::{
     cache::{Cache, Index},
     client::watch_config,
     error::Error,
     key::Key,
     queue::Queue,
-    targets::api_in,
 };
-use crate::mitigation::{API_SERVICE, CUSTOM_RESOURCE_DEFINITION, Look, TargetKind};
+use crate::mitigation::{Look, TargetKind};
 use futures::StreamExt;
-use kube::{
-    Client, ResourceExt,
-    core::DynamicObject,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Client, core::DynamicObject, runtime::watcher};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -197,7 +194,6 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
     // asked in the old way.
     let mut streaming = true;
     while lookouts.has(&scope, &lookout) {
-        let api = api_in(&lookouts.watches, scope.kind, scope.namespace.as_deref());
         let mut config = watch_config();
         if streaming {
             config = config.streaming_lists();
@@ -205,9 +201,7 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
         if let Some(labels) = &scope.labels {
             config = config.labels(labels);
         }
-        let kind = scope.kind;
-        let events = watcher(api, config).modify(move |object| trim(kind, object));
-        let mut events = std::pin::pin!(events.default_backoff());
+        let mut events = slim::watch(&lookouts.watches, scope.kind, scope.namespace.as_deref(), config);
         let mut tick = tokio::time::interval(Duration::from_secs(10));
         loop {
             tokio::select! {
@@ -258,26 +252,6 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
             }
         }
     }
-}
-
-/// Drops what nobody looks at: such objects may be large, and many.
-fn trim(kind: TargetKind, object: &mut DynamicObject) {
-    object.managed_fields_mut().clear();
-    let kept: &[&str] = match kind {
-        CUSTOM_RESOURCE_DEFINITION => &["/spec/conversion"],
-        API_SERVICE => &["/spec/service"],
-        _ => return,
-    };
-    let mut body = serde_json::json!({});
-    for pointer in kept {
-        if let Some(value) = object.data.pointer(pointer).cloned()
-            && let [_, outer, inner] = pointer.split('/').collect::<Vec<_>>()[..]
-        {
-            body[outer] = serde_json::json!({inner: value});
-        }
-    }
-    object.data = body;
-    object.annotations_mut().clear();
 }
 
 fn code(error: &watcher::Error) -> Option<u16> {

@@ -337,7 +337,7 @@ impl<'a> Visit<'a> {
 
     async fn delete(&mut self, id: ObjectId, uid: &str, releasing: bool) -> Result<(), Error> {
         let answer = self.ctx.targets.delete(&self.key.namespace, &id, uid).await;
-        self.count("delete", answer.as_ref().map(|()| ()));
+        self.count("delete", answer.as_ref().copied());
         match answer {
             Ok(()) => {
                 info!(mitigation = %self.key, object = %id, operation = "delete", "object written");

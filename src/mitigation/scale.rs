@@ -96,7 +96,7 @@ impl Engine for Scale {
     fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
         // A workload that is stopped through its autoscaler is not held itself, so nobody tells of it otherwise.
         let held = scene.touched.is_empty() || scene.touched.contains(scene.id);
-        (!held).then(|| Look::List { kind: scene.id.kind, labels: None })
+        (!held).then_some(Look::List { kind: scene.id.kind, labels: None })
     }
 
     fn undo(

@@ -229,7 +229,7 @@ async fn what_another_version_cannot_do_any_more_is_still_released() {
     namespace.create(flag("slow", "flags", "mode", "slow")).await;
     effective(&namespace, "slow").await;
     // Asked for while it is held; this version cannot do it.
-    let patch = r#"{"spec":{"evidence":"Required"}}"#;
+    let patch = r#"{"spec":{"serviceAccountName":"deployer"}}"#;
     namespace.kubectl(&["patch", "mitigation", "slow", "--type=merge", "-p", patch]).success();
     let stalled = says(&namespace, "slow", "Stalled", "NotImplemented").await;
     assert_eq!(phase_of(&stalled), Some(Phase::Active), "it is in force all the same");
