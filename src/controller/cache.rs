@@ -27,6 +27,8 @@ struct State<K> {
     groups: Vec<HashMap<String, BTreeSet<Key>>>,
     /// Objects of a list that is being received; what is not among them afterwards is gone.
     listing: Option<HashSet<Key>>,
+    /// Objects that are there and cannot be read.
+    unreadable: HashSet<Key>,
     /// Versions of objects that were dropped before the watch told so. What it tells of earlier ones is older
     /// than what we knew, and must not be taken for the present.
     dropped: HashMap<Key, u64>,
@@ -49,6 +51,7 @@ impl<K: Resource + 'static> Cache<K> {
                 objects: HashMap::new(),
                 groups,
                 listing: None,
+                unreadable: HashSet::new(),
                 dropped: HashMap::new(),
             }),
             indexes,
@@ -89,9 +92,16 @@ impl<K: Resource + 'static> Cache<K> {
 
     /// Takes in that an object is there that cannot be read: what was known of it stays known.
     pub fn saw_unreadable(&self, key: &Key) {
-        if let Some(listing) = self.lock().listing.as_mut() {
+        let mut state = self.lock();
+        state.unreadable.insert(key.clone());
+        if let Some(listing) = state.listing.as_mut() {
             listing.insert(key.clone());
         }
+    }
+
+    /// True while an object is there that cannot be read.
+    pub fn is_unreadable(&self, key: &Key) -> bool {
+        self.lock().unreadable.contains(key)
     }
 
     /// Takes in from the answer to a write that an object is gone, or does not belong here any more.
@@ -154,6 +164,7 @@ impl<K: Resource + 'static> Cache<K> {
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
                 state.dropped.clear();
+                state.unreadable.retain(|key| listed.contains(key));
                 let gone: Vec<Key> =
                     state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
                 let news =
@@ -174,6 +185,7 @@ impl<K: Resource + 'static> Cache<K> {
             return None;
         }
         state.dropped.remove(&key);
+        state.unreadable.remove(&key);
         self.ungroup(state, &key);
         for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
             for text in index(&object) {
@@ -186,6 +198,7 @@ impl<K: Resource + 'static> Cache<K> {
     }
 
     fn drop_object(&self, state: &mut State<K>, key: &Key) -> Option<Arc<K>> {
+        state.unreadable.remove(key);
         self.ungroup(state, key);
         state.objects.remove(key)
     }
@@ -275,6 +288,19 @@ mod tests {
         cache.take_in(Event::Delete(object("a", 7)));
         assert!(cache.lock().dropped.is_empty(), "and nothing of it is kept for ever");
         assert_eq!(cache.take_in(Event::Apply(object("a", 9))).len(), 1, "made anew");
+    }
+
+    #[test]
+    fn what_cannot_be_read_counts_as_there_until_it_can_be_read_or_is_gone() {
+        let (cache, key) = (cache(), Key::new("ns", "a"));
+        cache.saw_unreadable(&key);
+        assert!(cache.is_unreadable(&key) && cache.get(&key).is_none());
+        cache.take_in(Event::Apply(object("a", 3)));
+        assert!(!cache.is_unreadable(&key));
+        cache.saw_unreadable(&key);
+        cache.take_in(Event::Init);
+        cache.take_in(Event::InitDone);
+        assert!(!cache.is_unreadable(&key), "a new list did not have it");
     }
 
     #[test]

@@ -113,6 +113,9 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
     let original_exists = incident.spec.duplicate_of.as_ref().map(|original| {
         original.name != *key.name && ctx.incidents.get(&Key::new(&key.namespace, &original.name)).is_some()
     });
+    let known = incident.status.iter().flat_map(|status| &status.mitigations).map(|s| s.name.clone());
+    let unreadable: Vec<String> =
+        known.filter(|name| ctx.mitigations.is_unreadable(&Key::new(&key.namespace, name))).collect();
     let observed = Observed {
         incident,
         mitigations: &mitigations,
@@ -120,6 +123,7 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         entries: &ctx.entries.group(0, &group),
         postmortem: postmortem.as_deref(),
         original_exists,
+        unreadable: &unreadable,
         signed: ctx.signed,
         settings: &ctx.settings,
     };

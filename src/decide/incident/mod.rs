@@ -34,6 +34,8 @@ pub struct Observed<'a> {
     pub postmortem: Option<&'a Postmortem>,
     /// Whether the incident of which this is a duplicate exists; `None` when it names none.
     pub original_exists: Option<bool>,
+    /// Names of its mitigations that are there and cannot be read, as one that a newer version wrote.
+    pub unreadable: &'a [String],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
     /// The configuration.

@@ -59,7 +59,9 @@ impl Decision<'_> {
     }
 
     fn is_there(&self, summary: &MitigationSummary) -> bool {
-        self.seen.mitigations.iter().any(|m| m.metadata.uid == summary.uid)
+        // What cannot be read is there all the same.
+        self.seen.unreadable.contains(&summary.name)
+            || self.seen.mitigations.iter().any(|m| m.metadata.uid == summary.uid)
     }
 
     /// Makes room for a summary, if need be by forgetting the oldest whose object is gone. Never one whose object

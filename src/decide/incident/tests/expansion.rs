@@ -110,6 +110,20 @@ fn an_object_deleted_before_anybody_looked_is_not_made_anew() {
 }
 
 #[test]
+fn an_object_that_cannot_be_read_is_not_taken_for_gone_and_not_made_anew() {
+    let mut w = with_entries(&["stop"]);
+    w.works("checkout-stop");
+    w.mitigations.clear();
+    w.unreadable = vec!["checkout-stop".to_owned()];
+    let made = w.made.len();
+    w.run().wait(60).run();
+    assert_eq!((w.told("MitigationAbandoned").len(), w.made.len()), (0, made));
+    w.unreadable.clear();
+    w.run();
+    assert_eq!(w.told("MitigationAbandoned").len(), 1, "gone is gone");
+}
+
+#[test]
 fn an_object_made_to_go_by_force_is_on_record_once_with_a_warning() {
     let mut w = with_entries(&["stop"]);
     w.works("checkout-stop");

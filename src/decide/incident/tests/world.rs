@@ -35,6 +35,7 @@ pub struct World {
     pub postmortem: Option<Postmortem>,
     pub archives: BTreeMap<String, Vec<TimelineRecord>>,
     pub original_exists: Option<bool>,
+    pub unreadable: Vec<String>,
     pub signed: bool,
     /// Whether the API server lets folded entries be deleted.
     pub deletes: bool,
@@ -83,6 +84,7 @@ impl World {
             postmortem: None,
             archives: BTreeMap::new(),
             original_exists: None,
+            unreadable: Vec::new(),
             signed: true,
             deletes: true,
             now: time("10:00:05"),
@@ -114,6 +116,7 @@ impl World {
             entries: &entries,
             postmortem: self.postmortem.as_ref(),
             original_exists: self.original_exists,
+            unreadable: &self.unreadable,
             signed: self.signed,
             settings: &Settings::default(),
         };
