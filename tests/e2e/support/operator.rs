@@ -4,6 +4,7 @@ use super::audit::{self, Mark, Request};
 use super::cluster::{Cluster, SERVICE_ACCOUNT};
 use super::namespace::TestNamespace;
 use super::poll::{PATIENCE, wait_for};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
@@ -71,6 +72,7 @@ impl Operator {
         ] {
             command.extend([flag.to_owned(), value.clone()]);
         }
+        command.push(signed_requests(&namespace.cluster).await);
         command.extend(options.args);
         let mut env = vec![
             ("KUBECONFIG".to_owned(), kubeconfig.display().to_string()),
@@ -244,6 +246,16 @@ fn serving_address(log: &str) -> Option<SocketAddr> {
     let rest = line.split("address=").nth(1)?.trim_start_matches('"');
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':')).unwrap_or(rest.len());
     rest[..end].parse().ok()
+}
+
+/// Whether the API server vouches for names, as the chart's Deployment tells the operator.
+async fn signed_requests(cluster: &Cluster) -> String {
+    let deployments: Api<Deployment> = cluster.api(SERVICE_ACCOUNT.0);
+    let chart = deployments.get("incident-operator").await.expect("the chart is installed");
+    let pod = chart.spec.and_then(|spec| spec.template.spec).expect("it has pods");
+    let mut args = pod.containers.into_iter().flat_map(|container| container.args.unwrap_or_default());
+    args.find(|arg| arg.starts_with("--signed-requests="))
+        .expect("the chart says whether requests are signed")
 }
 
 /// Writes a kubeconfig with a fresh token of the chart's ServiceAccount, and returns what the audit log will
