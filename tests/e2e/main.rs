@@ -7,6 +7,7 @@ mod action_feature_flag;
 mod action_isolate;
 mod action_manual;
 mod action_scale;
+mod admission_authority;
 mod chart;
 mod evidence;
 mod gitops;

@@ -2,7 +2,7 @@
 //! the namespace goes.
 
 use super::mitigation::*;
-use super::support::{workload, *};
+use super::support::{Cluster, workload, *};
 use incident_operator::api::{ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};

@@ -260,7 +260,7 @@ async fn signed_requests(cluster: &Cluster) -> String {
 
 /// Writes a kubeconfig with a fresh token of the chart's ServiceAccount, and returns what the audit log will
 /// call that token.
-async fn write_kubeconfig(cluster: &Cluster, path: &Path, server: Option<&str>) -> String {
+pub async fn write_kubeconfig(cluster: &Cluster, path: &Path, server: Option<&str>) -> String {
     let accounts: Api<ServiceAccount> = cluster.api(SERVICE_ACCOUNT.0);
     let wanted: TokenRequest =
         serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 7200}}))
