@@ -88,3 +88,12 @@ spec:
 {{- define "incident-operator.admission.groups" -}}
 "[" + request.userInfo.?groups.orValue([]).map(group, strings.quote(group)).join(",") + "]"
 {{- end }}
+
+{{/*
+A map or list of an object's metadata as a CEL expression; empty where it is absent, or null as server-side
+apply leaves it. Takes (dict "of" "object" "field" "labels" "empty" "{}").
+*/}}
+{{- define "incident-operator.admission.of" -}}
+{{- $field := printf "%s.metadata.%s" .of .field -}}
+(has({{ $field }}) && dyn({{ $field }}) != dyn(null) ? {{ $field }} : {{ .empty }})
+{{- end }}

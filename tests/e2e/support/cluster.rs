@@ -23,11 +23,15 @@ pub struct Cluster {
 impl Cluster {
     /// The control plane that E2E_DIR points at.
     pub async fn get() -> Cluster {
-        let kubeconfig =
-            Kubeconfig::read_from(Self::kubeconfig()).expect("the kubeconfig in E2E_DIR is readable");
+        Self::by(&Self::kubeconfig()).await
+    }
+
+    /// A control plane, with the credentials of a kubeconfig.
+    pub async fn by(kubeconfig: &Path) -> Cluster {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig is readable");
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await
-            .expect("the kubeconfig in E2E_DIR is complete");
+            .expect("the kubeconfig is complete");
         Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
     }
 

@@ -1,6 +1,6 @@
 //! People and programs other than the admin, with the rights that a test gives them.
 
-use super::cluster::{Cluster, Output, SERVICE_ACCOUNT, kubectl_with};
+use super::cluster::{Cluster, Output, SERVICE_ACCOUNT, kubectl_with, resource_of};
 use super::namespace::TestNamespace;
 use super::poll::{PATIENCE, wait_for};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -15,6 +15,7 @@ pub struct Person {
     /// The control plane as they reach it.
     pub cluster: Cluster,
     namespace: String,
+    manager: Option<String>,
 }
 
 impl TestNamespace {
@@ -42,7 +43,22 @@ impl TestNamespace {
         let (namespace, name) = SERVICE_ACCOUNT;
         let cluster = Cluster::as_the_operator().await;
         let name = format!("system:serviceaccount:{namespace}:{name}");
-        Person { name, cluster, namespace: self.name.clone() }
+        Person { name, cluster, namespace: self.name.clone(), manager: None }
+    }
+
+    /// The operator by a token of its ServiceAccount, as a thief of it would come.
+    pub async fn operator_by_token(&self) -> Person {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let kubeconfig = folder.path().join("kubeconfig");
+        super::operator::write_kubeconfig(&self.cluster, &kubeconfig, None).await;
+        let cluster = Cluster::by(&kubeconfig).await;
+        Person { name: "operator".to_owned(), cluster, namespace: self.name.clone(), manager: None }
+    }
+
+    /// The admin, for whom no authorizer is a hindrance.
+    pub fn admin(&self) -> Person {
+        let cluster = self.cluster.clone();
+        Person { name: "admin".to_owned(), cluster, namespace: self.name.clone(), manager: None }
     }
 
     async fn subject(&self, user: &str, subject: Value, role: &str, rules: &[&str]) -> Person {
@@ -75,7 +91,7 @@ impl TestNamespace {
             self.may(user, rule).await;
         }
         let cluster = Cluster::impersonating(user, &[]).await;
-        Person { name: user.to_owned(), cluster, namespace: self.name.clone() }
+        Person { name: user.to_owned(), cluster, namespace: self.name.clone(), manager: None }
     }
 
     /// Waits until the API server has learnt of a right.
@@ -125,33 +141,48 @@ impl Person {
     /// The same person with groups.
     pub async fn in_groups(&self, groups: &[&str]) -> Person {
         let cluster = Cluster::impersonating(&self.name, groups).await;
-        Person { name: self.name.clone(), cluster, namespace: self.namespace.clone() }
+        Person { name: self.name.clone(), cluster, namespace: self.namespace.clone(), manager: None }
+    }
+
+    /// The same, under a field manager.
+    pub fn manager(&self, manager: &str) -> Person {
+        let cluster = self.cluster.clone();
+        let (name, namespace) = (self.name.clone(), self.namespace.clone());
+        Person { name, cluster, namespace, manager: Some(manager.to_owned()) }
     }
 
     /// The kind of an object.
     pub fn api(&self, object: &Value) -> Api<DynamicObject> {
+        if object["kind"] == "Namespace" {
+            return Api::all_with(self.cluster.client.clone(), &resource_of(object));
+        }
         self.cluster.api_of(object, &self.namespace)
+    }
+
+    fn creating(&self) -> PostParams {
+        PostParams { field_manager: self.manager.clone(), ..PostParams::default() }
+    }
+
+    fn patching(&self) -> PatchParams {
+        PatchParams { field_manager: self.manager.clone(), ..PatchParams::default() }
     }
 
     /// Creates an object.
     pub async fn create(&self, object: &Value) -> Answer {
         let typed = serde_json::from_value(object.clone()).expect("the object has metadata");
-        self.api(object).create(&PostParams::default(), &typed).await.map_err(reason)
+        self.api(object).create(&self.creating(), &typed).await.map_err(reason)
     }
 
     /// Creates an object, and nothing is kept.
     pub async fn try_create(&self, object: &Value) -> Answer {
         let typed = serde_json::from_value(object.clone()).expect("the object has metadata");
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let dry = PostParams { dry_run: true, ..self.creating() };
         self.api(object).create(&dry, &typed).await.map_err(reason)
     }
 
     /// A merge patch; `object` says of which kind and name.
     pub async fn merge(&self, object: &Value, change: Value) -> Answer {
-        self.api(object)
-            .patch(&name(object), &PatchParams::default(), &Patch::Merge(change))
-            .await
-            .map_err(reason)
+        self.api(object).patch(&name(object), &self.patching(), &Patch::Merge(change)).await.map_err(reason)
     }
 
     /// A merge patch of which nothing is kept.
@@ -162,7 +193,7 @@ impl Person {
 
     /// A merge patch of the status.
     pub async fn merge_status(&self, object: &Value, change: Value) -> Answer {
-        let params = PatchParams::default();
+        let params = self.patching();
         self.api(object).patch_status(&name(object), &params, &Patch::Merge(change)).await.map_err(reason)
     }
 

@@ -192,7 +192,7 @@ impl World {
                     self.add(*child);
                 }
             }
-            Effect::UpdateMitigation { object, spec } => {
+            Effect::UpdateMitigation { object, spec, .. } => {
                 let Some(m) = self.mitigations.iter_mut().find(|m| m.metadata.uid == object.metadata.uid)
                 else {
                     return;
