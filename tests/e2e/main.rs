@@ -8,6 +8,7 @@ mod action_isolate;
 mod action_manual;
 mod action_scale;
 mod admission_authority;
+mod admission_install;
 mod admission_locks;
 mod admission_signature;
 mod chart;

@@ -8,6 +8,7 @@ pub mod crds;
 pub mod history;
 pub mod namespace;
 pub mod operator;
+pub mod own_cluster;
 pub mod person;
 pub mod poll;
 pub mod record;
