@@ -363,7 +363,7 @@ async fn of_eight_mitigations_none_is_overlooked() {
     allowed(director.try_delete(&many).await);
     refused(
         declarer.try_merge(&many, json!({"spec": {"mitigations": costly("b")}})).await,
-        &["may not ask for mitigation"],
+        &["user \"declarer\" may not"],
     );
 }
 
