@@ -536,3 +536,20 @@ async fn an_incident_that_is_deleted_takes_its_mitigations_along_and_the_collect
     wait_status(&importer, "importer", "release", |d| d.spec.as_ref().and_then(|s| s.replicas) == Some(1))
         .await;
 }
+
+/// The control plane of the tests runs all controllers under one name that may do everything; most others give each
+/// its own, which may delete and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controllers_that_clean_up_need_no_right_on_what_a_mitigation_acts_on() {
+    let namespace = TestNamespace::new("cleaners").await;
+    let scaler = namespace.person("scaler", &[SCALES]).await;
+    let held = mitigation("held", importer());
+    let one = declared("one", &[named(importer(), "stop")]);
+    allowed(scaler.create(&held).await);
+    allowed(scaler.create(&one).await);
+    for name in ["namespace-controller", "generic-garbage-collector"] {
+        let controller = namespace.controller(name).await;
+        allowed(controller.try_delete(&held).await);
+        allowed(controller.try_delete(&one).await);
+    }
+}

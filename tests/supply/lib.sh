@@ -12,7 +12,7 @@ use_tool() {
     log=$(mktemp)
     step "building $1 $2 (once)"
     # Not into target/ of this project, whose profile and lock file are not its own.
-    CARGO_TARGET_DIR='' cargo install --quiet --locked --root "$tools" "$1@$2" >"$log" 2>&1 ||
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$tools" "$1@$2" >"$log" 2>&1 ||
       { tail -n 5 "$log" >&2; fail "$1 $2 cannot be built; without a way to crates.io, put it into $tools/bin. The whole output: $log"; }
     rm -f "$log"
   fi

@@ -55,6 +55,13 @@ impl TestNamespace {
         Person { name: "operator".to_owned(), cluster, namespace: self.name.clone(), manager: None }
     }
 
+    /// One of the controllers of Kubernetes, with the rights that a cluster gives it from the start.
+    pub async fn controller(&self, name: &str) -> Person {
+        let name = format!("system:serviceaccount:kube-system:{name}");
+        let cluster = Cluster::impersonating(&name, &[]).await;
+        Person { name, cluster, namespace: self.name.clone(), manager: None }
+    }
+
     /// The admin, for whom no authorizer is a hindrance.
     pub fn admin(&self) -> Person {
         let cluster = self.cluster.clone();
