@@ -48,7 +48,7 @@ pub struct Fence {
     /// Fields of existing objects.
     pub updates: &'static [Update],
     /// Objects that the action makes, and deletes on release: they are called `mit-<8 hex digits>…` and labelled
-    /// `app.kubernetes.io/managed-by: incident-operator`.
+    /// `incident-operator.dev/mitigated: "true"`, like everything that a mitigation holds.
     pub makes: &'static [&'static str],
     /// Other objects that it deletes.
     pub deletes: &'static [Delete],
@@ -67,8 +67,25 @@ const FLAG: Update = fields(&["configmaps"], &["data"]);
 /// What an action may change.
 pub fn fence(action: ActionName) -> Fence {
     match action {
+        // An autoscaler is told to leave the number alone. With one field of its behaviour the API server fills in
+        // the others.
         ActionName::Scale => Fence {
-            updates: const { &[fields(&["deployments.apps", "statefulsets.apps"], &["spec.replicas"])] },
+            updates: const {
+                &[
+                    fields(&["deployments.apps", "statefulsets.apps"], &["spec.replicas"]),
+                    fields(
+                        &["horizontalpodautoscalers.autoscaling"],
+                        &["spec.minReplicas", "spec.maxReplicas", "spec.behavior"],
+                    ),
+                    Update {
+                        resources: &["scaledobjects.keda.sh"],
+                        annotations: &["autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas"],
+                        fields: &[],
+                        labels: &[],
+                        any_label: false,
+                    },
+                ]
+            },
             makes: &[],
             deletes: &[],
         },
@@ -292,7 +309,11 @@ mod tests {
 
     #[test]
     fn what_may_be_changed_is_said_in_words() {
-        assert_eq!(fence(ActionName::Scale).says(), "spec.replicas of deployments.apps, statefulsets.apps");
+        let says = fence(ActionName::Scale).says();
+        assert!(
+            says.starts_with("spec.replicas of deployments.apps, statefulsets.apps; spec.minReplicas"),
+            "{says}"
+        );
         assert_eq!(fence(ActionName::Manual).says(), "nothing");
         assert!(fence(ActionName::Isolate).says().ends_with("the existence of pods that it noted"));
     }

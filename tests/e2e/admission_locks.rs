@@ -390,20 +390,17 @@ async fn each_action_changes_its_own_fields_and_no_others() {
     // What an action makes bears its name and label, and nothing else is made or removed.
     let quota = |name: &str, by: &str| {
         json!({"apiVersion": "v1", "kind": "ResourceQuota",
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": by}}, "spec": {"hard": {"count/jobs.batch": "0"}}})
+            "metadata": {"name": name, "labels": {"incident-operator.dev/mitigated": by}}, "spec": {"hard": {"count/jobs.batch": "0"}}})
     };
     let block = operator.manager("incident-operator-blockWrites");
-    block.create(&quota("mit-0123abcd", "incident-operator")).await.expect("its own");
+    block.create(&quota("mit-0123abcd", "true")).await.expect("its own");
+    refused(block.create(&quota("evil", "true")).await, "may not CREATE resourcequotas \"evil\"");
+    refused(block.create(&quota("mit-0123abce", "false")).await, "may not CREATE resourcequotas");
     refused(
-        block.create(&quota("evil", "incident-operator")).await,
-        "may not CREATE resourcequotas \"evil\"",
-    );
-    refused(block.create(&quota("mit-0123abce", "somebody")).await, "may not CREATE resourcequotas");
-    refused(
-        operator.manager("incident-operator-scale").create(&quota("mit-0123abcf", "incident-operator")).await,
+        operator.manager("incident-operator-scale").create(&quota("mit-0123abcf", "true")).await,
         "may not CREATE",
     );
-    namespace.create(quota("theirs", "somebody")).await;
+    namespace.create(quota("theirs", "false")).await;
     refused(block.delete(&quota("theirs", "")).await, "may not DELETE resourcequotas \"theirs\"");
     block.delete(&quota("mit-0123abcd", "")).await.expect("its own");
     // A pod goes only when it was isolated, or when a StatefulSet makes it anew.

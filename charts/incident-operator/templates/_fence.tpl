@@ -44,7 +44,7 @@ true
 {{/* Whether an object bears the name and the label of what the operator makes for a mitigation. Takes a CEL expression. */}}
 {{- define "incident-operator.fence.made" -}}
 {{ . }}.metadata.?name.orValue("").matches("^mit-[0-9a-f]{8}(-.*)?$") &&
-{{ . }}.metadata.?labels[?"app.kubernetes.io/managed-by"].orValue("") == "incident-operator"
+{{ . }}.metadata.?labels[?"incident-operator.dev/mitigated"].orValue("") == "true"
 {{- end }}
 
 {{/* Which objects of others may be deleted, as a CEL expression. Takes an entry of "deletes". */}}
