@@ -47,7 +47,7 @@ pub struct Delete {
 pub struct Fence {
     /// Fields of existing objects.
     pub updates: &'static [Update],
-    /// Objects that the action makes, and deletes on release: they are called `mit-<8 hex digits>…` and labelled
+    /// Objects that the action makes, changes, and deletes on release: they are called `mit-<8 hex digits>…` and labelled
     /// `incident-operator.dev/mitigated: "true"`, like everything that a mitigation holds.
     pub makes: &'static [&'static str],
     /// Other objects that it deletes.
@@ -264,7 +264,10 @@ mod tests {
     /// Whether the fence lets the holder of a rule use it at all.
     fn covers(fence: &Fence, resource: &str, verb: &str) -> bool {
         match verb {
-            "patch" | "update" => fence.updates.iter().any(|update| update.resources.contains(&resource)),
+            "patch" | "update" => {
+                fence.makes.contains(&resource)
+                    || fence.updates.iter().any(|update| update.resources.contains(&resource))
+            }
             "create" => fence.makes.contains(&resource),
             "delete" => {
                 fence.makes.contains(&resource)

@@ -24,6 +24,8 @@ pub fn files() -> Vec<(String, String)> {
         ("fence.yaml", fence::table()),
         ("people.yaml", json!({"roles": people()})),
         ("reader.yaml", json!({"rules": reader()})),
+        // No Role of a namespace can grant these.
+        ("reader-cluster.yaml", json!({"rules": reads(false)})),
         ("recorder.yaml", json!({"rules": recorder()})),
         ("lease.yaml", json!({"rules": lease()})),
     ] {
@@ -69,10 +71,14 @@ fn reader() -> Vec<Value> {
         // Long timelines move to new, immutable ConfigMaps; existing ones cannot be written with this.
         rule(&[""], &["configmaps"], &["create"]),
     ];
-    for kind in read_kinds() {
-        rules.push(rule(&[kind.group], &[kind.plural], &["get", "list", "watch"]));
-    }
+    rules.extend(reads(true));
     rules
+}
+
+/// Reads of what actions change, make or look at.
+fn reads(namespaced: bool) -> Vec<Value> {
+    let kinds = read_kinds().into_iter().filter(|kind| kind.is_namespaced() == namespaced);
+    kinds.map(|kind| rule(&[kind.group], &[kind.plural], &["get", "list", "watch"])).collect()
 }
 
 /// Roles for people. The right on a workload itself is not among them: the authority policies ask for it.

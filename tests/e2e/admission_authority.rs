@@ -486,8 +486,9 @@ async fn what_was_refused_is_not_there_and_what_was_allowed_is_done_by_the_opera
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_goes_with_everything_in_it_for_who_may_delete_nothing_but_namespaces() {
-    let namespace = TestNamespace::new("wedge").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
+    let (home, namespace) = (TestNamespace::new("home").await, TestNamespace::new("wedge").await);
+    let lease = Some(home.name.clone());
+    let _operator = Operator::start(&namespace, Options { lease, ..Options::default() }).await;
     namespace.create_ready(deployment("importer", 1)).await;
     namespace.create(configmap("flags", &[("a", "on")])).await;
     namespace.create(declared("i", &[named(importer(), "stop")])).await;

@@ -200,8 +200,9 @@ async fn without_a_role_binding_it_says_which_one_is_missing_and_acts_once_it_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_is_deleted_while_a_mitigation_is_active_goes() {
-    let namespace = TestNamespace::new("going").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
+    let (home, namespace) = (TestNamespace::new("home").await, TestNamespace::new("going").await);
+    let lease = Some(home.name.clone());
+    let _operator = Operator::start(&namespace, Options { lease, ..Options::default() }).await;
     namespace.create_ready(workload::deployment("web", 1)).await;
     namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
     namespace.create(scale("stop", "Deployment", "web", 0)).await;

@@ -32,6 +32,8 @@ pub struct Options {
     pub server: Option<String>,
     /// Namespace to look after, when it is not the one that the lease lies in.
     pub watch: Option<String>,
+    /// Namespace of the lease, when it is not the one that is looked after: one that is deleted takes its lease along.
+    pub lease: Option<String>,
 }
 
 /// A running operator that looks after one namespace and keeps its lease there, with a token of the chart's
@@ -67,7 +69,7 @@ impl Operator {
             ["run", "--listen", "127.0.0.1:0", "--log-format", "text"].map(str::to_owned).to_vec();
         for (flag, value) in [
             ("--watch-namespace", options.watch.as_ref().unwrap_or(&namespace.name)),
-            ("--lease-namespace", &namespace.name),
+            ("--lease-namespace", options.lease.as_ref().unwrap_or(&namespace.name)),
             ("--identity", &identity),
         ] {
             command.extend([flag.to_owned(), value.clone()]);
