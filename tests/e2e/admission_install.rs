@@ -216,8 +216,8 @@ fn an_operator_of_one_namespace_has_no_right_in_any_other() {
     let scope = ["--namespace", "shop", "--set", "watchNamespace=shop", "--set", "namespaces={shop}"];
     cluster.helm(&["install", "incident-operator"], &scope);
     let bindings = cluster.kubectl(&["get", "clusterrolebindings", "-o", "name"]);
-    let ours: Vec<_> = bindings.lines().filter(|name| name.contains("incident-operator")).collect();
-    assert_eq!(ours, ["clusterrolebinding.rbac.authorization.k8s.io/incident-operator-cluster-reader"]);
+    let found: Vec<_> = bindings.lines().filter(|name| name.contains("incident-operator")).collect();
+    assert_eq!(found, ["clusterrolebinding.rbac.authorization.k8s.io/incident-operator-cluster-reader"]);
     let account = "--as=system:serviceaccount:shop:incident-operator";
     let may = |verb: &str, what: &str, namespace: &str| {
         cluster.command("kubectl", &["auth", "can-i", verb, what, "-n", namespace, account]).ok
