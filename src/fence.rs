@@ -9,7 +9,7 @@ use crate::authority::ACTIONS;
 use serde_json::{Value, json};
 
 /// Fields that an action may change on existing objects, besides its notes: the annotations
-/// `incident-operator.dev/mit-…` and the label `incident-operator.dev/mitigated`.
+/// `incident-operator.dev/mit-…`, the label `incident-operator.dev/mitigated`, and what holds a GitOps engine off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// The objects, each as `resource` or `resource.group`.
@@ -41,6 +41,13 @@ pub struct Delete {
     /// Which of them.
     pub which: Which,
 }
+
+/// Labels that every action may set on what it holds.
+const NOTE_LABELS: &[&str] = &["incident-operator.dev/mitigated"];
+/// Annotations that every action may set on what it holds, besides `incident-operator.dev/mit-…`: those that tell
+/// a GitOps engine to leave the object alone meanwhile.
+const NOTE_ANNOTATIONS: &[&str] =
+    &["helm.toolkit.fluxcd.io/driftDetection", "kustomize.toolkit.fluxcd.io/reconcile"];
 
 /// What one action may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,7 +260,8 @@ pub fn table() -> Value {
             json!({"group": group, "resource": plural})
         })
         .collect();
-    json!({"resources": resources, "actions": actions})
+    let notes = json!({"labels": NOTE_LABELS, "annotations": NOTE_ANNOTATIONS});
+    json!({"resources": resources, "notes": notes, "actions": actions})
 }
 
 #[cfg(test)]

@@ -24,11 +24,11 @@ True when two maps differ at the given paths at most, as a CEL expression. Takes
 
 {{/*
 True when the metadata differs at most in what the operator notes on a target, as a CEL expression. Takes
-an entry of "updates", which may name further labels and annotations.
+(dict "notes" … "update" …): what every action may note, and an entry of "updates", which may name more.
 */}}
 {{- define "incident-operator.fence.metadata" -}}
-{{- $labels := ternary "true" (printf "key in %s" (append (default list .labels) "incident-operator.dev/mitigated" | toJson)) .anyLabel -}}
-{{- $annotations := printf "key.startsWith(\"incident-operator.dev/mit-\") || key in %s" (default list .annotations | toJson) -}}
+{{- $labels := ternary "true" (printf "key in %s" (concat .notes.labels (default list .update.labels) | toJson)) (default false .update.anyLabel) -}}
+{{- $annotations := printf "key.startsWith(\"incident-operator.dev/mit-\") || key in %s" (concat .notes.annotations (default list .update.annotations) | toJson) -}}
 {{- $free := list "annotations" "generation" "labels" "managedFields" "resourceVersion" | toJson -}}
 variables.new.metadata.all(key, key in {{ $free }} || (key in variables.old.metadata && variables.new.metadata[key] == variables.old.metadata[key])) &&
 variables.old.metadata.all(key, key in {{ $free }} || key in variables.new.metadata) &&
