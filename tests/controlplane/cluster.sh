@@ -132,6 +132,7 @@ options:
   kubeSchedulerPort: $((base + 4))
   kwokControllerPort: $((base + 5))
   kubeAuditPolicy: $here/audit-policy.yaml
+${CLUSTER_RUNTIME_CONFIG:+  kubeRuntimeConfig: $CLUSTER_RUNTIME_CONFIG}
   # Logs of pods that run nowhere come from files that a test names.
   enableCRDs: [ClusterLogs]
 componentsPatches:
