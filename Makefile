@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds helm-check image-check clean
+.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds helm-check image-check deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -60,6 +60,12 @@ helm-check: ## lint the chart and render it
 
 image-check: ## build the image's final stage and run the binary in it
 	@tests/image/check.sh
+
+deny: ## check licences, sources and known vulnerabilities of the crates that we build on
+	@tests/supply/deny.sh
+
+sbom: ## list all that the binary is built from, as CycloneDX: target/incident-operator.cdx.json
+	@tests/supply/sbom.sh
 
 clean: down ## stop all clusters of this checkout and remove target/; the control plane's binaries stay in their cache
 	@$(controlplane)/cluster.sh down test target/test

@@ -64,7 +64,14 @@ show kubectl get configmap flags -n shop -o 'jsonpath={.data}'
 printf '\n'
 is on configmap/flags '{.data.new-pricing}' || wrong "the new pricing is on"
 
-chapter "The checkout fails. Alice declares an incident, and with it says what to stop."
+chapter "The checkout fails. Erin may declare incidents, and may not scale the importer: so she may not through us either."
+# New roles are in force within a second or so.
+may() { [ "$(kubectl auth can-i "$2" "$3" --namespace shop --as "$1" "${@:4}" 2>/dev/null)" = yes ]; }
+expect "Erin may ask for mitigations" may erin create mitigations
+expect "Alice may scale" may alice patch deployments.apps --subresource scale
+if show kubectl create -f examples/mitigation-scale.yaml --as erin; then wrong "Erin is refused"; fi
+
+chapter "Alice may scale it. She declares an incident, and with it says what to stop."
 show cat examples/checkout-errors.yaml
 show kubectl apply -f examples/checkout-errors.yaml --as alice
 show kubectl wait --for=condition=Mitigated incident/checkout-errors -n shop --timeout=30s ||
@@ -80,8 +87,7 @@ is off configmap/flags '{.data.new-pricing}' || wrong "the new pricing is off"
 is off configmap/flags '{.data.gift-cards}' || wrong "no other flag was touched"
 is 2 deployment/checkout '{.status.readyReplicas}' || wrong "the checkout was not touched"
 
-chapter "Alice takes command, Bob adds what he found. Entries are folded into the record."
-show kubectl create -f examples/acknowledgement.yaml --as alice
+chapter "Alice named herself commander, and the API server vouches for her name: so she has command. Bob adds what he found."
 show kubectl create -f examples/timeline-note.yaml --as bob
 expect "the note is in the timeline" has "all database connections" incident/checkout-errors '{.status.timeline}'
 expect "the incident is acknowledged" is True incident/checkout-errors \

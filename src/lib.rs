@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod crds;
 pub mod decide;
+pub mod fence;
 mod health;
 pub mod lease;
 pub mod manifests;

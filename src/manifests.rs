@@ -1,10 +1,11 @@
 //! What the chart needs to know of the code: CRDs and rights, written by `incident-operator manifests`.
 //!
-//! The rights of an action are what its engine declares, so they are not written twice.
+//! The rights of an action are what its engine declares, and the tables of the admission policies are those of
+//! [`authority`] and [`fence`]: nothing is written twice.
 
 use crate::{
     api::GROUP,
-    crds,
+    authority, crds, fence,
     mitigation::{Rule, engines, read_kinds},
 };
 use serde_json::{Value, json};
@@ -19,7 +20,12 @@ pub fn files() -> Vec<(String, String)> {
         .collect();
     for (name, value) in [
         ("actions.yaml", actions()),
+        ("authority.yaml", authority::table()),
+        ("fence.yaml", fence::table()),
+        ("people.yaml", json!({"roles": people()})),
         ("reader.yaml", json!({"rules": reader()})),
+        // No Role of a namespace can grant these.
+        ("reader-cluster.yaml", json!({"rules": reads(false)})),
         ("recorder.yaml", json!({"rules": recorder()})),
         ("lease.yaml", json!({"rules": lease()})),
     ] {
@@ -65,10 +71,73 @@ fn reader() -> Vec<Value> {
         // Long timelines move to new, immutable ConfigMaps; existing ones cannot be written with this.
         rule(&[""], &["configmaps"], &["create"]),
     ];
-    for kind in read_kinds() {
-        rules.push(rule(&[kind.group], &[kind.plural], &["get", "list", "watch"]));
-    }
+    rules.extend(reads(true));
     rules
+}
+
+/// Reads of what actions change, make or look at.
+fn reads(namespaced: bool) -> Vec<Value> {
+    let kinds = read_kinds().into_iter().filter(|kind| kind.is_namespaced() == namespaced);
+    kinds.map(|kind| rule(&[kind.group], &[kind.plural], &["get", "list", "watch"])).collect()
+}
+
+/// Roles for people. The right on a workload itself is not among them: the authority policies ask for it.
+fn people() -> Vec<Value> {
+    const READ: &[&str] = &["get", "list", "watch"];
+    // Nothing is written twice: each role holds what it adds, and names the ones that it includes.
+    let role = |name: &str, includes: &[&str], joins: &str, rules: Vec<Value>| {
+        let mut role = json!({"name": name, "includes": includes, "rules": rules});
+        if !joins.is_empty() {
+            role["joins"] = joins.into();
+        }
+        role
+    };
+    let kinds = ["incidents", "mitigations", "timelineentries", "postmortems"];
+    vec![
+        role("view", &[], "view", vec![rule(&[GROUP], &kinds, READ)]),
+        role(
+            "responder",
+            &["view"],
+            "edit",
+            vec![
+                // Entries are made and never changed; one that was not folded yet can be taken back.
+                rule(&[GROUP], &["timelineentries"], &["create", "delete"]),
+                rule(&[GROUP], &["postmortems"], &["create", "update", "patch"]),
+            ],
+        ),
+        role(
+            "commander",
+            &["view", "responder"],
+            "admin",
+            vec![
+                rule(
+                    &[GROUP],
+                    &["incidents", "mitigations"],
+                    &["create", "update", "patch", "delete", "deletecollection"],
+                ),
+                rule(&[GROUP], &["postmortems"], &["delete"]),
+            ],
+        ),
+        role(
+            "approver",
+            &["view"],
+            "",
+            vec![
+                rule(&[GROUP], &["mitigations"], &["approve"]),
+                rule(&[GROUP], &["timelineentries"], &["create"]),
+            ],
+        ),
+        role(
+            "policy-admin",
+            &["view"],
+            "",
+            vec![rule(
+                &[GROUP],
+                &["mitigationpolicies"],
+                &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
+            )],
+        ),
+    ]
 }
 
 /// What keeps the Markdown of postmortems up to date, and evidence.

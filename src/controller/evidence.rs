@@ -160,6 +160,8 @@ async fn gather_and_keep(
     let items = bundle.len();
     let data = bundle.into_data();
     let mut labels = BTreeMap::from([
+        // Admission keeps what bears this label from everybody else.
+        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
         (format!("{GROUP}/evidence"), "true".to_owned()),
         (format!("{GROUP}/mitigation-uid"), request.uid.clone()),
     ]);

@@ -29,7 +29,11 @@ use kube::{
     core::ObjectMeta,
 };
 use serde_json::json;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
@@ -140,7 +144,9 @@ async fn carry_out(ctx: &Arc<Context>, key: &Key, effects: Vec<Effect>) -> Resul
     let all = effects.into_iter().map(|effect| async {
         match effect {
             Effect::CreateMitigation(child) => make(ctx, key, *child).await,
-            Effect::UpdateMitigation { object, spec } => edit(ctx, key, &object, &spec).await,
+            Effect::UpdateMitigation { object, spec, signatures } => {
+                edit(ctx, key, &object, &spec, &signatures).await
+            }
             Effect::DeleteMitigation(object) => delete(ctx, key, &object).await,
             Effect::CreatePostmortem(draft) => postmortem::draft(ctx, key, *draft).await,
         }
@@ -213,6 +219,7 @@ async fn edit(
     key: &Key,
     object: &Mitigation,
     spec: &MitigationSpec,
+    signatures: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
     let name = object.name_any();
     let what = format!("updating mitigation {}/{name}", key.namespace);
@@ -223,7 +230,11 @@ async fn edit(
     };
     let Some(difference) = merge_difference(&old, &new) else { return Ok(()) };
     let patch = json!({
-        "metadata": {"resourceVersion": object.metadata.resource_version, "uid": object.metadata.uid},
+        "metadata": {
+            "resourceVersion": object.metadata.resource_version,
+            "uid": object.metadata.uid,
+            "annotations": signatures,
+        },
         "spec": difference,
     });
     let api: Api<Mitigation> = Api::namespaced(ctx.client.clone(), &key.namespace);

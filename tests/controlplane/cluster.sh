@@ -12,7 +12,9 @@
 #   bin/         kubectl, helm, kwokctl, etcd, …
 #   kwok/        the state; kwok/clusters/NAME/{logs,pids} has a log and a pid for each part
 #
-#   CLUSTER_NODES  how many nodes (default 2)
+#   CLUSTER_NODES           how many nodes (default 2)
+#   CLUSTER_RUNTIME_CONFIG  APIs that the API server turns on or off, as its flag --runtime-config takes them
+#   CLUSTER_PLUGINS_OFF     admission plugins that it does without, as its flag --disable-admission-plugins takes them
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/controlplane/lib.sh
@@ -130,6 +132,7 @@ options:
   kubeSchedulerPort: $((base + 4))
   kwokControllerPort: $((base + 5))
   kubeAuditPolicy: $here/audit-policy.yaml
+${CLUSTER_RUNTIME_CONFIG:+  kubeRuntimeConfig: $CLUSTER_RUNTIME_CONFIG}
   # Logs of pods that run nowhere come from files that a test names.
   enableCRDs: [ClusterLogs]
 componentsPatches:
@@ -137,6 +140,7 @@ componentsPatches:
 - name: kube-apiserver
   extraArgs:
   - {key: audit-log-maxsize, value: "100000"}
+${CLUSTER_PLUGINS_OFF:+  - {key: disable-admission-plugins, value: '$CLUSTER_PLUGINS_OFF'\}}
 # With the usual 20 requests a second these two would be what a busy test measures.
 - name: kube-controller-manager
   extraArgs:

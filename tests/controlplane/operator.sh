@@ -42,6 +42,15 @@ stop() {
   rm -f "$dir/operator.pid"
 }
 
+# Whether the API server vouches for names is the chart's to say: it knows what it installed.
+signed_requests() {
+  local argument
+  argument=$(kubectl get deployment incident-operator --namespace incident-operator \
+    -o 'jsonpath={range .spec.template.spec.containers[0].args[*]}{@}{"\n"}{end}' | grep '^--signed-requests=') ||
+    fail "the chart's Deployment says nothing of --signed-requests: is it installed in this cluster?"
+  printf '%s\n' "$argument"
+}
+
 write_kubeconfig() {
   local token server ca
   token=$(kubectl create token incident-operator --namespace incident-operator --duration=720h)
@@ -63,8 +72,9 @@ CONFIG
 start() {
   [ -x "$binary" ] || fail "$binary does not exist: run cargo build"
   use_cluster "$dir"
-  local stamp
-  stamp=$(cat "$binary" "$dir/kubeconfig" | sha256sum)
+  local stamp signed
+  signed=$(signed_requests)
+  stamp=$({ cat "$binary" "$dir/kubeconfig" && printf '%s' "$signed"; } | sha256sum)
   if ! gone && [ "$stamp" = "$(cat "$dir/operator.stamp" 2>/dev/null)" ] && wait_until 5 ready; then
     say "the operator is running already (pid $(pid))"
     return 0
@@ -76,7 +86,7 @@ start() {
   write_kubeconfig
   [ ! -e "$log" ] || mv -f "$log" "$log.old"
   KUBECONFIG=$dir/operator.kubeconfig NO_COLOR=1 setsid "$dir/bin/incident-operator" run \
-    --lease-namespace incident-operator --listen 127.0.0.1:0 --log-format text \
+    --lease-namespace incident-operator --listen 127.0.0.1:0 --log-format text "$signed" \
     </dev/null >"$log" 2>&1 &
   printf '%s\n' "$!" >"$dir/operator.pid"
   # Between fork and exec the process still has the shell's name.

@@ -95,7 +95,11 @@ async fn all_chosen_pods_of_a_workload_are_isolated_although_the_operator_dies_i
     operator.restart().await;
     effective(&namespace, "hold").await;
     assert_eq!(pods(&namespace, "incident-operator.dev/isolated").await.len(), 3);
-    assert_eq!(pods(&namespace, "app=web").await.len(), 3);
+    wait_for(PATIENCE, "the workload to replace them", async || {
+        let count = pods(&namespace, "app=web").await.len();
+        if count == 3 { Ok(()) } else { Err(format!("{count} pods")) }
+    })
+    .await;
     delete(&namespace, "hold").await;
     assert!(pods(&namespace, "incident-operator.dev/isolated").await.is_empty());
 }

@@ -1,86 +1,13 @@
 //! The chart's life in a cluster of its own, since its CustomResourceDefinitions belong to the whole cluster.
 
-use super::support::{Cluster, Output};
+use super::support::Cluster;
+use super::support::own_cluster::{OwnCluster, root, run};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// A cluster inside the folder of the tests' cluster: what runs there is stopped with it, whatever happens here.
-struct OwnCluster {
-    dir: PathBuf,
-}
-
-impl OwnCluster {
-    fn start() -> OwnCluster {
-        let dir = Cluster::dir().join("kwok").join("chart");
-        let own = OwnCluster { dir };
-        let said = own.script("up");
-        assert!(said.ok, "{}", said.stderr);
-        own
-    }
-
-    fn script(&self, verb: &str) -> Output {
-        run(Command::new(root().join("tests/controlplane/cluster.sh"))
-            .args([verb, "e2e-chart"])
-            .arg(&self.dir))
-    }
-
-    fn command(&self, name: &str, args: &[&str]) -> Output {
-        let mut command = Command::new(self.dir.join("bin").join(name));
-        command.args(args).env("KUBECONFIG", self.dir.join("kubeconfig"));
-        command.env("KUBECACHEDIR", self.dir.join("kube-cache"));
-        for (variable, folder) in [("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data")] {
-            command.env(format!("HELM_{variable}_HOME"), self.dir.join("helm").join(folder));
-        }
-        run(&mut command)
-    }
-
-    #[track_caller]
-    fn kubectl(&self, args: &[&str]) -> String {
-        self.command("kubectl", args).success()
-    }
-
-    #[track_caller]
-    fn helm(&self, verb: &[&str], rest: &[&str]) -> String {
-        let chart = root().join("charts/incident-operator").display().to_string();
-        let args: Vec<&str> = verb
-            .iter()
-            .copied()
-            .chain([chart.as_str(), "--namespace", "incident-operator", "--wait", "--timeout", "60s"])
-            .chain(rest.iter().copied())
-            .collect();
-        self.command("helm", &args).success()
-    }
-
-    fn definitions(&self) -> Vec<String> {
-        let list =
-            self.kubectl(&["get", "crd", "-l", "app.kubernetes.io/part-of=incident-operator", "-o", "name"]);
-        list.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for OwnCluster {
-    fn drop(&mut self) {
-        self.script("down");
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().expect("the command can be run");
-    Output {
-        ok: output.status.success(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
 
 #[test]
 fn the_chart_is_installed_upgraded_and_removed_and_incidents_outlive_it() {
-    let cluster = OwnCluster::start();
+    let cluster = OwnCluster::start("chart", &[]);
     cluster.kubectl(&["create", "namespace", "incident-operator"]);
     cluster.kubectl(&["create", "namespace", "shop"]);
     // The strictest level that Kubernetes knows, enforced: a pod that asks for more is refused.

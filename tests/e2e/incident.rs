@@ -160,7 +160,8 @@ spec:
     wait("condition=Ready");
 
     // Each stage is left when its fact is there.
-    namespace.create(entry("checkout-errors", "Acknowledgement", "I am on it")).await;
+    let alice = namespace.person("alice", &[]).await;
+    alice.create(&entry("checkout-errors", "Acknowledgement", "I am on it")).await.expect("she may");
     wait("condition=Acknowledged");
     wait("jsonpath={.status.stage}=Triage");
     change(&namespace, "checkout-errors", json!({"spec": {"impact": {"summary": "40 % of checkouts fail"}}}))
@@ -279,7 +280,8 @@ async fn an_incident_is_in_stage_mitigate_until_every_mitigation_works() {
     let namespace = TestNamespace::new("stage").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
     let acknowledged = namespace.create(incident("late", stated(&[stop_importer()]))).await;
-    namespace.create(entry("late", "Acknowledgement", "mine")).await;
+    let alice = namespace.person("alice", &[]).await;
+    alice.create(&entry("late", "Acknowledgement", "mine")).await.expect("she may");
     let waiting = incident_when(&namespace, "late", "stage Mitigate", |i| stage(i) == "Mitigate").await;
     let mitigated = incident_says(&waiting, "Mitigated");
     assert!(

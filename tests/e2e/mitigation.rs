@@ -6,7 +6,7 @@ use incident_operator::decide::conditions::find;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
@@ -440,7 +440,14 @@ async fn a_missing_key_an_immutable_map_and_a_value_too_large_to_keep_are_refuse
 async fn a_kind_that_scale_does_not_work_on_is_refused_with_the_kinds_it_does() {
     let namespace = TestNamespace::new("kinds").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
-    namespace.create(scale("stop", "DaemonSet", "agent", 0)).await;
+    let stop = scale("stop", "DaemonSet", "agent", 0);
+    let said =
+        namespace.try_create(stop.clone()).await.expect_err("the API server knows it, too").to_string();
+    assert!(said.contains("it works on Deployment (apps/v1), StatefulSet (apps/v1)"), "{said}");
+    // Where its policies are not installed, it is the operator who says so.
+    let unchecked = Cluster::as_the_operator().await.api_of(&stop, &namespace.name);
+    let stop = serde_json::from_value(stop).expect("an object");
+    unchecked.create(&PostParams::default(), &stop).await.expect("no policy is about the operator");
     let refused = reaches(&namespace, "stop", Phase::Refused).await;
     let stalled = condition(&refused, "Stalled").unwrap();
     assert_eq!(stalled.reason, "KindNotAllowed");

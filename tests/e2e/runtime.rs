@@ -211,24 +211,17 @@ async fn an_incident_whose_record_is_refused_does_not_stop_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_json_when_asked_for_and_sigterm_ends_the_process_in_time() {
     let namespace = TestNamespace::new("logs").await;
-    // Makes sure that the program lies in E2E_DIR/bin.
-    drop(Operator::start(&namespace, Options::default()).await);
+    // Makes sure that the program lies in E2E_DIR/bin; this one gives its lease back.
+    Operator::start(&namespace, Options::default()).await.terminate().await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
     let log = std::fs::File::create(&path).expect("a file");
+    let kubeconfig = folder.path().join("kubeconfig");
+    operator::write_kubeconfig(&namespace.cluster, &kubeconfig, None).await;
     let mut child = Command::new(Cluster::dir().join("bin/incident-operator"))
-        .args([
-            "run",
-            "--listen",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-            "--lease-name",
-            "json",
-            "--watch-namespace",
-        ])
+        .args(["run", "--listen", "127.0.0.1:0", "--log-format", "json", "--watch-namespace"])
         .args([&namespace.name, "--lease-namespace", &namespace.name])
-        .env("KUBECONFIG", Cluster::kubeconfig())
+        .env("KUBECONFIG", &kubeconfig)
         .env("RUST_LOG", "debug")
         .stdout(Stdio::from(log.try_clone().expect("copied")))
         .stderr(Stdio::from(log))
@@ -254,7 +247,12 @@ async fn logs_are_json_when_asked_for_and_sigterm_ends_the_process_in_time() {
             "{line}"
         );
     }
-    let lease =
-        namespace.api::<Lease>().get("json").await.expect("it exists").spec.and_then(|s| s.holder_identity);
+    let lease = namespace
+        .api::<Lease>()
+        .get("incident-operator")
+        .await
+        .expect("it exists")
+        .spec
+        .and_then(|s| s.holder_identity);
     assert_eq!(lease.as_deref(), Some(""), "the lease is given back");
 }

@@ -84,18 +84,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- dict "actions" $enabled | toJson }}
 {{- end }}
 
+{{/* Kind of the roles of the operator: with watchNamespace, all of its rights lie in that namespace. */}}
+{{- define "incident-operator.roleKind" -}}
+{{ ternary "ClusterRole" "Role" (eq .Values.watchNamespace "") }}
+{{- end }}
+
 {{/* The subject of every binding. */}}
 {{- define "incident-operator.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "incident-operator.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
-{{- end }}
-
-{{/* Where the admission policies hold. */}}
-{{- define "incident-operator.admissionScope" -}}
-{{- with .Values.watchNamespace -}}
-namespaceSelector:
-  matchLabels:
-    kubernetes.io/metadata.name: {{ . }}
-{{- end }}
 {{- end }}

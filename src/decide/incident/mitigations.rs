@@ -8,7 +8,7 @@ use crate::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Whether the incident lets go of its mitigations now, and why: it is cancelled, or its resolution is declared
 /// and the exit criteria are done.
@@ -88,7 +88,8 @@ impl Decision<'_> {
                     template: entry.template.clone(),
                     incident_ref: object.spec.incident_ref.clone(),
                 };
-                self.effects.push(Effect::UpdateMitigation { object, spec: Box::new(spec) });
+                let signatures = self.signatures(&[ACTOR_ANNOTATION]);
+                self.effects.push(Effect::UpdateMitigation { object, spec: Box::new(spec), signatures });
             }
         }
     }
@@ -137,6 +138,14 @@ impl Decision<'_> {
         recorded.any(|s| s.uid == m.metadata.uid && s.removed == Some(true))
     }
 
+    /// The incident's annotations that begin with one of these keys: names, and the groups that go with them.
+    fn signatures(&self, keys: &[&str]) -> BTreeMap<String, String> {
+        let all = self.seen.incident.metadata.annotations.iter().flatten();
+        all.filter(|(key, _)| keys.iter().any(|wanted| key.starts_with(wanted)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     fn child(&self, entry: &InlineMitigation) -> Mitigation {
         let incident = self.seen.incident;
         let uid = incident.metadata.uid.clone().unwrap_or_default();
@@ -150,14 +159,7 @@ impl Decision<'_> {
         let mut labels = labels(self.name());
         labels.insert(ENTRY_LABEL.to_owned(), entry.name.clone());
         // Who asked for the entry asked for the object.
-        let signatures: std::collections::BTreeMap<_, _> = incident
-            .metadata
-            .annotations
-            .iter()
-            .flatten()
-            .filter(|(key, _)| key.starts_with(REQUESTER_ANNOTATION) || key.starts_with(ACTOR_ANNOTATION))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let signatures = self.signatures(&[REQUESTER_ANNOTATION, ACTOR_ANNOTATION]);
         let mut child = Mitigation::new(
             &name,
             MitigationSpec {

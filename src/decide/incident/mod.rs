@@ -14,7 +14,10 @@ use super::conditions::Conditions;
 use crate::api::{Incident, IncidentStatus, Mitigation, Postmortem, TimelineEntry, TimelineRecord};
 use crate::config::Settings;
 use k8s_openapi::jiff::Timestamp;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, LOOK_AGAIN, drop_archived};
@@ -70,6 +73,8 @@ pub enum Effect {
         object: Arc<Mitigation>,
         /// The spec as it should be.
         spec: Box<crate::api::MitigationSpec>,
+        /// Who changed the incident's spec last, for the object to say so, too: annotations.
+        signatures: BTreeMap<String, String>,
     },
     /// Delete the Mitigation of an entry that was taken out.
     DeleteMitigation(Arc<Mitigation>),

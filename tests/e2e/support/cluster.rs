@@ -23,12 +23,43 @@ pub struct Cluster {
 impl Cluster {
     /// The control plane that E2E_DIR points at.
     pub async fn get() -> Cluster {
-        let kubeconfig =
+        Self::by(&Self::kubeconfig()).await
+    }
+
+    /// A control plane, with the credentials of a kubeconfig.
+    pub async fn by(kubeconfig: &Path) -> Cluster {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig is readable");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+            .await
+            .expect("the kubeconfig is complete");
+        Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
+    }
+
+    /// The same control plane, as the API server sees it asked by somebody else: who is also in
+    /// `system:authenticated`, and in these groups.
+    pub async fn impersonating(user: &str, groups: &[&str]) -> Cluster {
+        let mut kubeconfig =
             Kubeconfig::read_from(Self::kubeconfig()).expect("the kubeconfig in E2E_DIR is readable");
+        for named in &mut kubeconfig.auth_infos {
+            let info = named.auth_info.as_mut().expect("the admin has credentials");
+            info.impersonate = Some(user.to_owned());
+            // An account's own groups are added by the API server, as long as no others are stated.
+            if !user.starts_with("system:serviceaccount:") {
+                let all = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned);
+                info.impersonate_groups = Some(all.collect());
+            }
+        }
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await
             .expect("the kubeconfig in E2E_DIR is complete");
         Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
+    }
+
+    /// The operator's own name and rights, for what only it may do. Its requests are told from those of a running
+    /// operator by the credential.
+    pub async fn as_the_operator() -> Cluster {
+        let (namespace, name) = SERVICE_ACCOUNT;
+        Self::impersonating(&format!("system:serviceaccount:{namespace}:{name}"), &[]).await
     }
 
     /// The folder of the control plane: kubeconfig, audit.log, bin/.

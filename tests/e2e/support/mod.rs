@@ -8,6 +8,8 @@ pub mod crds;
 pub mod history;
 pub mod namespace;
 pub mod operator;
+pub mod own_cluster;
+pub mod person;
 pub mod poll;
 pub mod record;
 pub mod schema;
@@ -17,6 +19,7 @@ pub use cluster::{Cluster, Output, SERVICE_ACCOUNT, kubectl};
 pub use history::History;
 pub use namespace::TestNamespace;
 pub use operator::{Operator, Options};
+pub use person::Person;
 pub use poll::{PATIENCE, holds_for, wait_for, wait_gone, wait_status};
 
 use kube::{Resource, ResourceExt};

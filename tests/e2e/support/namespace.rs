@@ -159,11 +159,12 @@ impl Drop for TestNamespace {
         if std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
             return;
         }
-        // Not waited for. Mitigations whose operator is gone already would hold the namespace for ever.
+        // Not waited for. Mitigations whose operator is gone already would hold the namespace for ever, and only
+        // the operator may take their finalizer off.
         let script = r#"
             kubectl="$0 --namespace $1"
             for name in $($kubectl get mitigations -o name); do
-                $kubectl patch "$name" --type=merge -p '{"metadata":{"finalizers":null}}'
+                $kubectl patch "$name" --as "$2" --type=merge -p '{"metadata":{"finalizers":null}}'
             done
             $kubectl delete namespace "$1" --wait=false
         "#;
@@ -172,6 +173,7 @@ impl Drop for TestNamespace {
             .args(["-c", script])
             .arg(dir.join("bin/kubectl"))
             .arg(&self.name)
+            .arg(format!("system:serviceaccount:{}:{}", SERVICE_ACCOUNT.0, SERVICE_ACCOUNT.1))
             .env("KUBECONFIG", dir.join("kubeconfig"))
             .env("KUBECACHEDIR", dir.join("kube-cache"))
             .stdin(Stdio::null())

@@ -4,6 +4,7 @@ use super::audit::{self, Mark, Request};
 use super::cluster::{Cluster, SERVICE_ACCOUNT};
 use super::namespace::TestNamespace;
 use super::poll::{PATIENCE, wait_for};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
@@ -31,6 +32,8 @@ pub struct Options {
     pub server: Option<String>,
     /// Namespace to look after, when it is not the one that the lease lies in.
     pub watch: Option<String>,
+    /// Namespace of the lease, when it is not the one that is looked after: one that is deleted takes its lease along.
+    pub lease: Option<String>,
 }
 
 /// A running operator that looks after one namespace and keeps its lease there, with a token of the chart's
@@ -66,11 +69,12 @@ impl Operator {
             ["run", "--listen", "127.0.0.1:0", "--log-format", "text"].map(str::to_owned).to_vec();
         for (flag, value) in [
             ("--watch-namespace", options.watch.as_ref().unwrap_or(&namespace.name)),
-            ("--lease-namespace", &namespace.name),
+            ("--lease-namespace", options.lease.as_ref().unwrap_or(&namespace.name)),
             ("--identity", &identity),
         ] {
             command.extend([flag.to_owned(), value.clone()]);
         }
+        command.push(signed_requests(&namespace.cluster).await);
         command.extend(options.args);
         let mut env = vec![
             ("KUBECONFIG".to_owned(), kubeconfig.display().to_string()),
@@ -246,9 +250,19 @@ fn serving_address(log: &str) -> Option<SocketAddr> {
     rest[..end].parse().ok()
 }
 
+/// Whether the API server vouches for names, as the chart's Deployment tells the operator.
+async fn signed_requests(cluster: &Cluster) -> String {
+    let deployments: Api<Deployment> = cluster.api(SERVICE_ACCOUNT.0);
+    let chart = deployments.get("incident-operator").await.expect("the chart is installed");
+    let pod = chart.spec.and_then(|spec| spec.template.spec).expect("it has pods");
+    let mut args = pod.containers.into_iter().flat_map(|container| container.args.unwrap_or_default());
+    args.find(|arg| arg.starts_with("--signed-requests="))
+        .expect("the chart says whether requests are signed")
+}
+
 /// Writes a kubeconfig with a fresh token of the chart's ServiceAccount, and returns what the audit log will
 /// call that token.
-async fn write_kubeconfig(cluster: &Cluster, path: &Path, server: Option<&str>) -> String {
+pub async fn write_kubeconfig(cluster: &Cluster, path: &Path, server: Option<&str>) -> String {
     let accounts: Api<ServiceAccount> = cluster.api(SERVICE_ACCOUNT.0);
     let wanted: TokenRequest =
         serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 7200}}))

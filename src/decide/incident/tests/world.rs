@@ -195,7 +195,7 @@ impl World {
                     self.add(*child);
                 }
             }
-            Effect::UpdateMitigation { object, spec } => {
+            Effect::UpdateMitigation { object, spec, .. } => {
                 let Some(m) = self.mitigations.iter_mut().find(|m| m.metadata.uid == object.metadata.uid)
                 else {
                     return;

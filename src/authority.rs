@@ -1,0 +1,354 @@
+//! The rights that a mitigation asks of whoever requests it: the table behind the chart's authority policies.
+//!
+//! Declaring an incident grants nobody power. So whoever asks for a mitigation, changes one or releases one must
+//! hold, on the mitigation's own target, the right that the action uses there. The API server checks it by CEL
+//! policies which the chart renders from this table; see [`crate::manifests`].
+
+use crate::api::ActionName;
+use serde_json::{Value, json};
+
+/// Every action, in the order of the schema.
+pub const ACTIONS: [ActionName; 10] = [
+    ActionName::Scale,
+    ActionName::FeatureFlag,
+    ActionName::Rollback,
+    ActionName::PauseRollout,
+    ActionName::Suspend,
+    ActionName::Freeze,
+    ActionName::BlockWrites,
+    ActionName::RateLimit,
+    ActionName::Isolate,
+    ActionName::Manual,
+];
+
+/// A verb on a resource, as RBAC names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// Verb.
+    pub verb: &'static str,
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Plural of the kind.
+    pub resource: &'static str,
+    /// Subresource, or empty.
+    pub subresource: &'static str,
+}
+
+/// The right that an action needs for a target of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnKind {
+    /// Kind of the target.
+    pub kind: &'static str,
+    /// Its API group and version.
+    pub api_version: &'static str,
+    /// The right.
+    pub right: Right,
+    /// Whether the right is on the target itself, so that a grant for this one name is enough. Otherwise it is on
+    /// objects that the action makes or finds, and the grant must be for all of them.
+    pub on_target: bool,
+    /// Only for these values of [`Authority::by`]; an empty text is the field left out. Empty: for all.
+    pub when: &'static [&'static str],
+}
+
+/// A right that one value of a field asks for besides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extra {
+    /// Path of the field inside the action's block.
+    pub field: &'static str,
+    /// What counts when the field is left out.
+    pub default: Value,
+    /// The value that asks for the right.
+    pub value: Value,
+    /// The right, on all objects of the resource.
+    pub right: Right,
+}
+
+/// A field of the action's block by which the rights differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Its name.
+    pub field: &'static str,
+    /// What counts when it is left out.
+    pub default: &'static str,
+}
+
+/// What one action asks of the requester.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Authority {
+    /// The field by which the rights differ, if they do.
+    pub by: Option<By>,
+    /// By kind of the target; a kind that is not here is refused. Empty: no right is needed.
+    pub rights: Vec<OnKind>,
+    /// What parameters ask for besides.
+    pub extras: Vec<Extra>,
+}
+
+const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right { verb, group, resource, subresource: "" }
+}
+
+/// A right on the target itself.
+const fn on(kind: &'static str, api_version: &'static str, right: Right) -> OnKind {
+    OnKind { kind, api_version, right, on_target: true, when: &[] }
+}
+
+impl OnKind {
+    const fn when(self, when: &'static [&'static str]) -> OnKind {
+        OnKind { when, ..self }
+    }
+
+    /// The right is not on the target, but on what is made for it.
+    const fn beside(self) -> OnKind {
+        OnKind { on_target: false, ..self }
+    }
+}
+
+fn extra(field: &'static str, default: impl Into<Value>, value: impl Into<Value>, right: Right) -> Extra {
+    Extra { field, default: default.into(), value: value.into(), right }
+}
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
+const ENVOY: &str = "gateway.envoyproxy.io";
+
+/// Reading logs, which evidence does on behalf of whoever demands it.
+pub const EVIDENCE: Right = Right { verb: "get", group: "", resource: "pods", subresource: "log" };
+
+/// What an action asks of the requester.
+pub fn authority(action: ActionName) -> Authority {
+    match action {
+        ActionName::Scale => Authority { rights: scale(), ..Authority::default() },
+        ActionName::FeatureFlag => Authority {
+            rights: vec![on("ConfigMap", "v1", right("patch", "", "configmaps"))],
+            extras: vec![extra("restartConsumers", false, true, right("patch", "apps", "deployments"))],
+            ..Authority::default()
+        },
+        ActionName::Rollback => Authority {
+            rights: workloads(),
+            extras: vec![extra("allowPodDeletion", false, true, right("delete", "", "pods"))],
+            ..Authority::default()
+        },
+        ActionName::PauseRollout => Authority { rights: workloads(), ..Authority::default() },
+        ActionName::Suspend => Authority {
+            rights: vec![
+                on("CronJob", "batch/v1", right("patch", "batch", "cronjobs")),
+                on("Job", "batch/v1", right("patch", "batch", "jobs")),
+            ],
+            extras: vec![
+                extra("runningJobs", "Keep", "Suspend", right("patch", "batch", "jobs")),
+                extra("runningJobs", "Keep", "Delete", right("delete", "batch", "jobs")),
+            ],
+            ..Authority::default()
+        },
+        // Who may patch a Namespace may do far more than freeze it, and who freezes it need not.
+        ActionName::Freeze => Authority {
+            rights: vec![on("Namespace", "v1", right("freeze", "", "namespaces"))],
+            ..Authority::default()
+        },
+        ActionName::BlockWrites => block_writes(),
+        ActionName::RateLimit => rate_limit(),
+        ActionName::Isolate => isolate(),
+        // Whoever does it by hand needs the rights then, not the one who asks for it.
+        ActionName::Manual => Authority::default(),
+    }
+}
+
+fn scale() -> Vec<OnKind> {
+    let scale = |resource| Right { verb: "patch", group: "apps", resource, subresource: "scale" };
+    vec![
+        on("Deployment", "apps/v1", scale("deployments")),
+        on("StatefulSet", "apps/v1", scale("statefulsets")),
+    ]
+}
+
+fn workloads() -> Vec<OnKind> {
+    [("Deployment", "deployments"), ("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")]
+        .map(|(kind, resource)| on(kind, "apps/v1", right("patch", "apps", resource)))
+        .to_vec()
+}
+
+fn block_writes() -> Authority {
+    let quota = right("create", "", "resourcequotas");
+    let network = right("create", "networking.k8s.io", "networkpolicies");
+    Authority {
+        by: Some(By { field: "level", default: "" }),
+        rights: vec![
+            on("ConfigMap", "v1", right("patch", "", "configmaps")).when(&["Flag"]),
+            on("HTTPRoute", "gateway.networking.k8s.io/v1", right("patch", GATEWAY, "httproutes"))
+                .when(&["Routes"]),
+            on("Namespace", "v1", quota).beside().when(&["Quota"]),
+            on("Deployment", "apps/v1", network).beside().when(&["Network"]),
+            on("StatefulSet", "apps/v1", network).beside().when(&["Network"]),
+        ],
+        extras: vec![extra("flag.restartConsumers", false, true, right("patch", "apps", "deployments"))],
+    }
+}
+
+/// Without an adapter, the target's kind tells it.
+fn rate_limit() -> Authority {
+    let envoy: &[&str] = &["", "EnvoyGateway"];
+    let make = right("create", ENVOY, "backendtrafficpolicies");
+    let patch = right("patch", ENVOY, "backendtrafficpolicies");
+    Authority {
+        by: Some(By { field: "adapter", default: "" }),
+        rights: vec![
+            on("HTTPRoute", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
+            on("Gateway", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
+            on("BackendTrafficPolicy", "gateway.envoyproxy.io/v1alpha1", patch).when(envoy),
+            on("Middleware", "traefik.io/v1alpha1", right("patch", "traefik.io", "middlewares"))
+                .when(&["", "Traefik"]),
+            on("Ingress", "networking.k8s.io/v1", right("patch", "networking.k8s.io", "ingresses"))
+                .when(&["", "IngressNginx"]),
+        ],
+        extras: Vec::new(),
+    }
+}
+
+fn isolate() -> Authority {
+    let pods = right("patch", "", "pods");
+    let deny = right("create", "networking.k8s.io", "networkpolicies");
+    let mut rights = vec![on("Pod", "v1", pods).when(&["StripLabels"])];
+    let workloads = ["Deployment", "StatefulSet", "DaemonSet"];
+    rights.extend(workloads.map(|kind| on(kind, "apps/v1", pods).beside().when(&["StripLabels"])));
+    rights.push(on("Pod", "v1", deny).beside().when(&["DenyPolicy"]));
+    rights.extend(workloads.map(|kind| on(kind, "apps/v1", deny).beside().when(&["DenyPolicy"])));
+    Authority {
+        by: Some(By { field: "method", default: "StripLabels" }),
+        rights,
+        extras: vec![extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))],
+    }
+}
+
+impl Right {
+    fn to_json(self) -> Value {
+        let mut right = json!({"verb": self.verb, "group": self.group, "resource": self.resource});
+        if !self.subresource.is_empty() {
+            right["subresource"] = self.subresource.into();
+        }
+        right
+    }
+}
+
+/// The table as the chart reads it.
+pub fn table() -> Value {
+    let actions: Vec<Value> = ACTIONS
+        .iter()
+        .map(|action| {
+            let Authority { by, rights, extras } = authority(*action);
+            let rights: Vec<Value> = rights
+                .iter()
+                .map(|on| {
+                    let mut entry = on.right.to_json();
+                    entry["kind"] = on.kind.into();
+                    entry["apiVersion"] = on.api_version.into();
+                    if on.on_target {
+                        entry["named"] = true.into();
+                    }
+                    if !on.when.is_empty() {
+                        entry["when"] = json!(on.when);
+                    }
+                    entry
+                })
+                .collect();
+            let mut entry = json!({"name": action.as_str(), "rights": rights});
+            if let Some(by) = by {
+                entry["by"] = json!({"field": by.field, "default": by.default});
+            }
+            let extras: Vec<Value> = extras
+                .iter()
+                .map(|extra| {
+                    let mut entry = extra.right.to_json();
+                    entry["field"] = extra.field.into();
+                    entry["default"] = extra.default.clone();
+                    entry["value"] = extra.value.clone();
+                    entry
+                })
+                .collect();
+            if !extras.is_empty() {
+                entry["extras"] = extras.into();
+            }
+            entry
+        })
+        .collect();
+    json!({"actions": actions, "evidence": EVIDENCE.to_json()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{crds, mitigation::engines};
+
+    /// The schema of a Mitigation's spec.
+    fn spec() -> Value {
+        let all = crds::all();
+        let crd = all.iter().find(|crd| crd.spec.names.kind == "Mitigation").expect("it is one of ours");
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).expect("it is plain data");
+        schema["openAPIV3Schema"]["properties"]["spec"].clone()
+    }
+
+    fn at<'a>(schema: &'a Value, path: &str) -> &'a Value {
+        path.split('.').fold(schema, |schema, name| &schema["properties"][name])
+    }
+
+    #[test]
+    fn every_action_of_the_schema_has_its_line() {
+        let spec = spec();
+        for action in ACTIONS {
+            assert!(at(&spec, action.as_str()).is_object(), "{action:?}");
+        }
+        let blocks = spec["properties"].as_object().expect("a spec has fields");
+        let named = |name: &str| ACTIONS.iter().any(|action| action.as_str() == name);
+        let other = "desiredState dryRun evidence expiresAfter gitops incidentRef onExpire onRelease policyRef \
+                     reason releaseOn serviceAccountName targetRef verification";
+        let missing: Vec<_> =
+            blocks.keys().filter(|key| !named(key) && !other.split(' ').any(|o| o == *key)).collect();
+        assert!(missing.is_empty(), "no action and no other known field: {missing:?}");
+    }
+
+    #[test]
+    fn fields_that_decide_about_rights_are_spelt_as_in_the_schema_with_all_their_values() {
+        let spec = spec();
+        for action in ACTIONS {
+            let block = at(&spec, action.as_str());
+            let authority = authority(action);
+            if let Some(by) = authority.by {
+                let values =
+                    at(block, by.field)["enum"].as_array().expect("a field with fixed values").clone();
+                for value in values.iter().filter_map(Value::as_str) {
+                    let known = authority.rights.iter().any(|on| on.when.contains(&value));
+                    assert!(known, "{action:?}: no right for {}: {value}", by.field);
+                }
+                for value in authority.rights.iter().flat_map(|on| on.when).filter(|value| !value.is_empty())
+                {
+                    assert!(values.contains(&json!(value)), "{action:?}: {} is never {value}", by.field);
+                }
+            }
+            for extra in &authority.extras {
+                let field = at(block, extra.field);
+                let fits = match &extra.value {
+                    Value::Bool(_) => field["type"] == "boolean",
+                    value => field["enum"].as_array().is_some_and(|values| values.contains(value)),
+                };
+                assert!(fits, "{action:?}: {} is {field}, not {}", extra.field, extra.value);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_that_an_engine_works_on_has_its_right() {
+        for engine in engines() {
+            let rights = authority(engine.name()).rights;
+            for kind in engine.kinds() {
+                let known =
+                    rights.iter().any(|on| on.kind == kind.kind && on.api_version == kind.api_version());
+                assert!(known, "{:?} works on {}, and no right says who may ask", engine.name(), kind.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_step_by_hand_needs_no_right() {
+        for action in ACTIONS {
+            assert_eq!(authority(action).rights.is_empty(), action == ActionName::Manual, "{action:?}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What the operator itself may change on workloads, by the field manager it writes as: the table behind the
+//! chart's fence policy.
+//!
+//! A role can grant `patch deployments`, never `patch spec.replicas`. The API server narrows what the roles grant
+//! to this table, so that an operator that was taken over cannot run an image of its own as "scale".
+
+use crate::api::ActionName;
+use crate::authority::ACTIONS;
+use serde_json::{Value, json};
+
+/// Fields that an action may change on existing objects, besides its notes: the annotations
+/// `incident-operator.dev/mit-…`, the label `incident-operator.dev/mitigated`, and what holds a GitOps engine off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// The objects, each as `resource` or `resource.group`.
+    pub resources: &'static [&'static str],
+    /// Paths in dots; what is below them is free too.
+    pub fields: &'static [&'static str],
+    /// Labels, by key.
+    pub labels: &'static [&'static str],
+    /// Annotations, by key.
+    pub annotations: &'static [&'static str],
+    /// Whether all labels are free: whoever takes a pod out of service takes away labels that others chose.
+    pub any_label: bool,
+}
+
+/// Which objects may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that a controller of this kind owns.
+    OwnedBy(&'static str),
+    /// Those that carry the note of a mitigation.
+    Noted,
+}
+
+/// Objects that an action may delete, although it did not make them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delete {
+    /// As `resource` or `resource.group`.
+    pub resource: &'static str,
+    /// Which of them.
+    pub which: Which,
+}
+
+/// Labels that every action may set on what it holds.
+const NOTE_LABELS: &[&str] = &["incident-operator.dev/mitigated"];
+/// Annotations that every action may set on what it holds, besides `incident-operator.dev/mit-…`: those that tell
+/// a GitOps engine to leave the object alone meanwhile.
+const NOTE_ANNOTATIONS: &[&str] =
+    &["helm.toolkit.fluxcd.io/driftDetection", "kustomize.toolkit.fluxcd.io/reconcile"];
+
+/// What one action may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fence {
+    /// Fields of existing objects.
+    pub updates: &'static [Update],
+    /// Objects that the action makes, changes, and deletes on release: they are called `mit-<8 hex digits>…` and labelled
+    /// `incident-operator.dev/mitigated: "true"`, like everything that a mitigation holds.
+    pub makes: &'static [&'static str],
+    /// Other objects that it deletes.
+    pub deletes: &'static [Delete],
+}
+
+/// An update of fields alone.
+const fn fields(resources: &'static [&'static str], fields: &'static [&'static str]) -> Update {
+    Update { resources, fields, labels: &[], annotations: &[], any_label: false }
+}
+
+const WORKLOADS: &[&str] = &["deployments.apps", "statefulsets.apps", "daemonsets.apps"];
+/// A flag that is read only at the start needs a restart of its readers.
+const RESTART: Update = fields(WORKLOADS, &["spec.template.metadata.annotations"]);
+const FLAG: Update = fields(&["configmaps"], &["data"]);
+
+/// What an action may change.
+pub fn fence(action: ActionName) -> Fence {
+    match action {
+        // An autoscaler is told to leave the number alone. With one field of its behaviour the API server fills in
+        // the others.
+        ActionName::Scale => Fence {
+            updates: const {
+                &[
+                    fields(&["deployments.apps", "statefulsets.apps"], &["spec.replicas"]),
+                    fields(
+                        &["horizontalpodautoscalers.autoscaling"],
+                        &["spec.minReplicas", "spec.maxReplicas", "spec.behavior"],
+                    ),
+                    Update {
+                        resources: &["scaledobjects.keda.sh"],
+                        annotations: &["autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas"],
+                        fields: &[],
+                        labels: &[],
+                        any_label: false,
+                    },
+                ]
+            },
+            makes: &[],
+            deletes: &[],
+        },
+        ActionName::FeatureFlag => Fence { updates: &[FLAG, RESTART], makes: &[], deletes: &[] },
+        // The whole template: which one it is cannot be said in a policy. That is why each action has a role.
+        ActionName::Rollback => Fence {
+            updates: const { &[fields(WORKLOADS, &["spec.template"])] },
+            makes: &[],
+            deletes: &[Delete { resource: "pods", which: Which::OwnedBy("StatefulSet") }],
+        },
+        ActionName::PauseRollout => Fence {
+            updates: const {
+                &[
+                    fields(&["deployments.apps"], &["spec.paused"]),
+                    fields(&["statefulsets.apps"], &["spec.updateStrategy.rollingUpdate"]),
+                    fields(&["daemonsets.apps"], &["spec.updateStrategy"]),
+                ]
+            },
+            makes: &[],
+            deletes: &[],
+        },
+        ActionName::Suspend => Fence {
+            updates: const {
+                &[
+                    fields(&["cronjobs.batch"], &["spec.suspend", "spec.startingDeadlineSeconds"]),
+                    fields(&["jobs.batch"], &["spec.suspend"]),
+                ]
+            },
+            makes: &[],
+            deletes: &[Delete { resource: "jobs.batch", which: Which::OwnedBy("CronJob") }],
+        },
+        ActionName::Freeze => Fence {
+            updates: &[Update {
+                resources: &["namespaces"],
+                labels: &["incident-operator.dev/freeze"],
+                fields: &[],
+                annotations: &[],
+                any_label: false,
+            }],
+            makes: &[],
+            deletes: &[],
+        },
+        ActionName::BlockWrites => Fence {
+            updates: const { &[FLAG, RESTART, fields(&["httproutes.gateway.networking.k8s.io"], &["spec.rules"])] },
+            makes: &[
+                "httproutes.gateway.networking.k8s.io",
+                "httproutefilters.gateway.envoyproxy.io",
+                "resourcequotas",
+                "networkpolicies.networking.k8s.io",
+            ],
+            deletes: &[],
+        },
+        ActionName::RateLimit => Fence {
+            updates: const {
+                &[
+                    fields(
+                        &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
+                        &["spec.rateLimit"],
+                    ),
+                    Update {
+                        resources: &["ingresses.networking.k8s.io"],
+                        annotations: &[
+                            "nginx.ingress.kubernetes.io/limit-rpm",
+                            "nginx.ingress.kubernetes.io/limit-rps",
+                        ],
+                        fields: &[],
+                        labels: &[],
+                        any_label: false,
+                    },
+                ]
+            },
+            makes: &["backendtrafficpolicies.gateway.envoyproxy.io"],
+            deletes: &[],
+        },
+        ActionName::Isolate => Fence {
+            updates: &[Update {
+                resources: &["pods"],
+                any_label: true,
+                fields: &[],
+                labels: &[],
+                annotations: &[],
+            }],
+            makes: &["networkpolicies.networking.k8s.io"],
+            deletes: &[Delete { resource: "pods", which: Which::Noted }],
+        },
+        ActionName::Manual => Fence::default(),
+    }
+}
+
+impl Fence {
+    /// What may be changed, in words.
+    fn says(&self) -> String {
+        let mut parts = Vec::new();
+        for update in self.updates {
+            let mut what: Vec<String> = update.fields.iter().map(|field| (*field).to_owned()).collect();
+            what.extend(update.labels.iter().map(|key| format!("label {key}")));
+            what.extend(update.annotations.iter().map(|key| format!("annotation {key}")));
+            if update.any_label {
+                what.push("labels".to_owned());
+            }
+            parts.push(format!("{} of {}", what.join(" and "), update.resources.join(", ")));
+        }
+        if !self.makes.is_empty() {
+            parts.push(format!("{} of its own making", self.makes.join(", ")));
+        }
+        for delete in self.deletes {
+            parts.push(match delete.which {
+                Which::OwnedBy(kind) => format!("the existence of {} of a {kind}", delete.resource),
+                Which::Noted => format!("the existence of {} that it noted", delete.resource),
+            });
+        }
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
+    }
+
+    /// Every resource that the fence names.
+    fn resources(&self) -> impl Iterator<Item = &'static str> {
+        let updated = self.updates.iter().flat_map(|update| update.resources).copied();
+        updated.chain(self.makes.iter().copied()).chain(self.deletes.iter().map(|delete| delete.resource))
+    }
+}
+
+/// The table as the chart reads it.
+pub fn table() -> Value {
+    let mut resources: Vec<&str> = Vec::new();
+    let mut actions = Vec::new();
+    for action in ACTIONS {
+        let fence = fence(action);
+        resources.extend(fence.resources());
+        let updates: Vec<Value> = fence
+            .updates
+            .iter()
+            .map(|update| {
+                json!({
+                    "resources": update.resources,
+                    "fields": update.fields,
+                    "labels": update.labels,
+                    "annotations": update.annotations,
+                    "anyLabel": update.any_label,
+                })
+            })
+            .collect();
+        let deletes: Vec<Value> = fence
+            .deletes
+            .iter()
+            .map(|delete| match delete.which {
+                Which::OwnedBy(kind) => json!({"resource": delete.resource, "ownedBy": kind}),
+                Which::Noted => json!({"resource": delete.resource, "noted": true}),
+            })
+            .collect();
+        actions.push(json!({
+            "name": action.as_str(),
+            "fieldManager": action.field_manager(),
+            "says": fence.says(),
+            "updates": updates,
+            "makes": fence.makes,
+            "deletes": deletes,
+        }));
+    }
+    resources.sort_unstable();
+    resources.dedup();
+    let resources: Vec<Value> = resources
+        .into_iter()
+        .map(|resource| {
+            let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+            json!({"group": group, "resource": plural})
+        })
+        .collect();
+    let notes = json!({"labels": NOTE_LABELS, "annotations": NOTE_ANNOTATIONS});
+    json!({"resources": resources, "notes": notes, "actions": actions})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mitigation::engines;
+
+    /// Whether the fence lets the holder of a rule use it at all.
+    fn covers(fence: &Fence, resource: &str, verb: &str) -> bool {
+        match verb {
+            "patch" | "update" => {
+                fence.makes.contains(&resource)
+                    || fence.updates.iter().any(|update| update.resources.contains(&resource))
+            }
+            "create" => fence.makes.contains(&resource),
+            "delete" => {
+                fence.makes.contains(&resource)
+                    || fence.deletes.iter().any(|delete| delete.resource == resource)
+            }
+            "get" | "list" | "watch" => true,
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn no_action_has_a_right_that_the_fence_takes_away() {
+        for engine in engines() {
+            let fence = fence(engine.name());
+            for rule in engine.rules() {
+                for (group, resource) in
+                    rule.groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r)))
+                {
+                    let full =
+                        if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") };
+                    for verb in rule.verbs {
+                        assert!(
+                            covers(&fence, &full, verb),
+                            "{:?} may {verb} {full} by its role, and no line in src/fence.rs says what of it",
+                            engine.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_rollback_may_change_what_runs_in_pods() {
+        for action in ACTIONS {
+            for field in fence(action).updates.iter().flat_map(|update| update.fields) {
+                let runs = "spec.template.spec".starts_with(field) || field.starts_with("spec.template.spec");
+                assert_eq!(runs, action == ActionName::Rollback, "{action:?}: {field}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_changed_is_said_in_words() {
+        let says = fence(ActionName::Scale).says();
+        assert!(
+            says.starts_with("spec.replicas of deployments.apps, statefulsets.apps; spec.minReplicas"),
+            "{says}"
+        );
+        assert_eq!(fence(ActionName::Manual).says(), "nothing");
+        assert!(fence(ActionName::Isolate).says().ends_with("the existence of pods that it noted"));
+    }
+}
