@@ -2,8 +2,8 @@
 //! the other. Each object gets its capture record in the same write.
 
 use super::{
-    Decision, DynamicObject, Effect, End, Holding, OnRelease, Phase, Refusal, Refused, Why, Write, clip,
-    on_release,
+    Decision, DynamicObject, Effect, End, Holding, Look, OnRelease, Phase, Refusal, Refused, Why, Write,
+    clip, on_release,
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
@@ -220,6 +220,11 @@ impl<'a> Decision<'a> {
             holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
         );
         self.wait("FieldBusy", message);
+        if Some(&part.id) != self.id.as_ref() {
+            // News of the target is heard anyway, that of other objects is not.
+            self.plan.follow = Some(Look::List { kind: part.id.kind, labels: None });
+            self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+        }
     }
 
     fn forbidden(&mut self, words: &str) {
@@ -306,7 +311,7 @@ impl<'a> Decision<'a> {
                     object: object.clone(),
                     path: match &change.how {
                         How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain | How::Digest | How::Subset => change.path.clone(),
+                        How::Plain | How::Digest | How::Subset | How::Member(_) => change.path.clone(),
                     },
                     from: text(change.from.as_ref()),
                     to: text(change.to.as_ref()),
