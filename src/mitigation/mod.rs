@@ -137,9 +137,7 @@ pub fn engine(action: &Action) -> Option<&dyn Engine> {
         Action::Freeze(freeze) => Some(freeze),
         Action::BlockWrites(block) => Some(block),
         Action::RateLimit(limit) => Some(limit),
-        Action::Rollback(_)
-        | Action::PauseRollout(_)
-        | Action::Suspend(_) => None,
+        Action::Rollback(_) | Action::PauseRollout(_) | Action::Suspend(_) => None,
         Action::Isolate(isolate) => Some(isolate),
         Action::Manual(manual) => Some(manual),
     }

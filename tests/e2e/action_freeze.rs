@@ -170,15 +170,16 @@ async fn controllers_autoscalers_the_operator_and_holders_of_bypass_go_on_in_a_f
     let said = refusal(&namespace, flux).expect("a GitOps engine is bound though it may do everything");
     assert!(said.contains("is frozen by"), "{said}");
 
-    let hpa = [
-        "--as",
-        "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
-        "--as-group",
-        "system:serviceaccounts:kube-system",
-        "--as-group",
-        "system:authenticated",
-    ];
-    namespace.kubectl(&[&hpa[..], &["scale", "deployment", "web", "--replicas=3"]].concat()).success();
+    // As the autoscaler writes: it may do no more than this.
+    let scale_of = format!("/apis/apps/v1/namespaces/{}/deployments/web/scale", namespace.name);
+    let wanted = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": "web", "namespace": namespace.name}, "spec": {"replicas": 3}});
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), wanted.to_string()).expect("written");
+    let hpa = "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
+    let group = "system:serviceaccounts:kube-system";
+    let path = file.path().display().to_string();
+    kubectl(&["--as", hpa, "--as-group", group, "replace", "--raw", &scale_of, "-f", &path]).success();
     let web = workload::deployment("web", 1);
     let api = namespace.cluster.api_of(&web, &namespace.name);
     wait_status(&api, "web", "pods made by the controllers", |d| d.data["status"]["readyReplicas"] == 3)

@@ -2,8 +2,8 @@
 //! the other. Each object gets its capture record in the same write.
 
 use super::{
-    Decision, DynamicObject, Effect, End, Holding, Look, OnRelease, Phase, Refusal, Refused, Why, Write,
-    clip, on_release,
+    Decision, DynamicObject, Effect, End, Holding, Look, ObjectId, OnRelease, Phase, Refusal, Refused, Why,
+    Write, clip, on_release,
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
@@ -45,11 +45,18 @@ impl<'a> Decision<'a> {
         if self.phase() == Phase::Releasing && self.was_applied() {
             return self.release(&End::Asked);
         }
-        let complete = holdings.iter().all(|h| recorded(h) || h.object.is_none());
+        // What was there and is gone needs no change; what is to be made is not there yet.
+        let complete =
+            holdings.iter().all(|h| recorded(h) || h.object.is_none() && !self.is_to_be_made(&h.id));
         if self.was_applied() || complete && holdings.iter().any(recorded) {
             return self.hold(engine, target, &holdings);
         }
         self.take(engine, target, &holdings);
+    }
+
+    fn is_to_be_made(&self, id: &ObjectId) -> bool {
+        let mut announced = self.plan.status.objects.iter();
+        announced.any(|o| o.uid.is_none() && o.name == id.name && o.kind == id.kind.kind)
     }
 
     fn target_missing(&mut self) {

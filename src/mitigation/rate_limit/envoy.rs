@@ -17,6 +17,21 @@ pub fn meaning(limit: &RateLimit) -> String {
     )
 }
 
+/// What changes in a policy that is there. As little as possible, so that all of it goes back to who owns it.
+fn changes(policy: &DynamicObject, limit: &RateLimit) -> Vec<Change> {
+    let to = rate_limit(limit);
+    if field(policy, "/spec/rateLimit").is_none() {
+        return vec![Change::set_deep(policy, "/spec/rateLimit", to)];
+    }
+    let mut changes =
+        vec![Change::set_deep(policy, "/spec/rateLimit/local/rules", to["local"]["rules"].clone())];
+    // Where the type is left out, what is there counts.
+    if field(policy, "/spec/rateLimit/type").is_some() {
+        changes.push(Change::set(policy, "/spec/rateLimit/type", to["type"].clone()));
+    }
+    changes
+}
+
 fn rate_limit(limit: &RateLimit) -> Value {
     let unit = match limit.per {
         RateUnit::Second => "Second",
@@ -100,8 +115,7 @@ pub fn parts(limit: &RateLimit, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
     limit.check_scope("Envoy Gateway", RateScope::PerProxy, counts)?;
     gateway::is_envoy(scene.target, scene.id)?;
     if let Some(policy) = present(scene)? {
-        let change = Change::set_deep(policy, "/spec/rateLimit", rate_limit(limit));
-        return Ok(vec![Part::change(&ObjectId::of(BACKEND_TRAFFIC_POLICY, policy), vec![change])]);
+        return Ok(vec![Part::change(&ObjectId::of(BACKEND_TRAFFIC_POLICY, policy), changes(policy, limit))]);
     }
     let mut spec = json!({
         "targetRefs": [{"group": scene.id.kind.group, "kind": scene.id.kind.kind, "name": scene.id.name}],

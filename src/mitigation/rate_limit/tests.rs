@@ -92,7 +92,9 @@ fn of_the_policies_for_a_route_the_oldest_counts_and_is_changed() {
     let stage = Stage::new(route()).with(young).with(old);
     let plan = planned(&limit(), &stage).unwrap();
     assert_eq!(plan.len(), 1);
-    assert_eq!((plan[0].0.as_str(), &plan[0].1[0][0]), ("BackendTrafficPolicy/b", &json!("/spec/rateLimit")));
+    let rules = json!([{"limit": {"requests": 100, "unit": "Second"}}]);
+    let changes = json!([["/spec/rateLimit/local", {"rules": rules}], ["/spec/rateLimit/type", "Local"]]);
+    assert_eq!(plan[0], ("BackendTrafficPolicy/b".to_owned(), changes));
     let warnings = stage.ask(|scene| limit().warnings(scene)).unwrap();
     assert!(warnings.iter().any(|w| w.contains("does not hold meanwhile")), "{warnings:?}");
     let selected = policy(
@@ -157,12 +159,9 @@ fn a_slow_rate_of_traefik_has_no_burst_since_it_forgets_clients_that_pause() {
 fn a_limit_that_the_route_has_already_is_changed_and_its_clients_stay_what_they_were() {
     let present = json!({"rateLimit": {"average": 500, "sourceCriterion": {"requestHeaderName": "x"}}});
     let stage = traefik(Some("shop-slow@kubernetescrd")).with(middleware("slow", present.clone()));
-    let to =
-        json!({"average": 100, "period": "1s", "burst": 100, "sourceCriterion": {"requestHeaderName": "x"}});
-    assert_eq!(
-        planned(&limit(), &stage).unwrap(),
-        [("Middleware/slow".to_owned(), json!([["/spec/rateLimit", to]]))]
-    );
+    let to = |key: &str, value: Value| json!([format!("/spec/rateLimit/{key}"), value]);
+    let changes = json!([to("average", json!(100)), to("burst", json!(100)), to("period", json!("1s"))]);
+    assert_eq!(planned(&limit(), &stage).unwrap(), [("Middleware/slow".to_owned(), changes)]);
     // One that the route does not name is none of its limits.
     let stage = traefik(Some("shop-auth@kubernetescrd")).with(middleware("slow", present.clone()));
     assert_eq!(planned(&limit(), &stage).unwrap()[0].0, "Middleware/mit-01234567");

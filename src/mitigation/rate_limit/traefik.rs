@@ -24,17 +24,13 @@ pub fn meaning(limit: &RateLimit) -> String {
     )
 }
 
-fn rate_limit(limit: &RateLimit, present: Option<Value>) -> Value {
-    // What counts as one client stays as it was.
-    let mut value = present.filter(Value::is_object).unwrap_or_else(|| json!({}));
-    value["average"] = json!(limit.requests);
-    value["period"] = json!(match limit.per {
+fn rate_limit(limit: &RateLimit) -> Value {
+    let period = match limit.per {
         RateUnit::Second => "1s",
         RateUnit::Minute => "1m",
         RateUnit::Hour => "1h",
-    });
-    value["burst"] = json!(burst(limit));
-    value
+    };
+    json!({"average": limit.requests, "period": period, "burst": burst(limit)})
 }
 
 /// The Middleware with a limit that the route has already.
@@ -73,9 +69,12 @@ pub fn parts(limit: &RateLimit, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
     let counts = "it counts for each client address in each of its replicas";
     limit.check_scope("Traefik", RateScope::PerClient, counts)?;
     if let Some(present) = limited_by(scene)? {
-        let to = rate_limit(limit, field(present, "/spec/rateLimit"));
-        let change = Change::set(present, "/spec/rateLimit", to);
-        return Ok(vec![Part::change(&ObjectId::of(MIDDLEWARE, present), vec![change])]);
+        // What counts as one client stays as it was.
+        let to = rate_limit(limit);
+        let to = to.as_object().into_iter().flatten();
+        let changes =
+            to.map(|(key, value)| Change::set(present, format!("/spec/rateLimit/{key}"), value.clone()));
+        return Ok(vec![Part::change(&ObjectId::of(MIDDLEWARE, present), changes.collect())]);
     }
     let name = scene.made_name();
     let attach = if scene.id.kind == INGRESS {
@@ -87,7 +86,7 @@ pub fn parts(limit: &RateLimit, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
         Change::member(scene.target, "/spec/routes", member)
     };
     // It is there before it is named, and named no more before it goes.
-    let made = json!({"rateLimit": rate_limit(limit, None)});
+    let made = json!({"rateLimit": rate_limit(limit)});
     Ok(vec![Part::create(ObjectId::new(MIDDLEWARE, name), made), Part::change(scene.id, vec![attach])])
 }
 
