@@ -147,6 +147,12 @@ fn union_rules(names: &[String]) -> Vec<Value> {
             "message": format!("{action} works on {}: set targetRef.kind accordingly", kinds.join(", ")),
         }));
     }
+    for (level, rule, message) in LEVELS {
+        rules.push(json!({
+            "rule": format!("!has(self.blockWrites) || self.blockWrites.level != '{level}' || {rule}"),
+            "message": format!("blockWrites at level {level} works on {message}"),
+        }));
+    }
     rules
 }
 
@@ -158,6 +164,24 @@ const ACTION_KINDS: &[(&str, &[&str])] = &[
     ("pauseRollout", &["Deployment", "StatefulSet", "DaemonSet"]),
     ("suspend", &["CronJob", "Job"]),
     ("freeze", &["Namespace"]),
+    ("blockWrites", &["ConfigMap", "HTTPRoute", "Namespace", "Deployment", "StatefulSet"]),
+    ("rateLimit", &["HTTPRoute", "Gateway", "Ingress", "IngressRoute"]),
+];
+
+/// What a level of `blockWrites` works on, and what it needs beside.
+const LEVELS: &[(&str, &str, &str)] = &[
+    (
+        "Flag",
+        "self.targetRef.kind == 'ConfigMap' && has(self.blockWrites.flag)",
+        "a ConfigMap: set targetRef.kind accordingly, and state the flag in blockWrites.flag",
+    ),
+    ("Routes", "self.targetRef.kind == 'HTTPRoute'", "an HTTPRoute: set targetRef.kind accordingly"),
+    ("Quota", "self.targetRef.kind == 'Namespace'", "a Namespace: set targetRef.kind accordingly"),
+    (
+        "Network",
+        "self.targetRef.kind in ['Deployment', 'StatefulSet']",
+        "a Deployment or StatefulSet: set targetRef.kind accordingly",
+    ),
 ];
 
 #[cfg(test)]

@@ -221,7 +221,8 @@ pub enum RunningJobs {
 #[serde(rename_all = "camelCase")]
 pub struct Freeze {}
 
-/// Block writes where data is at risk.
+/// Block writes where data is at risk. The target is the ConfigMap of the flag, the HTTPRoute, the Namespace or the
+/// workload of the data store, by level.
 #[serde_with::skip_serializing_none]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
@@ -234,7 +235,8 @@ pub struct BlockWrites {
     /// HTTP methods that are answered 503, with level Routes. Default: POST, PUT, PATCH, DELETE.
     #[schemars(length(max = 8), inner(length(min = 1, max = 16)), extend("x-kubernetes-list-type" = "set"))]
     pub methods: Option<Vec<String>>,
-    /// Resources of which no more may be created ("jobs.batch"), with level Quota.
+    /// Resources of which no more may be created, with level Quota: plural and group. Default: jobs.batch and
+    /// cronjobs.batch.
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub resources: Option<Vec<String>>,
     /// Labels of the data store's read replicas, which stay reachable, with level Network.
@@ -248,7 +250,7 @@ pub struct BlockWrites {
 pub enum BlockLevel {
     /// By a read-only flag of the application.
     Flag,
-    /// By HTTP method on a route.
+    /// By HTTP method on a route, which answers 503; needs Envoy Gateway.
     Routes,
     /// By a quota that stops new objects.
     Quota,
@@ -274,9 +276,12 @@ pub struct RateLimit {
     pub requests: i64,
     /// Unit of time for the number of requests.
     pub per: RateUnit,
-    /// What one budget counts for. Not every adapter can do every scope; what cannot be done is refused.
+    /// What one budget counts for. Envoy Gateway counts PerProxy (and for each match of a route), Traefik and
+    /// ingress-nginx count PerClient (in each of their replicas); what cannot be done is refused. Without it, the
+    /// gateway's own.
     pub scope: Option<RateScope>,
-    /// Which gateway enforces the limit. Without it, it is told from the target's kind.
+    /// Which gateway enforces the limit. Without it, it is told from the target's kind, and for an Ingress from the
+    /// controller of its IngressClass.
     pub adapter: Option<RateAdapter>,
 }
 

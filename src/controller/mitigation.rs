@@ -211,7 +211,7 @@ impl<'a> Visit<'a> {
         let incident =
             incident.filter(|i| owner.is_none_or(|owner| i.metadata.uid.as_ref() == Some(&owner.uid)));
         let Some(incident) = incident else {
-            return Incident { name: Some(named.name.clone()), releases: None, recorded_end: true };
+            return Incident { name: Some(named.name.clone()), recorded_end: true, ..Incident::default() };
         };
         let recorded = recorded_end(&incident, &self.mitigation);
         let overdue = self
@@ -222,6 +222,7 @@ impl<'a> Visit<'a> {
             .is_some_and(|t| Timestamp::now().as_second() - t.0.as_second() > RECORD_DEADLINE_SECONDS);
         Incident {
             name: Some(named.name.clone()),
+            commander: incident.spec.roles.as_ref().and_then(|roles| roles.incident_commander.clone()),
             releases: releases(&incident),
             recorded_end: recorded || overdue,
         }
@@ -243,8 +244,12 @@ impl<'a> Visit<'a> {
                 self.ctx.lookouts.list(*kind, namespace, labels.as_deref()).await?
             }
             Look::One(id) => {
-                let object = self.ctx.targets.read(namespace, id).await?;
-                object.map(Arc::new).into_iter().collect()
+                // What was read or is held is known already.
+                let object = match self.objects.get(id) {
+                    Some(known) => known.clone(),
+                    None => self.ctx.targets.read(namespace, id).await?.map(Arc::new),
+                };
+                object.into_iter().collect()
             }
         };
         self.found.insert(look, found);

@@ -18,6 +18,67 @@ pub enum How {
     Digest,
     /// What we wrote is in it; the API server may have added defaults.
     Subset,
+    /// One member of a list; the other members belong to others.
+    Member(Member),
+}
+
+/// One member of a list that others add to as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The member.
+    pub item: Value,
+    /// Without it, the field is a text with commas between the members. With it, the field is a list of objects, and
+    /// the member stands in the list under this key of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_each: Option<String>,
+}
+
+impl Member {
+    /// The member, when the field has it.
+    fn read(&self, raw: &Value) -> Option<Value> {
+        let there = match &self.of_each {
+            None => raw.as_str()?.split(',').any(|part| self.is(part)),
+            Some(key) => {
+                let lists = raw.as_array()?.iter().filter_map(|entry| entry.get(key)?.as_array());
+                lists.flatten().any(|item| *item == self.item)
+            }
+        };
+        there.then(|| self.item.clone())
+    }
+
+    fn is(&self, part: &str) -> bool {
+        self.item.as_str() == Some(part.trim())
+    }
+
+    /// The field with the member, or without it and without what is empty then.
+    pub fn write(&self, raw: Option<Value>, add: bool) -> Option<Value> {
+        let Some(key) = &self.of_each else {
+            let text = raw.as_ref().and_then(Value::as_str).unwrap_or_default();
+            let mut parts: Vec<&str> = text.split(',').filter(|part| !self.is(part)).collect();
+            if text.is_empty() {
+                parts.clear();
+            }
+            if add {
+                parts.extend(self.item.as_str());
+            }
+            return (!parts.is_empty()).then(|| json!(parts.join(",")));
+        };
+        let mut raw = raw?;
+        for entry in raw.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            let list = entry.get(key).and_then(Value::as_array);
+            let mut list: Vec<Value> =
+                list.into_iter().flatten().filter(|item| **item != self.item).cloned().collect();
+            if add {
+                list.push(self.item.clone());
+            }
+            if list.is_empty() {
+                entry.remove(key);
+            } else {
+                entry.insert(key.clone(), Value::Array(list));
+            }
+        }
+        Some(raw)
+    }
 }
 
 impl How {
@@ -32,6 +93,7 @@ impl How {
             How::Plain => raw.cloned(),
             How::Inside(place) => place.read(raw?.as_str()?),
             How::Digest => raw.map(digest),
+            How::Member(member) => member.read(raw?),
             How::Subset => {
                 let (raw, wanted) = (raw?, wanted?);
                 Some(if contains(raw, wanted) { wanted } else { raw }.clone())
@@ -100,6 +162,14 @@ impl Change {
         Change { how, from, to, raw: None, path }
     }
 
+    /// A list gets a member; the other members belong to others.
+    pub fn member(target: &DynamicObject, path: impl Into<String>, member: Member) -> Change {
+        let (path, to) = (path.into(), Some(member.item.clone()));
+        let how = How::Member(member);
+        let from = how.seen(field(target, &path).as_ref(), None);
+        Change { how, from, to, raw: None, path }
+    }
+
     /// True when the field has the value already.
     pub fn is_none(&self) -> bool {
         self.from == self.to
@@ -156,6 +226,31 @@ mod tests {
         let edited =
             json!({"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Ingress", "Egress"]});
         assert_eq!(How::Subset.seen(Some(&edited), Some(&sent)), Some(edited));
+    }
+
+    #[test]
+    fn a_member_of_a_list_comes_and_goes_and_the_others_stay_as_they_are() {
+        let text = Member { item: json!("ours"), of_each: None };
+        for before in [json!("a, b"), json!("a")] {
+            let with = text.write(Some(before.clone()), true).unwrap();
+            assert_eq!(text.read(&with), Some(json!("ours")));
+            assert_eq!(text.read(&before), None);
+            // Somebody else adds one meanwhile.
+            let more = json!(format!("{},theirs", with.as_str().unwrap()));
+            let left = text.write(Some(more), false).unwrap();
+            assert_eq!(left, json!(format!("{},theirs", before.as_str().unwrap())));
+            assert_eq!(text.write(Some(with), false), Some(before));
+        }
+        assert_eq!(text.write(None, true), Some(json!("ours")));
+        assert_eq!(text.write(Some(json!("ours")), false), None);
+
+        let each = Member { item: json!({"name": "ours"}), of_each: Some("middlewares".into()) };
+        let before = json!([{"match": "a"}, {"match": "b", "middlewares": [{"name": "x"}]}]);
+        let with = each.write(Some(before.clone()), true).unwrap();
+        assert_eq!(with[0]["middlewares"], json!([{"name": "ours"}]));
+        assert_eq!(with[1]["middlewares"], json!([{"name": "x"}, {"name": "ours"}]));
+        assert_eq!((each.read(&with), each.read(&before)), (Some(json!({"name": "ours"})), None));
+        assert_eq!(each.write(Some(with), false), Some(before));
     }
 
     #[test]

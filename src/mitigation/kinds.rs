@@ -57,6 +57,10 @@ kinds! {
     NETWORK_POLICY = "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies";
     /// Ingress.
     INGRESS = "networking.k8s.io" "v1" "Ingress" "ingresses";
+    /// IngressClass.
+    INGRESS_CLASS = "networking.k8s.io" "v1" "IngressClass" "ingressclasses";
+    /// Gateway of the Gateway API.
+    GATEWAY = "gateway.networking.k8s.io" "v1" "Gateway" "gateways";
     /// HTTPRoute of the Gateway API.
     HTTP_ROUTE = "gateway.networking.k8s.io" "v1" "HTTPRoute" "httproutes";
     /// HTTPRouteFilter of Envoy Gateway.
@@ -70,6 +74,10 @@ kinds! {
     VALIDATING_WEBHOOKS = "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations";
     /// MutatingWebhookConfiguration.
     MUTATING_WEBHOOKS = "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations";
+    /// ValidatingAdmissionPolicy.
+    VALIDATING_POLICY = "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicy" "validatingadmissionpolicies";
+    /// ValidatingAdmissionPolicyBinding.
+    VALIDATING_POLICY_BINDING = "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicyBinding" "validatingadmissionpolicybindings";
     /// APIService.
     API_SERVICE = "apiregistration.k8s.io" "v1" "APIService" "apiservices";
     /// CustomResourceDefinition.
@@ -98,8 +106,16 @@ impl TargetKind {
 
     /// Whether its objects lie in namespaces.
     pub fn is_namespaced(&self) -> bool {
-        let cluster_wide =
-            [NAMESPACE, VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS, API_SERVICE, CUSTOM_RESOURCE_DEFINITION];
+        let cluster_wide = [
+            NAMESPACE,
+            INGRESS_CLASS,
+            VALIDATING_WEBHOOKS,
+            MUTATING_WEBHOOKS,
+            VALIDATING_POLICY,
+            VALIDATING_POLICY_BINDING,
+            API_SERVICE,
+            CUSTOM_RESOURCE_DEFINITION,
+        ];
         !cluster_wide.contains(self)
     }
 

@@ -3,19 +3,24 @@
 //! One file an action. The engine knows no action by name outside [`engine`], the one exhaustive match; what
 //! the operator may write to the cluster (RBAC) is rendered from [`Engine::rules`].
 
+mod block_writes;
 pub mod document;
 pub mod evidence;
 mod feature_flag;
 pub mod field;
+mod freeze;
+mod gateway;
 pub mod gitops;
 mod isolate;
 mod kinds;
 mod manual;
 pub mod ownership;
 pub mod patch;
+mod rate_limit;
 pub mod record;
 mod scale;
 mod scene;
+mod selector;
 
 pub use field::{Change, field};
 pub use kinds::*;
@@ -23,7 +28,7 @@ pub use kinds::*;
 pub(crate) use scene::tests as scene_tests;
 pub use scene::*;
 
-use crate::api::{Action, ActionName, MitigationTemplate, OnRelease, TargetRef};
+use crate::api::{Action, ActionName, FeatureFlag, MitigationTemplate, OnRelease, TargetRef};
 use kube::core::DynamicObject;
 use record::Record;
 use serde_json::Value;
@@ -77,6 +82,16 @@ pub trait Engine {
         None
     }
 
+    /// What may end the effect later, besides the objects that it holds: looked at again when one of these changes.
+    fn watches_over(&self, _scene: &Scene<'_>) -> Option<Look> {
+        None
+    }
+
+    /// True when what was done last is undone first: what was made must not go before what names it.
+    fn undone_backwards(&self) -> bool {
+        false
+    }
+
     /// What it is called when the target has the values already.
     fn already(&self) -> &'static str {
         "AlreadyAtValue"
@@ -119,12 +134,10 @@ pub fn engine(action: &Action) -> Option<&dyn Engine> {
     match action {
         Action::Scale(scale) => Some(scale),
         Action::FeatureFlag(flag) => Some(flag),
-        Action::Rollback(_)
-        | Action::PauseRollout(_)
-        | Action::Suspend(_)
-        | Action::Freeze(_)
-        | Action::BlockWrites(_)
-        | Action::RateLimit(_) => None,
+        Action::Freeze(freeze) => Some(freeze),
+        Action::BlockWrites(block) => Some(block),
+        Action::RateLimit(limit) => Some(limit),
+        Action::Rollback(_) | Action::PauseRollout(_) | Action::Suspend(_) => None,
         Action::Isolate(isolate) => Some(isolate),
         Action::Manual(manual) => Some(manual),
     }
@@ -135,6 +148,9 @@ pub fn engines() -> Vec<Box<dyn Engine>> {
     vec![
         Box::new(scale::example()),
         Box::new(feature_flag::example()),
+        Box::new(freeze::example()),
+        Box::new(block_writes::example()),
+        Box::new(rate_limit::example()),
         Box::new(isolate::example()),
         Box::new(manual::example()),
     ]

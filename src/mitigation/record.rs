@@ -118,6 +118,7 @@ impl HeldField {
     pub fn overlaps(&self, change: &Change) -> bool {
         match (&self.how, &change.how) {
             (How::Inside(a), How::Inside(b)) if self.path == change.path => a.overlaps(b),
+            (How::Member(a), How::Member(b)) if self.path == change.path => a == b,
             _ => overlaps(&self.path, &change.path),
         }
     }

@@ -34,8 +34,12 @@ pub struct Scene<'a> {
     pub uid: &'a str,
     /// Namespace of the Mitigation and of everything that it touches.
     pub namespace: &'a str,
+    /// Name of the Mitigation.
+    pub name: &'a str,
     /// Name of the incident, when there is one.
     pub incident: Option<&'a str>,
+    /// The incident's commander, when one is named.
+    pub commander: Option<&'a str>,
     /// The target's kind and name.
     pub id: &'a ObjectId,
     /// The target as it is.
@@ -180,6 +184,8 @@ pub(crate) mod tests {
         pub(crate) touched: Vec<ObjectId>,
         pub(crate) applied: Option<Timestamp>,
         pub(crate) now: Timestamp,
+        pub(crate) incident: Option<&'static str>,
+        pub(crate) commander: Option<&'static str>,
     }
 
     fn kind_of(object: &DynamicObject) -> TargetKind {
@@ -199,7 +205,9 @@ pub(crate) mod tests {
             let target = object(target);
             let id = ObjectId::of(kind_of(&target), &target);
             let now = "2026-11-23T10:00:00Z".parse().unwrap();
-            Stage { target, id, others: Vec::new(), touched: Vec::new(), applied: None, now }
+            let others = Vec::new();
+            let touched = Vec::new();
+            Stage { target, id, others, touched, applied: None, now, incident: None, commander: None }
         }
 
         pub(crate) fn with(mut self, other: Value) -> Stage {
@@ -214,7 +222,9 @@ pub(crate) mod tests {
                 let scene = Scene {
                     uid: "0123456789",
                     namespace: "shop",
-                    incident: None,
+                    name: "mitigation",
+                    incident: self.incident,
+                    commander: self.commander,
                     id: &self.id,
                     target: &self.target,
                     touched: &self.touched,

@@ -3,9 +3,12 @@
 //!
 //! Every test has a namespace and an operator process of its own, so that they run side by side.
 
+mod action_block_writes;
 mod action_feature_flag;
+mod action_freeze;
 mod action_isolate;
 mod action_manual;
+mod action_rate_limit;
 mod action_scale;
 mod admission_authority;
 mod admission_install;

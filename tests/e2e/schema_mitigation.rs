@@ -61,6 +61,16 @@ async fn a_kind_that_the_action_does_not_work_on_is_refused_with_those_that_it_d
         ("CronJob", json!({"pauseRollout": {}}), "pauseRollout works on Deployment"),
         ("Deployment", json!({"suspend": {}}), "suspend works on CronJob, Job"),
         ("Deployment", json!({"freeze": {}}), "freeze works on Namespace"),
+        (
+            "Deployment",
+            json!({"rateLimit": {"requests": 1, "per": "Second"}}),
+            "rateLimit works on HTTPRoute",
+        ),
+        ("Secret", json!({"blockWrites": {"level": "Quota"}}), "blockWrites works on ConfigMap, HTTPRoute"),
+        ("Deployment", json!({"blockWrites": {"level": "Quota"}}), "level Quota works on a Namespace"),
+        ("HTTPRoute", json!({"blockWrites": {"level": "Network"}}), "level Network works on a Deployment"),
+        ("Namespace", json!({"blockWrites": {"level": "Routes"}}), "level Routes works on an HTTPRoute"),
+        ("ConfigMap", json!({"blockWrites": {"level": "Flag"}}), "state the flag in blockWrites.flag"),
         ("deployment", json!({"scale": {"replicas": 0}}), "spec.targetRef.kind"),
     ] {
         rejects(mitigation_of("a", kind, "x", action), part).await;
@@ -160,6 +170,12 @@ async fn all_ten_actions_are_in_the_schema() {
         ("CronJob", json!({"suspend": {"missed": "Skip", "runningJobs": "Keep"}})),
         ("Namespace", json!({"freeze": {}})),
         ("HTTPRoute", json!({"blockWrites": {"level": "Routes", "methods": ["POST"]}})),
+        ("Namespace", json!({"blockWrites": {"level": "Quota"}})),
+        (
+            "StatefulSet",
+            json!({"blockWrites": {"level": "Network", "readReplicaLabels": {"role": "replica"}}}),
+        ),
+        ("ConfigMap", json!({"blockWrites": {"level": "Flag", "flag": {"key": "read-only", "value": "on"}}})),
         ("Ingress", json!({"rateLimit": {"requests": 5, "per": "Second", "adapter": "IngressNginx"}})),
         ("Pod", json!({"isolate": {"method": "StripLabels"}})),
         ("Deployment", json!({"manual": {"instructions": "fail over by hand"}})),

@@ -136,6 +136,7 @@ impl<'a> Decision<'a> {
         };
         match effect {
             Seen::Seen(message) => {
+                self.plan.follow = engine.watches_over(&self.scene(&id, target));
                 self.plan.status.effective_time.get_or_insert(whole_seconds(self.now));
                 let mut c = self.conditions();
                 c.set("Effective", True, "Verified", message.clone());
@@ -308,7 +309,7 @@ fn drift(object: &DynamicObject, record: &Record) -> String {
         let has = match held.how {
             How::Digest => "another value".to_owned(),
             How::Plain | How::Subset => text(field(object, &held.path)),
-            How::Inside(_) => text(held.seen(object)),
+            How::Inside(_) | How::Member(_) => text(held.seen(object)),
         };
         format!("{} is {has} instead of {}", held.path, text(held.applied.clone()))
     });

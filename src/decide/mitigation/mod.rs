@@ -73,6 +73,8 @@ pub type Objects = HashMap<ObjectId, Option<Arc<DynamicObject>>>;
 pub struct Incident {
     /// Name, when the mitigation names one.
     pub name: Option<String>,
+    /// Who commands it, when somebody is named.
+    pub commander: Option<String>,
     /// The resolution is declared and the exit criteria are done, or the incident is cancelled.
     pub releases: Option<&'static str>,
     /// The incident has recorded how this mitigation ended, or will never.
@@ -533,7 +535,9 @@ impl<'a> Decision<'a> {
         Scene {
             uid: self.uid(),
             namespace: self.m.metadata.namespace.as_deref().unwrap_or_default(),
+            name: self.m.metadata.name.as_deref().unwrap_or_default(),
             incident: self.m.spec.incident_ref.as_ref().map(|i| i.name.as_str()),
+            commander: self.seen.incident.commander.as_deref(),
             id,
             target,
             touched: &self.touched,

@@ -26,8 +26,13 @@ impl<'a> Decision<'a> {
                 self.note_applied(target, &records);
             }
         }
-        // What is back already only needs its hold to end; the rest first, in the order in which it was changed.
-        if let Some((holding, object, record)) = recorded.first() {
+        // What is back already only needs its hold to end; the rest first, in the order of the action.
+        let engine = mitigation::engine(&self.m.spec.template.action);
+        let next = match engine.is_some_and(mitigation::Engine::undone_backwards) {
+            true => recorded.last(),
+            false => recorded.first(),
+        };
+        if let Some((holding, object, record)) = next {
             return self.undo(target, holding, object, record, end);
         }
         if target.is_none() && !matches!(end, End::Refused(_)) {

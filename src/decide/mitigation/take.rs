@@ -2,8 +2,8 @@
 //! the other. Each object gets its capture record in the same write.
 
 use super::{
-    Decision, DynamicObject, Effect, End, Holding, OnRelease, Phase, Refusal, Refused, Why, Write, clip,
-    on_release,
+    Decision, DynamicObject, Effect, End, Holding, Look, ObjectId, OnRelease, Phase, Refusal, Refused, Why,
+    Write, clip, on_release,
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
@@ -45,11 +45,18 @@ impl<'a> Decision<'a> {
         if self.phase() == Phase::Releasing && self.was_applied() {
             return self.release(&End::Asked);
         }
-        let complete = holdings.iter().all(|h| recorded(h) || h.object.is_none());
+        // What was there and is gone needs no change; what is to be made is not there yet.
+        let complete =
+            holdings.iter().all(|h| recorded(h) || h.object.is_none() && !self.is_to_be_made(&h.id));
         if self.was_applied() || complete && holdings.iter().any(recorded) {
             return self.hold(engine, target, &holdings);
         }
         self.take(engine, target, &holdings);
+    }
+
+    fn is_to_be_made(&self, id: &ObjectId) -> bool {
+        let mut announced = self.plan.status.objects.iter();
+        announced.any(|o| o.uid.is_none() && o.name == id.name && o.kind == id.kind.kind)
     }
 
     fn target_missing(&mut self) {
@@ -220,6 +227,11 @@ impl<'a> Decision<'a> {
             holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
         );
         self.wait("FieldBusy", message);
+        if Some(&part.id) != self.id.as_ref() {
+            // News of the target is heard anyway, that of other objects is not.
+            self.plan.follow = Some(Look::List { kind: part.id.kind, labels: None });
+            self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+        }
     }
 
     fn forbidden(&mut self, words: &str) {
@@ -306,7 +318,7 @@ impl<'a> Decision<'a> {
                     object: object.clone(),
                     path: match &change.how {
                         How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain | How::Digest | How::Subset => change.path.clone(),
+                        How::Plain | How::Digest | How::Subset | How::Member(_) => change.path.clone(),
                     },
                     from: text(change.from.as_ref()),
                     to: text(change.to.as_ref()),

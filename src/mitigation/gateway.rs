@@ -1,0 +1,47 @@
+//! What objects of the Gateway API and of Envoy Gateway tell about themselves.
+
+use super::{ObjectId, Refusal, field};
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+/// Beginning of the names under which Envoy Gateway writes status.
+const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/";
+
+/// Refuses what another gateway serves, as far as its status tells: what is asked for is known to Envoy Gateway only.
+pub fn is_envoy(target: &DynamicObject, id: &ObjectId) -> Result<(), Refusal> {
+    let parents = field(target, "/status/parents").unwrap_or_default();
+    let controllers: Vec<&str> = parents
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|parent| parent.get("controllerName")?.as_str())
+        .collect();
+    if let (Some(other), false) =
+        (controllers.first(), controllers.iter().any(|name| name.starts_with(ENVOY_GATEWAY)))
+    {
+        return Err(Refusal::new(
+            "OtherGateway",
+            format!(
+                "{id} is served by {other}, and this needs Envoy Gateway: do it at another level, or by hand"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an entry of a status says that a condition is true for the object as it is now; else what it says.
+pub fn holds(object: &DynamicObject, entry: &Value, type_: &str) -> Result<(), String> {
+    let by = entry.get("controllerName").and_then(Value::as_str).unwrap_or("the gateway");
+    let conditions = entry.get("conditions").and_then(Value::as_array);
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
+    let Some(condition) = found else { return Err(format!("{by} has not said {type_} yet")) };
+    let generation = condition.get("observedGeneration").and_then(Value::as_i64);
+    if generation.is_some_and(|seen| seen < object.metadata.generation.unwrap_or(0)) {
+        return Err(format!("{by} has not seen the change yet"));
+    }
+    if condition["status"] == "True" {
+        return Ok(());
+    }
+    let text = |key: &str| condition.get(key).and_then(Value::as_str).unwrap_or_default();
+    Err(format!("{by} says {type_}={}, {}: {}", text("status"), text("reason"), text("message")))
+}

@@ -1,0 +1,343 @@
+//! The action `rateLimit` with the kinds of Envoy Gateway, Traefik and ingress-nginx. Their controllers do not run: what
+//! Envoy Gateway would say, the test writes.
+
+use super::mitigation::*;
+use super::support::{audit, crds, *};
+use incident_operator::api::{Mitigation, MitigationPhase as Phase};
+use k8s_openapi::api::networking::v1::IngressClass;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const MIDDLEWARES: &str = "traefik.ingress.kubernetes.io/router.middlewares";
+
+fn limit(name: &str, kind: &str, target: &str, more: Value) -> Value {
+    let mut asked = json!({"requests": 100, "per": "Second"});
+    json_patch::merge(&mut asked, &more);
+    mitigation_of(name, kind, target, json!({"rateLimit": asked}))
+}
+
+fn route(name: &str) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name},
+        "spec": {"parentRefs": [{"name": "edge"}], "rules": [{"backendRefs": [{"name": "api", "port": 80}]}]}})
+}
+
+fn policy(name: &str, kind: &str, target: &str, more: Value) -> Value {
+    let mut object = json!({"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "BackendTrafficPolicy", "metadata": {"name": name},
+        "spec": {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": kind, "name": target}]}});
+    json_patch::merge(&mut object["spec"], &more);
+    object
+}
+
+fn local(requests: i64) -> Value {
+    json!({"type": "Local", "local": {"rules": [{"limit": {"requests": requests, "unit": "Second"}}]}})
+}
+
+fn middleware(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "traefik.io/v1alpha1", "kind": "Middleware", "metadata": {"name": name}, "spec": spec})
+}
+
+fn ingress(name: &str, class: &str, annotations: Value) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name, "annotations": annotations},
+        "spec": {"ingressClassName": class, "defaultBackend": {"service": {"name": "api", "port": {"number": 80}}}}})
+}
+
+/// Classes belong to the whole cluster; every test makes the same.
+async fn classes(namespace: &TestNamespace) {
+    let api: Api<IngressClass> = Api::all(namespace.cluster.client.clone());
+    for (name, controller) in [
+        ("traefik", "traefik.io/ingress-controller"),
+        ("nginx", "k8s.io/ingress-nginx"),
+        ("other", "example.com/x"),
+    ] {
+        let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name}, "spec": {"controller": controller}});
+        let params = PatchParams::apply("tests").force();
+        api.patch(name, &params, &Patch::Apply(&class)).await.expect("a class");
+    }
+}
+
+async fn accept(namespace: &TestNamespace, policy: &DynamicObject, status: &str) {
+    let condition = json!({"type": "Accepted", "status": status, "reason": "Said", "message": "by the test",
+        "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": policy.metadata.generation});
+    let ancestor = json!({"ancestorRef": {"name": "edge"}, "controllerName": "gateway.envoyproxy.io/gatewayclass-controller",
+        "conditions": [condition]});
+    let object = serde_json::to_value(policy).expect("JSON");
+    crds::set_status(namespace, &object, json!({"ancestors": [ancestor]})).await;
+}
+
+async fn the_made(namespace: &TestNamespace, like: &Value) -> Option<DynamicObject> {
+    let api = namespace.cluster.api_of(like, &namespace.name);
+    let all = api.list(&ListParams::default()).await.expect("it can be listed").items;
+    all.into_iter().find(|o| o.name_any().starts_with("mit-"))
+}
+
+async fn kill_and_delete(namespace: &TestNamespace, operator: &mut Operator, name: &str) {
+    let api = namespace.api::<Mitigation>();
+    api.delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+    tokio::time::sleep(Duration::from_micros(fastrand::u64(0..40_000))).await;
+    operator.restart().await;
+    wait_gone(&api, name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_gets_a_policy_that_is_effective_once_envoy_gateway_accepts_it() {
+    crds::install_all(&["gateway"]);
+    let namespace = TestNamespace::new("envoy").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    let target = namespace.create(route("web")).await;
+    let kind = policy("", "", "", json!({}));
+    for round in 0..3 {
+        let name = format!("slow-{round}");
+        namespace.create(limit(&name, "HTTPRoute", "web", json!({}))).await;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..40_000))).await;
+        operator.restart().await;
+        says(&namespace, &name, "Effective", "Verifying").await;
+        let ours = the_made(&namespace, &kind).await.expect("a policy was made");
+        assert_eq!(
+            ours.data["spec"],
+            policy("", "HTTPRoute", "web", json!({"rateLimit": local(100)}))["spec"]
+        );
+        accept(&namespace, &ours, "True").await;
+        let told = effective(&namespace, &name).await;
+        let words = message(&told, "Effective");
+        assert!(words.contains("each replica of Envoy lets 100 requests a second pass"), "{words}");
+        kill_and_delete(&namespace, &mut operator, &name).await;
+        assert!(the_made(&namespace, &kind).await.is_none());
+    }
+    assert_eq!(
+        version(&present(&namespace, &route("web")).await),
+        version(&target),
+        "the route is never written"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_there_is_changed_and_comes_back_exactly_and_the_gateways_policy_is_merged() {
+    crds::install_all(&["gateway", "traefik"]);
+    let namespace = TestNamespace::new("policies").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    for name in ["web", "bare"] {
+        namespace.create(route(name)).await;
+    }
+    let present_limit = policy(
+        "house",
+        "HTTPRoute",
+        "web",
+        json!({"rateLimit": local(500), "timeout": {"http": {"requestTimeout": "5s"}}}),
+    );
+    namespace.apply(&present_limit.to_string()).expect("applied");
+    namespace
+        .create(policy("edge", "Gateway", "edge", json!({"timeout": {"http": {"requestTimeout": "9s"}}})))
+        .await;
+    let before = present(&namespace, &present_limit).await;
+    for round in 0..3 {
+        let name = format!("slow-{round}");
+        namespace.create(limit(&name, "HTTPRoute", "web", json!({}))).await;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..40_000))).await;
+        operator.restart().await;
+        says(&namespace, &name, "Effective", "Verifying").await;
+        let changed = present(&namespace, &present_limit).await;
+        assert_eq!(changed.data["spec"]["rateLimit"], local(100));
+        // A gateway that does not take it is told, and so is one that does.
+        accept(&namespace, &changed, "False").await;
+        accept(&namespace, &changed, "True").await;
+        effective(&namespace, &name).await;
+        // Somebody changes something else of it meanwhile.
+        let timeout = json!({"spec": {"timeout": {"http": {"requestTimeout": "5s"}}}});
+        edit(&namespace, &present_limit, "kubectl-client-side-apply", timeout).await;
+        kill_and_delete(&namespace, &mut operator, &name).await;
+        let after = present(&namespace, &present_limit).await;
+        assert_same(&after, &before);
+    }
+    classes(&namespace).await;
+    let house = middleware(
+        "house",
+        json!({"rateLimit": {"average": 500, "period": 1, "sourceCriterion": {"requestHost": true}}}),
+    );
+    namespace.apply(&house.to_string()).expect("applied");
+    let named = format!("{}-house@kubernetescrd", namespace.name);
+    namespace.create(ingress("shop", "traefik", json!({MIDDLEWARES: named}))).await;
+    let before = present(&namespace, &house).await;
+    namespace.create(limit("house", "Ingress", "shop", json!({"per": "Minute"}))).await;
+    says(&namespace, "house", "Effective", "NotReported").await;
+    let changed = present(&namespace, &house).await;
+    let limited =
+        json!({"average": 100, "period": "1m", "burst": 1, "sourceCriterion": {"requestHost": true}});
+    assert_eq!(changed.data["spec"]["rateLimit"], limited);
+    delete(&namespace, "house").await;
+    assert_same(&present(&namespace, &house).await, &before);
+
+    namespace.create(limit("merged", "HTTPRoute", "bare", json!({}))).await;
+    says(&namespace, "merged", "Effective", "Verifying").await;
+    let ours = the_made(&namespace, &present_limit).await.expect("a policy was made");
+    assert_eq!(ours.data["spec"]["mergeType"], "StrategicMerge");
+    delete(&namespace, "merged").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_limits_on_one_route_the_second_waits_and_names_the_first() {
+    crds::install_all(&["gateway", "traefik"]);
+    let namespace = TestNamespace::new("two").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    namespace.create(route("web")).await;
+    namespace.create(ingress("shop", "traefik", json!({}))).await;
+    namespace.create(ingress("old", "nginx", json!({}))).await;
+    for (kind, target) in [("HTTPRoute", "web"), ("Ingress", "shop"), ("Ingress", "old")] {
+        let (first, second) = (format!("{target}-1"), format!("{target}-2"));
+        namespace.create(limit(&first, kind, target, json!({}))).await;
+        until(&namespace, &first, "take", |m| phase_of(m) == Some(Phase::Active)).await;
+        namespace.create(limit(&second, kind, target, json!({"per": "Minute"}))).await;
+        let waits = says(&namespace, &second, "Applied", "FieldBusy").await;
+        assert!(message(&waits, "Applied").contains(&first), "{}", message(&waits, "Applied"));
+        delete(&namespace, &first).await;
+        until(&namespace, &second, "take of the second", |m| phase_of(m) == Some(Phase::Active)).await;
+        delete(&namespace, &second).await;
+        for like in [policy("", "", "", json!({})), middleware("", json!({}))] {
+            assert!(the_made(&namespace, &like).await.is_none(), "{target}");
+        }
+        let object = match kind {
+            "Ingress" => ingress(target, "", json!({})),
+            _ => route(target),
+        };
+        assert_eq!(marks(&present(&namespace, &object).await), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traefik_names_the_middleware_while_it_is_there_and_entries_of_others_stay() {
+    crds::install_all(&["traefik"]);
+    let namespace = TestNamespace::new("traefik").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    let target = ingress("web", "traefik", json!({MIDDLEWARES: "auth@file"}));
+    for name in ["web", "control"] {
+        namespace
+            .apply(&ingress(name, "traefik", json!({MIDDLEWARES: "auth@file"})).to_string())
+            .expect("applied");
+    }
+    for round in 0..4 {
+        let name = format!("slow-{round}");
+        let mark = audit::mark();
+        namespace.create(limit(&name, "Ingress", "web", json!({"scope": "PerClient"}))).await;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..40_000))).await;
+        operator.restart().await;
+        let told = says(&namespace, &name, "Effective", "NotReported").await;
+        let words = message(&told, "Effective");
+        assert!(
+            words.contains("each client address may send 100 requests a second to each replica of Traefik"),
+            "{words}"
+        );
+        let ours = the_made(&namespace, &middleware("", json!({}))).await.expect("a Middleware was made");
+        assert_eq!(ours.data["spec"], json!({"rateLimit": {"average": 100, "period": "1s", "burst": 100}}));
+        let entry = format!("{}-{}@kubernetescrd", namespace.name, ours.name_any());
+        let list = present(&namespace, &target).await.annotations()[MIDDLEWARES].clone();
+        let rest =
+            present(&namespace, &ingress("control", "", json!({}))).await.annotations()[MIDDLEWARES].clone();
+        assert_eq!(list, format!("{rest},{entry}"));
+        if round == 1 {
+            // Somebody adds one of their own: ours stays in force, theirs stays after it.
+            for each in ["web", "control"] {
+                let list =
+                    if each == "web" { format!("{list},more@file") } else { "auth@file,more@file".into() };
+                let patch = json!({"metadata": {"annotations": {MIDDLEWARES: list}}});
+                edit(&namespace, &ingress(each, "", json!({})), "kubectl-edit", patch).await;
+            }
+        }
+        if round == 2 {
+            let patch = json!({"metadata": {"annotations": {MIDDLEWARES: format!("auth@file,{entry}")}}});
+            edit(&namespace, &target, "kubectl-edit", patch).await;
+            let patch = json!({"metadata": {"annotations": {MIDDLEWARES: "auth@file"}}});
+            edit(&namespace, &ingress("control", "", json!({})), "kubectl-edit", patch).await;
+        }
+        kill_and_delete(&namespace, &mut operator, &name).await;
+        assert!(the_made(&namespace, &middleware("", json!({}))).await.is_none());
+        let after = present(&namespace, &target).await;
+        let control = present(&namespace, &ingress("control", "", json!({}))).await;
+        assert_eq!(after.annotations()[MIDDLEWARES], control.annotations()[MIDDLEWARES]);
+        assert_eq!(marks(&after), Vec::<String>::new());
+        // It is there before it is named, and named no more before it goes.
+        let writes = audit::settled(mark, Duration::from_millis(300), |r| {
+            r.namespace == namespace.name
+                && r.writes()
+                && ["ingresses", "middlewares"].contains(&r.resource.as_str())
+                && r.field_manager.starts_with("incident-operator") | (r.verb == "delete")
+        })
+        .await;
+        let order: Vec<String> =
+            writes.iter().filter(|r| r.code < 300).map(|r| format!("{} {}", r.verb, r.resource)).collect();
+        assert_eq!(order.first().map(String::as_str), Some("create middlewares"), "{order:?}");
+        assert_eq!(order.last().map(String::as_str), Some("delete middlewares"), "{order:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untouched_ingress_and_ingress_route_come_back_byte_for_byte() {
+    crds::install_all(&["traefik"]);
+    let namespace = TestNamespace::new("bytes").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    let routes = |name: &str| {
+        json!({"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": name},
+            "spec": {"routes": [
+                {"kind": "Rule", "match": "Path(`/a`)", "services": [{"name": "api", "port": 80}]},
+                {"kind": "Rule", "match": "Path(`/b`)", "middlewares": [{"name": "auth"}], "services": [{"name": "api", "port": 80}]}]}})
+    };
+    let limited = json!({"nginx.ingress.kubernetes.io/limit-rps": "5"});
+    let cases: Vec<(&str, Box<dyn Fn(&str) -> Value>)> = vec![
+        ("Ingress", Box::new(|name| ingress(name, "traefik", json!({})))),
+        ("Ingress", Box::new(|name| ingress(name, "traefik", json!({MIDDLEWARES: "auth@file, x@file"})))),
+        ("Ingress", Box::new(|name| ingress(name, "nginx", json!({})))),
+        ("Ingress", Box::new(move |name| ingress(name, "nginx", limited.clone()))),
+        ("IngressRoute", Box::new(routes)),
+    ];
+    for (index, (kind, object)) in cases.iter().enumerate() {
+        let (target, control) = (format!("web{index}"), format!("control{index}"));
+        for (way, name) in [(index % 2 == 0, &target), (index % 2 == 0, &control)] {
+            let object = object(name);
+            if way {
+                namespace.create(object).await;
+            } else {
+                namespace.apply(&object.to_string()).expect("applied");
+            }
+        }
+        let name = format!("slow{index}");
+        namespace.create(limit(&name, kind, &target, json!({"requests": 7, "per": "Minute"}))).await;
+        says(&namespace, &name, "Effective", "NotReported").await;
+        let held = present(&namespace, &object(&target)).await;
+        let text = serde_json::to_string(&held).expect("JSON");
+        assert!(text.contains("limit-rpm\":\"7\"") || text.contains("mit-"), "{text}");
+        assert!(!text.contains("limit-rps\":\"5\""), "one limit at a time: {text}");
+        release(&namespace, &name);
+        reaches(&namespace, &name, Phase::Released).await;
+        let (after, control) =
+            (present(&namespace, &object(&target)).await, present(&namespace, &object(&control)).await);
+        assert_same(&after, &control);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_cannot_do_is_refused_in_words() {
+    crds::install_all(&["gateway", "traefik"]);
+    let namespace = TestNamespace::new("cannot").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    namespace.create(route("web")).await;
+    namespace.create(ingress("shop", "traefik", json!({}))).await;
+    namespace.create(ingress("old", "nginx", json!({}))).await;
+    namespace.create(ingress("odd", "other", json!({}))).await;
+    for (name, kind, target, more, reason, words) in [
+        ("a", "HTTPRoute", "web", json!({"scope": "Global"}), "ScopeNotSupported", "PerProxy"),
+        ("b", "Ingress", "shop", json!({"scope": "PerProxy"}), "ScopeNotSupported", "PerClient"),
+        ("c", "Ingress", "old", json!({"per": "Hour"}), "UnitNotSupported", "minute"),
+        ("d", "Ingress", "odd", json!({}), "GatewayUnknown", "state adapter"),
+        ("e", "HTTPRoute", "web", json!({"adapter": "Traefik"}), "OtherGateway", "leave adapter out"),
+    ] {
+        namespace.create(limit(name, kind, target, more)).await;
+        let refused = reaches(&namespace, name, Phase::Refused).await;
+        assert_eq!(condition(&refused, "Stalled").unwrap().reason, reason, "{name}");
+        assert!(message(&refused, "Stalled").contains(words), "{}", message(&refused, "Stalled"));
+    }
+    assert!(the_made(&namespace, &policy("", "", "", json!({}))).await.is_none());
+}
