@@ -685,3 +685,64 @@ fn a_dry_run_is_asked_once_for_each_generation() {
     w.mitigation.metadata.generation = Some(2);
     assert!(w.plan().effect.is_some());
 }
+
+/// A crash after any step, and the same parts in the same order: what is to be made and is not there yet is made, and
+/// what was made is deleted in the opposite order.
+#[test]
+fn of_two_objects_that_are_made_both_are_there_before_the_change_counts_as_made() {
+    let mut mitigation = stop_importer(json!({}));
+    let asked = json!({"level": "Network", "readReplicaLabels": {"role": "replica", "zone": "b"}});
+    mitigation.spec.template.action = crate::api::Action::BlockWrites(serde_json::from_value(asked).unwrap());
+    let mut store = importer();
+    store["spec"] = json!({"replicas": 2, "selector": {"matchLabels": {"app": "db"}},
+        "template": {"metadata": {"labels": {"app": "db"}}}});
+    let target = target_id(&mitigation).unwrap();
+    let mut objects = Objects::new();
+    objects.insert(target, Some(Arc::new(serde_json::from_value(store).unwrap())));
+    let (mut found, mut done) = (Found::new(), Vec::new());
+    for _ in 0..40 {
+        let plan = decide(
+            &Observed {
+                mitigation: &mitigation,
+                objects: &objects,
+                found: &found,
+                incident: Incident { recorded_end: true, ..Incident::default() },
+                refused: None,
+                dry_run_passed: &HashSet::new(),
+                evidence: None,
+                holders: &HashSet::new(),
+            },
+            "2026-11-23T10:00:00Z".parse().unwrap(),
+        );
+        match plan.effect {
+            Some(Effect::Announce) => mitigation.status = Some(plan.status),
+            Some(Effect::Read(id)) => drop(objects.insert(id, None)),
+            Some(Effect::Look(look)) => drop(found.insert(look, Vec::new())),
+            Some(Effect::Create { object, manifest, .. }) => {
+                done.push(format!("make {}", object.name));
+                let mut manifest = manifest;
+                manifest["metadata"]["uid"] = json!(object.name);
+                objects.insert(object, Some(Arc::new(serde_json::from_value(manifest).unwrap())));
+            }
+            Some(Effect::Delete { object, .. }) => {
+                done.push(format!("delete {}", object.name));
+                objects.insert(object, None);
+            }
+            Some(other) => panic!("{other:?}"),
+            None => {
+                // At rest: in force first, and released then.
+                mitigation.status = Some(plan.status);
+                if mitigation.spec.template.desired_state == Some(DesiredState::Released) {
+                    break;
+                }
+                assert_eq!(mitigation.status.as_ref().unwrap().phase, Some(Phase::Active));
+                mitigation.spec.template.desired_state = Some(DesiredState::Released);
+            }
+        }
+    }
+    assert_eq!(
+        done,
+        ["make mit-aaaaaaaa", "make mit-aaaaaaaa-2", "delete mit-aaaaaaaa-2", "delete mit-aaaaaaaa"]
+    );
+    assert_eq!(mitigation.status.unwrap().phase, Some(Phase::Released));
+}
