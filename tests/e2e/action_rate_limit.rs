@@ -332,12 +332,14 @@ async fn what_a_gateway_cannot_do_is_refused_in_words() {
         ("b", "Ingress", "shop", json!({"scope": "PerProxy"}), "ScopeNotSupported", "PerClient"),
         ("c", "Ingress", "old", json!({"per": "Hour"}), "UnitNotSupported", "minute"),
         ("d", "Ingress", "odd", json!({}), "GatewayUnknown", "state adapter"),
-        ("e", "HTTPRoute", "web", json!({"adapter": "Traefik"}), "OtherGateway", "leave adapter out"),
     ] {
         namespace.create(limit(name, kind, target, more)).await;
         let refused = reaches(&namespace, name, Phase::Refused).await;
         assert_eq!(condition(&refused, "Stalled").unwrap().reason, reason, "{name}");
         assert!(message(&refused, "Stalled").contains(words), "{}", message(&refused, "Stalled"));
     }
+    let other = limit("e", "HTTPRoute", "web", json!({"adapter": "Traefik"}));
+    let refused = namespace.try_create(other).await.expect_err("the API server refuses it").to_string();
+    assert!(refused.contains("HTTPRoute"), "{refused}");
     assert!(the_made(&namespace, &policy("", "", "", json!({}))).await.is_none());
 }
