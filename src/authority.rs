@@ -196,8 +196,13 @@ fn rate_limit() -> Authority {
             on("BackendTrafficPolicy", "gateway.envoyproxy.io/v1alpha1", patch).when(envoy),
             on("Middleware", "traefik.io/v1alpha1", right("patch", "traefik.io", "middlewares"))
                 .when(&["", "Traefik"]),
-            on("Ingress", "networking.k8s.io/v1", right("patch", "networking.k8s.io", "ingresses"))
-                .when(&["", "IngressNginx"]),
+            on("IngressRoute", "traefik.io/v1alpha1", right("patch", "traefik.io", "ingressroutes"))
+                .when(&["", "Traefik"]),
+            on("Ingress", "networking.k8s.io/v1", right("patch", "networking.k8s.io", "ingresses")).when(&[
+                "",
+                "IngressNginx",
+                "Traefik",
+            ]),
         ],
         extras: Vec::new(),
     }

@@ -18,7 +18,7 @@ pub struct Update {
     pub fields: &'static [&'static str],
     /// Labels, by key.
     pub labels: &'static [&'static str],
-    /// Annotations, by key.
+    /// Annotations, by key. One that ends in `/` stands for all keys that begin with it.
     pub annotations: &'static [&'static str],
     /// Whether all labels are free: whoever takes a pod out of service takes away labels that others chose.
     pub any_label: bool,
@@ -127,9 +127,9 @@ pub fn fence(action: ActionName) -> Fence {
         ActionName::Freeze => Fence {
             updates: &[Update {
                 resources: &["namespaces"],
-                labels: &["incident-operator.dev/freeze"],
+                annotations: &["freeze.incident-operator.dev/"],
                 fields: &[],
-                annotations: &[],
+                labels: &[],
                 any_label: false,
             }],
             makes: &[],
@@ -152,9 +152,11 @@ pub fn fence(action: ActionName) -> Fence {
                         &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
                         &["spec.rateLimit"],
                     ),
+                    fields(&["ingressroutes.traefik.io"], &["spec.routes"]),
                     Update {
                         resources: &["ingresses.networking.k8s.io"],
                         annotations: &[
+                            "traefik.ingress.kubernetes.io/router.middlewares",
                             "nginx.ingress.kubernetes.io/limit-rpm",
                             "nginx.ingress.kubernetes.io/limit-rps",
                         ],
@@ -164,7 +166,7 @@ pub fn fence(action: ActionName) -> Fence {
                     },
                 ]
             },
-            makes: &["backendtrafficpolicies.gateway.envoyproxy.io"],
+            makes: &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
             deletes: &[],
         },
         ActionName::Isolate => Fence {

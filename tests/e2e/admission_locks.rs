@@ -358,7 +358,7 @@ async fn each_action_changes_its_own_fields_and_no_others() {
         (
             "freeze",
             &own,
-            json!({"metadata": {"labels": {"incident-operator.dev/freeze": "x"}}}),
+            json!({"metadata": {"annotations": {"freeze.incident-operator.dev/01234567": "x"}}}),
             json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}),
         ),
         ("blockWrites", &web, taint, image.clone()),
@@ -384,7 +384,7 @@ async fn each_action_changes_its_own_fields_and_no_others() {
         manager.merge(object, change).await.unwrap_or_else(|words| panic!("{action}: {words}"));
         let other = if *action == "scale" { "rollback" } else { "scale" };
         let other = operator.manager(&format!("incident-operator-{other}"));
-        let undo = json!({"metadata": {"labels": {"incident-operator.dev/freeze": null, "x": "z"}}});
+        let undo = json!({"metadata": {"labels": {"x": "z"}}});
         refused(other.merge(object, undo).await, "scale may change spec.replicas");
     }
     // What an action makes bears its name and label, and nothing else is made or removed.

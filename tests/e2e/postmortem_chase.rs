@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::{Timestamp, ToSpan, tz::TimeZone};
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -106,8 +106,8 @@ async fn a_review_that_is_overdue_is_a_condition_an_event_and_a_metric() {
     // What an operator of last year left behind: the incident is gone, its record is not.
     let record = json!({"status": {"incident": {"name": "gone", "uid": "u1", "title": "t", "severity": "SEV1",
         "startedTime": "2025-03-03T10:00:00Z", "resolvedTime": "2025-03-03T12:00:00Z"}}});
-    let api = namespace.api::<Postmortem>();
-    api.patch_status("old", &PatchParams::default(), &Patch::Merge(&record)).await.expect("written");
+    let before: Api<Postmortem> = Cluster::as_the_operator().await.api(&namespace.name);
+    before.patch_status("old", &PatchParams::default(), &Patch::Merge(&record)).await.expect("written");
     let mut operator = Operator::start(&namespace, Options::default()).await;
     let old = looked_at(&namespace, "old").await;
     let conditions = &old.status.as_ref().expect("it has one").conditions;

@@ -28,7 +28,16 @@ True when the metadata differs at most in what the operator notes on a target, a
 */}}
 {{- define "incident-operator.fence.metadata" -}}
 {{- $labels := ternary "true" (printf "key in %s" (concat .notes.labels (default list .update.labels) | toJson)) (default false .update.anyLabel) -}}
-{{- $annotations := printf "key.startsWith(\"incident-operator.dev/mit-\") || key in %s" (concat .notes.annotations (default list .update.annotations) | toJson) -}}
+{{- $annotations := "key.startsWith(\"incident-operator.dev/mit-\")" -}}
+{{- $keys := list -}}
+{{- range concat .notes.annotations (default list .update.annotations) -}}
+{{- if hasSuffix "/" . -}}
+{{- $annotations = printf "%s || key.startsWith(%s)" $annotations (quote .) -}}
+{{- else -}}
+{{- $keys = append $keys . -}}
+{{- end -}}
+{{- end -}}
+{{- $annotations = printf "%s || key in %s" $annotations (toJson $keys) -}}
 {{- $free := list "annotations" "generation" "labels" "managedFields" "resourceVersion" | toJson -}}
 variables.new.metadata.all(key, key in {{ $free }} || (key in variables.old.metadata && variables.new.metadata[key] == variables.old.metadata[key])) &&
 variables.old.metadata.all(key, key in {{ $free }} || key in variables.new.metadata) &&
