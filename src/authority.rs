@@ -187,15 +187,11 @@ fn block_writes() -> Authority {
 fn rate_limit() -> Authority {
     let envoy: &[&str] = &["", "EnvoyGateway"];
     let make = right("create", ENVOY, "backendtrafficpolicies");
-    let patch = right("patch", ENVOY, "backendtrafficpolicies");
     Authority {
         by: Some(By { field: "adapter", default: "" }),
         rights: vec![
             on("HTTPRoute", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
             on("Gateway", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
-            on("BackendTrafficPolicy", "gateway.envoyproxy.io/v1alpha1", patch).when(envoy),
-            on("Middleware", "traefik.io/v1alpha1", right("patch", "traefik.io", "middlewares"))
-                .when(&["", "Traefik"]),
             on("IngressRoute", "traefik.io/v1alpha1", right("patch", "traefik.io", "ingressroutes"))
                 .when(&["", "Traefik"]),
             on("Ingress", "networking.k8s.io/v1", right("patch", "networking.k8s.io", "ingresses")).when(&[

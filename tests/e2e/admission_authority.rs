@@ -203,8 +203,6 @@ async fn every_action_asks_for_its_own_right_alone_and_inside_an_incident() {
             json!({"blockWrites": {"level": "Network"}}),
         ),
         line("create backendtrafficpolicies.gateway.envoyproxy.io", "HTTPRoute", "shop", rate()),
-        line("patch backendtrafficpolicies.gateway.envoyproxy.io b", "BackendTrafficPolicy", "b", rate()),
-        line("patch middlewares.traefik.io limit", "Middleware", "limit", rate()),
         line("patch ingressroutes.traefik.io shop", "IngressRoute", "shop", rate()),
         line("patch ingresses.networking.k8s.io shop", "Ingress", "shop", rate()),
         line("patch pods web-1", "Pod", "web-1", relabel.clone()),
