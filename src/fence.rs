@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// `incident-operator.dev/mit-…`, the label `incident-operator.dev/mitigated`, and what holds a GitOps engine off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// The objects, each as `resource` or `resource.group`.
+    /// The objects, each as `resource` or `resource.group`, or `resource.group/status`.
     pub resources: &'static [&'static str],
     /// Paths in dots; what is below them is free too.
     pub fields: &'static [&'static str],
@@ -67,8 +67,19 @@ const fn fields(resources: &'static [&'static str], fields: &'static [&'static s
 }
 
 const WORKLOADS: &[&str] = &["deployments.apps", "statefulsets.apps", "daemonsets.apps"];
+/// An update of what is in the templates of workloads. The API server counts those of a DaemonSet in an annotation.
+const fn template(fields: &'static [&'static str]) -> Update {
+    Update {
+        resources: WORKLOADS,
+        fields,
+        labels: &[],
+        annotations: &["deprecated.daemonset.template.generation"],
+        any_label: false,
+    }
+}
+
 /// A flag that is read only at the start needs a restart of its readers.
-const RESTART: Update = fields(WORKLOADS, &["spec.template.metadata.annotations"]);
+const RESTART: Update = template(&["spec.template.metadata.annotations"]);
 const FLAG: Update = fields(&["configmaps"], &["data"]);
 
 /// What an action may change.
@@ -99,7 +110,7 @@ pub fn fence(action: ActionName) -> Fence {
         ActionName::FeatureFlag => Fence { updates: &[FLAG, RESTART], makes: &[], deletes: &[] },
         // The whole template: which one it is cannot be said in a policy. That is why each action has a role.
         ActionName::Rollback => Fence {
-            updates: const { &[fields(WORKLOADS, &["spec.template"])] },
+            updates: const { &[template(&["spec.template"])] },
             makes: &[],
             deletes: &[Delete { resource: "pods", which: Which::OwnedBy("StatefulSet") }],
         },
@@ -117,8 +128,9 @@ pub fn fence(action: ActionName) -> Fence {
         ActionName::Suspend => Fence {
             updates: const {
                 &[
-                    fields(&["cronjobs.batch"], &["spec.suspend", "spec.startingDeadlineSeconds"]),
-                    fields(&["jobs.batch"], &["spec.suspend"]),
+                    fields(&["cronjobs.batch", "jobs.batch"], &["spec.suspend"]),
+                    // So that a run that was missed does not start.
+                    fields(&["cronjobs.batch/status"], &["status.lastScheduleTime"]),
                 ]
             },
             makes: &[],
@@ -212,7 +224,11 @@ impl Fence {
     /// Every resource that the fence names.
     fn resources(&self) -> impl Iterator<Item = &'static str> {
         let updated = self.updates.iter().flat_map(|update| update.resources).copied();
-        updated.chain(self.makes.iter().copied()).chain(self.deletes.iter().map(|delete| delete.resource))
+        let all = updated
+            .chain(self.makes.iter().copied())
+            .chain(self.deletes.iter().map(|delete| delete.resource));
+        // Subresources are matched with their resource.
+        all.map(|resource| resource.split_once('/').map_or(resource, |(whole, _)| whole))
     }
 }
 
@@ -296,8 +312,11 @@ mod tests {
                 for (group, resource) in
                     rule.groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r)))
                 {
-                    let full =
-                        if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") };
+                    let (plural, below) = resource
+                        .split_once('/')
+                        .map_or((*resource, String::new()), |(plural, below)| (plural, format!("/{below}")));
+                    let dot = if group.is_empty() { "" } else { "." };
+                    let full = format!("{plural}{dot}{group}{below}");
                     for verb in rule.verbs {
                         assert!(
                             covers(&fence, &full, verb),

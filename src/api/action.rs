@@ -151,7 +151,8 @@ pub enum FlagMode {
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase")]
 pub struct Rollback {
-    /// Where to: Previous (the default), Revision (a number) or Image (the newest revision with that image).
+    /// Where to: Previous (the default), Revision (a number) or Image (the newest revision with that image). May be
+    /// left out when revision or image is stated.
     pub to: Option<RollbackTo>,
     /// Number of the revision, with to: Revision.
     #[schemars(range(min = 1))]
@@ -159,7 +160,8 @@ pub struct Rollback {
     /// Image that the revision must run, with to: Image.
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// Allow deleting pods of a broken StatefulSet revision that would never become ready.
+    /// Allow deleting pods of a StatefulSet that are of the bad version and not ready, one at a time: its
+    /// controller waits for them and would never replace them.
     pub allow_pod_deletion: Option<bool>,
 }
 
@@ -167,7 +169,7 @@ pub struct Rollback {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum RollbackTo {
-    /// The revision before the present one.
+    /// The revision before the present one; never one that somebody went back from already.
     Previous,
     /// The revision with the given number.
     Revision,
@@ -189,7 +191,8 @@ pub struct PauseRollout {}
 pub struct Suspend {
     /// What happens on release to runs that were missed: Skip (the default) or Run the latest at once.
     pub missed: Option<MissedRuns>,
-    /// What happens to Jobs of the CronJob that are running: Keep (the default), Suspend or Delete.
+    /// What happens to Jobs of the CronJob that are running: Keep (the default), Suspend or Delete. Jobs that
+    /// somebody started by hand (kubectl create job --from) always go on.
     pub running_jobs: Option<RunningJobs>,
 }
 

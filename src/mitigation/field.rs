@@ -1,6 +1,6 @@
 //! A held field: how its value is read, compared and written.
 
-use super::{document, patch::pointer_parts};
+use super::{document, patch::pointer_parts, revisions::Pin};
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ pub enum How {
     Subset,
     /// One member of a list; the other members belong to others.
     Member(Member),
+    /// By its hash, like [`How::Digest`]: the template of a workload, kept in its revisions.
+    Revision(Box<Pin>),
 }
 
 /// One member of a list that others add to as well.
@@ -87,12 +89,17 @@ impl How {
         *self == How::Plain
     }
 
+    /// True when only the hash of the value is kept.
+    pub fn is_hashed(&self) -> bool {
+        matches!(self, How::Digest | How::Revision(_))
+    }
+
     /// The value that is compared, from the field as it is. `wanted` is what a subset is looked for.
     pub fn seen(&self, raw: Option<&Value>, wanted: Option<&Value>) -> Option<Value> {
         match self {
             How::Plain => raw.cloned(),
             How::Inside(place) => place.read(raw?.as_str()?),
-            How::Digest => raw.map(digest),
+            How::Digest | How::Revision(_) => raw.map(digest),
             How::Member(member) => member.read(raw?),
             How::Subset => {
                 let (raw, wanted) = (raw?, wanted?);
@@ -148,6 +155,11 @@ impl Change {
         let path = path.into();
         let from = field(target, &path).as_ref().map(digest);
         Change { how: How::Digest, from, to: Some(digest(&to)), raw: Some(to), path }
+    }
+
+    /// The template of a workload is replaced by that of one of its revisions.
+    pub fn revision(target: &DynamicObject, path: impl Into<String>, to: Value, pin: Pin) -> Change {
+        Change { how: How::Revision(Box::new(pin)), ..Change::digest(target, path, to) }
     }
 
     /// One value inside a document gets a value, or is removed.

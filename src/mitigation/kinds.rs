@@ -37,6 +37,10 @@ kinds! {
     CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions";
     /// ConfigMap.
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
+    /// ServiceAccount.
+    SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts";
+    /// PersistentVolumeClaim.
+    PERSISTENT_VOLUME_CLAIM = "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims";
     /// Pod.
     POD = "" "v1" "Pod" "pods";
     /// Service.

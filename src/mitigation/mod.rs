@@ -16,11 +16,16 @@ mod kinds;
 mod manual;
 pub mod ownership;
 pub mod patch;
+mod pause_rollout;
 mod rate_limit;
 pub mod record;
+pub mod revisions;
+mod rollback;
 mod scale;
 mod scene;
 mod selector;
+mod suspend;
+mod workload;
 
 pub use field::{Change, field};
 pub use kinds::*;
@@ -28,7 +33,10 @@ pub use kinds::*;
 pub(crate) use scene::tests as scene_tests;
 pub use scene::*;
 
-use crate::api::{Action, ActionName, FeatureFlag, MitigationTemplate, OnRelease, TargetRef};
+use crate::api::{
+    Action, ActionName, FeatureFlag, MitigationTemplate, OnRelease, PauseRollout, Rollback, Suspend,
+    TargetRef,
+};
 use kube::core::DynamicObject;
 use record::Record;
 use serde_json::Value;
@@ -74,6 +82,11 @@ pub trait Engine {
     /// kept by its hash.
     fn again(&self, _scene: &Scene<'_>, _record: &Record) -> Result<Vec<Option<Value>>, Stop> {
         Err(Stop::refuse("ValueUnknown", "the value was not kept"))
+    }
+
+    /// Whether a machine's new value stands, so that the mitigation ends. By default it is taken back.
+    fn gives_way(&self, _object: &DynamicObject, _record: &Record) -> bool {
+        false
     }
 
     /// What else tells whether the change works, besides the objects that it holds: looked at again when one of
@@ -123,7 +136,7 @@ pub fn prior(record: &Record) -> Undo {
     if record.made {
         return Undo::Delete;
     }
-    if record.fields.iter().any(|held| held.how == field::How::Digest && held.prior.is_some()) {
+    if record.fields.iter().any(|held| held.how.is_hashed() && held.prior.is_some()) {
         return Undo::Leave("only the hash of the prior value was kept".to_owned());
     }
     Undo::Restore(record.fields.iter().map(|held| held.prior.clone()).collect())
@@ -137,7 +150,9 @@ pub fn engine(action: &Action) -> Option<&dyn Engine> {
         Action::Freeze(freeze) => Some(freeze),
         Action::BlockWrites(block) => Some(block),
         Action::RateLimit(limit) => Some(limit),
-        Action::Rollback(_) | Action::PauseRollout(_) | Action::Suspend(_) => None,
+        Action::Rollback(rollback) => Some(rollback),
+        Action::PauseRollout(pause) => Some(pause),
+        Action::Suspend(suspend) => Some(suspend),
         Action::Isolate(isolate) => Some(isolate),
         Action::Manual(manual) => Some(manual),
     }
@@ -153,6 +168,9 @@ pub fn engines() -> Vec<Box<dyn Engine>> {
         Box::new(rate_limit::example()),
         Box::new(isolate::example()),
         Box::new(manual::example()),
+        Box::new(Rollback::default()),
+        Box::new(PauseRollout::default()),
+        Box::new(Suspend::default()),
     ]
 }
 

@@ -78,6 +78,9 @@ pub struct Owner {
     /// When it wrote last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
+    /// What it owned below the field, as far as our write took it; left out when it was the field itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Value>,
 }
 
 impl Owner {
@@ -88,12 +91,17 @@ impl Owner {
             api_version: entry.api_version.clone().unwrap_or_default(),
             subresource: entry.subresource.clone(),
             time: entry.time.clone(),
+            fields: None,
         }
+    }
+
+    fn is_same(&self, other: &Owner) -> bool {
+        Owner { fields: None, ..self.clone() } == Owner { fields: None, ..other.clone() }
     }
 
     fn is(&self, entry: &ManagedFieldsEntry) -> bool {
         let found = Owner::of(entry);
-        Owner { time: None, ..found } == Owner { time: None, ..self.clone() }
+        Owner { time: None, ..found } == Owner { time: None, fields: None, ..self.clone() }
     }
 }
 
@@ -105,10 +113,76 @@ fn fields_of(entry: &ManagedFieldsEntry) -> Value {
     entry.fields_v1.as_ref().map_or_else(|| json!({}), |fields| fields.0.clone())
 }
 
-/// Who owns a field, other than ourselves.
-pub fn owners(target: &DynamicObject, path: &str) -> Vec<Owner> {
-    let others = entries(target).iter().filter(|entry| !manager(entry).starts_with("incident-operator"));
-    others.filter(|entry| owns(&fields_of(entry), path)).map(Owner::of).collect()
+/// Who owns a field, other than ourselves, and loses it, or something below it, when its value changes like this.
+pub fn losers(target: &DynamicObject, path: &str, from: Option<&Value>, to: Option<&Value>) -> Vec<Owner> {
+    others(target)
+        .filter_map(|entry| {
+            let set = below(&fields_of(entry), path)?;
+            let lost = if from == to { set } else { lost(&set, from, to)? };
+            Some(Owner { fields: (lost != json!({})).then_some(lost), ..Owner::of(entry) })
+        })
+        .collect()
+}
+
+fn others(target: &DynamicObject) -> impl Iterator<Item = &ManagedFieldsEntry> {
+    entries(target).iter().filter(|entry| !manager(entry).starts_with("incident-operator"))
+}
+
+/// The set of fields below a path.
+fn below(fields: &Value, path: &str) -> Option<Value> {
+    parts(path).iter().try_fold(fields, |at, part| at.get(part)).cloned()
+}
+
+/// What of a set of fields goes to whoever changes the value like this.
+fn lost(set: &Value, from: Option<&Value>, to: Option<&Value>) -> Option<Value> {
+    let members = set.as_object().filter(|members| !members.is_empty());
+    let Some(members) = members else { return (from != to).then(|| json!({})) };
+    let kept = members.iter().filter_map(|(part, child)| {
+        let child = match part.as_str() {
+            "." => (from.is_some() && to.is_none()).then(|| json!({})),
+            _ => lost(child, member(from, part), member(to, part)),
+        };
+        Some((part.clone(), child?))
+    });
+    let kept: serde_json::Map<String, Value> = kept.collect();
+    (!kept.is_empty()).then_some(Value::Object(kept))
+}
+
+/// The member of a value that a part of a set of fields stands for.
+fn member<'v>(value: Option<&'v Value>, part: &str) -> Option<&'v Value> {
+    let value = value?;
+    let (kind, name) = part.split_once(':')?;
+    let parsed = || serde_json::from_str::<Value>(name).ok();
+    match kind {
+        "f" => value.get(name),
+        "k" => {
+            let keys = parsed()?;
+            // A key that has its default may be missing in the item.
+            let is = |item: &&Value| {
+                keys.as_object().is_some_and(|keys| {
+                    keys.iter().all(|(key, value)| item.get(key).is_none_or(|there| there == value))
+                })
+            };
+            value.as_array()?.iter().find(is)
+        }
+        "v" => {
+            let wanted = parsed()?;
+            value.as_array()?.iter().find(|item| **item == wanted)
+        }
+        "i" => value.get(name.parse::<usize>().ok()?),
+        _ => None,
+    }
+}
+
+/// A set of fields without those of another.
+fn without(set: &Value, other: &Value) -> Option<Value> {
+    let members = set.as_object().filter(|members| !members.is_empty())?;
+    let left = members.iter().filter_map(|(part, child)| match other.get(part) {
+        None => Some((part.clone(), child.clone())),
+        Some(there) => Some((part.clone(), without(child, there)?)),
+    });
+    let left: serde_json::Map<String, Value> = left.collect();
+    (!left.is_empty()).then_some(Value::Object(left))
 }
 
 /// JSON Patch operations on `metadata.managedFields`: fields are given back to those who owned them, and what is
@@ -123,23 +197,28 @@ pub fn give_back(
     only: Option<&[&str]>,
 ) -> Vec<Value> {
     let mut ops = Vec::new();
-    let mut returning: Vec<(&Owner, Vec<&str>)> = Vec::new();
+    let mut returning: Vec<(&Owner, Value)> = Vec::new();
     for (path, before) in owned {
-        // Who wrote it since then owns it now.
-        if !owners(target, path).is_empty() {
-            continue;
-        }
         for owner in *before {
-            match returning.iter_mut().find(|(known, _)| *known == owner) {
-                Some((_, paths)) => paths.push(path),
-                None => returning.push((owner, vec![path])),
+            let mut back = Some(owner.fields.clone().unwrap_or_else(|| json!({})));
+            for other in others(target) {
+                // Who wrote it since then owns it now.
+                if let (Some(set), Some(there)) = (&back, below(&fields_of(other), path)) {
+                    back = without(set, &there);
+                }
+            }
+            let Some(back) = back else { continue };
+            let back = parts(path).iter().rev().fold(back, |inner, part| json!({part.as_str(): inner}));
+            match returning.iter_mut().find(|(known, _)| known.is_same(owner)) {
+                Some((_, fields)) => *fields = merged(fields, &back),
+                None => returning.push((owner, back)),
             }
         }
     }
     let mut added = Vec::new();
-    for (owner, paths) in returning {
+    for (owner, back) in returning {
         let Some(index) = entries(target).iter().position(|entry| owner.is(entry)) else {
-            let fields = paths.iter().fold(json!({}), |fields, path| with_leaf(&fields, &parts(path)));
+            let fields = back;
             added.push(json!({"op": "add", "path": "/metadata/managedFields/-", "value": {
                 "manager": owner.manager, "operation": owner.operation, "apiVersion": owner.api_version,
                 "subresource": owner.subresource, "time": owner.time,
@@ -147,7 +226,7 @@ pub fn give_back(
             continue;
         };
         let fields = fields_of(&entries(target)[index]);
-        let new = paths.iter().fold(fields.clone(), |fields, path| with_leaf(&fields, &parts(path)));
+        let new = merged(&fields, &back);
         let entry = format!("/metadata/managedFields/{index}");
         ops.push(json!({"op": "test", "path": format!("{entry}/manager"), "value": owner.manager}));
         for part in new.as_object().into_iter().flatten().map(|(part, _)| part) {
@@ -184,17 +263,20 @@ pub fn give_back(
     ops
 }
 
-/// A set of fields with one more. An empty object inside a set stands for the field itself; as soon as it has
-/// children, that is said by a dot.
-fn with_leaf(fields: &Value, parts: &[String]) -> Value {
-    let Some((first, rest)) = parts.split_first() else { return fields.clone() };
+/// Two sets of fields in one. An empty object inside a set stands for the field itself; as soon as it has children,
+/// that is said by a dot.
+fn merged(fields: &Value, more: &Value) -> Value {
     let mut map = fields.as_object().cloned().unwrap_or_default();
-    let child = match map.get(first) {
-        Some(leaf) if *leaf == json!({}) && !rest.is_empty() => json!({".": {}}),
-        Some(child) => child.clone(),
-        None => json!({}),
-    };
-    map.insert(first.clone(), with_leaf(&child, rest));
+    for (part, child) in more.as_object().into_iter().flatten() {
+        let both = match map.get(part) {
+            None => child.clone(),
+            Some(there) if there == child => continue,
+            Some(leaf) if *leaf == json!({}) => merged(&json!({".": {}}), child),
+            Some(there) if *child == json!({}) => merged(there, &json!({".": {}})),
+            Some(there) => merged(there, child),
+        };
+        map.insert(part.clone(), both);
+    }
     Value::Object(map)
 }
 
@@ -291,7 +373,7 @@ mod tests {
     fn a_field_goes_back_to_its_owner_and_everything_of_ours_goes() {
         let both = json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}});
         let before = managed(json!([entry("kubectl", both.clone())]));
-        let owned = owners(&before, "/data/a");
+        let owned = losers(&before, "/data/a", None, Some(&json!("x")));
         for (left, what) in [
             (json!({"f:data": {".": {}, "f:b": {}}}), "other fields stayed with it"),
             (
@@ -305,7 +387,7 @@ mod tests {
             ]));
             let after =
                 apply(&held, give_back(&held, "incident-operator-featureFlag", &[("/data/a", &owned)], None));
-            let mut wanted = with_leaf(&left, &parts("/data/a"));
+            let mut wanted = merged(&left, &json!({"f:data": {"f:a": {}}}));
             if left["f:data"] == json!({}) {
                 wanted = json!({"f:data": {".": {}, "f:a": {}}, "f:x": {}});
             }
@@ -317,7 +399,7 @@ mod tests {
     fn an_owner_that_had_nothing_else_gets_its_entry_back_as_it_was() {
         let scaled = json!([{"manager": "kubectl", "operation": "Update", "apiVersion": "apps/v1", "subresource": "scale",
             "time": "2026-01-01T00:00:05Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
-        let owned = owners(&managed(scaled.clone()), "/spec/replicas");
+        let owned = losers(&managed(scaled.clone()), "/spec/replicas", Some(&json!(1)), Some(&json!(0)));
         let held = managed(json!([entry("incident-operator-scale", json!({"f:spec": {"f:replicas": {}}}))]));
         let after =
             apply(&held, give_back(&held, "incident-operator-scale", &[("/spec/replicas", &owned)], None));
@@ -326,7 +408,8 @@ mod tests {
 
     #[test]
     fn who_took_the_field_meanwhile_keeps_it_alone() {
-        let owned = owners(&managed(json!([entry("kubectl", json!({"f:data": {"f:a": {}}}))])), "/data/a");
+        let before = managed(json!([entry("kubectl", json!({"f:data": {"f:a": {}}}))]));
+        let owned = losers(&before, "/data/a", Some(&json!("y")), Some(&json!("x")));
         let now = json!([entry("somebody", json!({"f:data": {"f:a": {}}}))]);
         let held = managed(now.clone());
         assert_eq!(
@@ -349,6 +432,41 @@ mod tests {
         assert_eq!(apply(&held, ops), wanted);
         let fields = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:labels": {}}});
         assert_eq!(without_leaf(&fields, &parts("/data/a")), json!({"f:metadata": {"f:labels": {}}}));
+    }
+
+    #[test]
+    fn of_a_large_field_each_owner_gets_back_what_was_taken_from_it_and_no_more() {
+        let item = |more: Value| json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"main\"}": more}}}}});
+        let created = item(json!({".": {}, "f:name": {}, "f:args": {}}));
+        let set = item(json!({"f:image": {}}));
+        let template =
+            |image: &str| json!({"spec": {"containers": [{"name": "main", "image": image, "args": ["x"]}]}});
+        let before =
+            managed(json!([entry("kubectl-create", created.clone()), entry("kubectl-set", set.clone())]));
+        let owned = losers(&before, "/spec/template", Some(&template("b")), Some(&template("a")));
+        assert_eq!(owned.iter().map(|owner| owner.manager.as_str()).collect::<Vec<_>>(), ["kubectl-set"]);
+        let held = managed(json!([
+            entry("kubectl-create", created.clone()),
+            entry("incident-operator-rollback", set.clone())
+        ]));
+        let ops = give_back(&held, "incident-operator-rollback", &[("/spec/template", &owned)], None);
+        let mut given = entry("kubectl-set", set);
+        (given["subresource"], given["time"]) = (Value::Null, Value::Null);
+        assert_eq!(apply(&held, ops), json!([entry("kubectl-create", created), given]));
+        // A map that was taken away is owned again as it was.
+        let map = json!({"f:spec": {"f:rollingUpdate": {".": {}, "f:partition": {}}}});
+        let before = managed(json!([entry("kubectl", map.clone())]));
+        let owned = losers(&before, "/spec/rollingUpdate", Some(&json!({"partition": 0})), None);
+        let held = managed(json!([entry("kubectl", json!({"f:spec": {}}))]));
+        let ops =
+            give_back(&held, "incident-operator-pauseRollout", &[("/spec/rollingUpdate", &owned)], None);
+        assert_eq!(
+            apply(&held, ops),
+            json!([entry(
+                "kubectl",
+                json!({"f:spec": {".": {}, "f:rollingUpdate": map["f:spec"]["f:rollingUpdate"]}})
+            )])
+        );
     }
 
     #[test]

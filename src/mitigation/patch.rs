@@ -182,7 +182,7 @@ fn writes<'v>(
         });
         let slot = &mut writes[index].1;
         *slot = match how {
-            How::Plain | How::Digest | How::Subset => value.cloned(),
+            How::Plain | How::Digest | How::Subset | How::Revision(_) => value.cloned(),
             How::Member(member) => member.write(slot.take(), value.is_some()),
             How::Inside(place) => {
                 let text = slot.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -248,7 +248,7 @@ pub fn restore(target: &DynamicObject, record: &Record, raw: &[Option<Value>]) -
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
     let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
         How::Plain => HeldField { prior: raw.clone(), ..held.clone() },
-        How::Inside(_) | How::Digest | How::Subset | How::Member(_) => held.clone(),
+        How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Revision(_) => held.clone(),
     });
     patch.set_record(&Record { restored: true, fields: fields.collect(), ..record.clone() });
     Ok(patch.build())

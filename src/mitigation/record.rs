@@ -5,7 +5,7 @@
 
 use super::{
     field::{Change, How, field},
-    ownership::{Owner, owners},
+    ownership::{Owner, losers},
 };
 use crate::api::CAPTURE_PREFIX;
 use k8s_openapi::jiff::Timestamp;
@@ -86,7 +86,12 @@ impl HeldField {
     pub fn capture(target: &DynamicObject, change: &Change) -> Self {
         let present = field(target, &change.path);
         HeldField {
-            owners: owners(target, &change.path),
+            owners: losers(
+                target,
+                &change.path,
+                present.as_ref(),
+                change.raw.as_ref().or(change.to.as_ref()),
+            ),
             path: change.path.clone(),
             prior: change.how.seen(present.as_ref(), change.to.as_ref()),
             how: change.how.clone(),

@@ -157,10 +157,12 @@ async fn where_admission_adds_no_finalizer_the_operator_adds_it_before_it_acts()
 async fn without_a_role_binding_it_says_which_one_is_missing_and_acts_once_it_is_there() {
     let namespace = TestNamespace::new("rights").await;
     let bindings: Api<RoleBinding> = namespace.api();
-    // The recorder may write ConfigMaps, too.
-    for role in ["mitigator-scale", "mitigator-feature-flag", "recorder"] {
-        let name = format!("incident-operator-{role}");
-        bindings.delete(&name, &DeleteParams::default()).await.expect("the chart binds it");
+    // Several actions may write Deployments, and the recorder ConfigMaps.
+    let bound = bindings.list(&Default::default()).await.expect("the chart binds roles").items;
+    let writes =
+        |name: &str| name.starts_with("incident-operator-mitigator-") || name == "incident-operator-recorder";
+    for name in bound.iter().map(ResourceExt::name_any).filter(|name| writes(name)) {
+        bindings.delete(&name, &DeleteParams::default()).await.expect("it can be deleted");
     }
     let user = format!("system:serviceaccount:{}:{}", SERVICE_ACCOUNT.0, SERVICE_ACCOUNT.1);
     let may = |resource: &str| {

@@ -223,9 +223,14 @@ fn field_change(field: &PriorValue) -> String {
     let object = field.object.as_ref().map(|o| format!(" of {o}")).unwrap_or_default();
     let path = match &how {
         How::Inside(place) => format!("{} in {}{object}", place.path.join("."), dotted(&field.path)),
-        How::Plain | How::Subset | How::Digest | How::Member(_) => format!("{}{object}", dotted(&field.path)),
+        How::Plain | How::Subset | How::Digest | How::Member(_) | How::Revision(_) => {
+            format!("{}{object}", dotted(&field.path))
+        }
     };
     let shown = |value: &Option<String>| value.as_ref().map(|v| clip(v, 256));
+    if let How::Revision(pin) = &how {
+        return format!("{path} {pin}");
+    }
     match (shown(&field.value), shown(&field.applied)) {
         (before, after) if before == after => {
             format!("nothing: {path} was {} already", after.as_deref().unwrap_or("absent"))

@@ -148,6 +148,14 @@ impl<'a> Decision<'a> {
                 c.set("Effective", Unknown, reason, message.clone());
                 c.set("Ready", False, reason, message);
             }
+            // What was looked at may be from before the deletion.
+            Seen::Delete { id: gone, .. } if matches!(self.seen.objects.get(&gone), Some(None)) => {
+                self.plan.follow = engine.follows(&self.scene(&id, target));
+                let message = format!("waiting until {gone} is gone");
+                let mut c = self.conditions();
+                c.set("Effective", Unknown, "Verifying", message.clone());
+                c.set("Ready", False, "Verifying", message);
+            }
             Seen::Delete { id, uid } => {
                 self.plan.effect = Some(Effect::Delete { object: id, uid, releasing: false });
             }
@@ -193,7 +201,8 @@ impl<'a> Decision<'a> {
         let machine = by.as_ref().is_some_and(|w| w.kind.is_machine());
         let kind = by.as_ref().map(|w| w.kind);
         let name = by.map_or("somebody unknown".to_owned(), |w| w.manager);
-        if !machine || record.made {
+        let engine = crate::mitigation::engine(&self.m.spec.template.action);
+        if !machine || record.made || engine.is_some_and(|engine| engine.gives_way(object, record)) {
             self.plan.status.undone_by = Some(clip(&name, 256));
             return self.release(&End::Undone);
         }
@@ -251,7 +260,7 @@ impl<'a> Decision<'a> {
 
     /// The values to write again. What is kept by its hash must be looked up again by the action.
     fn raw_again(&mut self, holding: &Holding<'a>, record: &Record) -> Option<Vec<Option<Value>>> {
-        if record.fields.iter().all(|held| held.how != How::Digest) {
+        if !record.fields.iter().any(|held| held.how.is_hashed()) {
             return Some(record.fields.iter().map(|held| held.applied.clone()).collect());
         }
         let engine = crate::mitigation::engine(&self.m.spec.template.action)?;
@@ -307,7 +316,7 @@ fn drift(object: &DynamicObject, record: &Record) -> String {
     let changed = record.fields.iter().filter(|held| !held.is_in_place(object));
     let told = changed.map(|held| {
         let has = match held.how {
-            How::Digest => "another value".to_owned(),
+            How::Digest | How::Revision(_) => "another value".to_owned(),
             How::Plain | How::Subset => text(field(object, &held.path)),
             How::Inside(_) | How::Member(_) => text(held.seen(object)),
         };

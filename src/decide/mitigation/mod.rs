@@ -613,6 +613,9 @@ impl<'a> Decision<'a> {
 }
 
 fn describe_change(held: &HeldField) -> String {
+    if let mitigation::field::How::Revision(pin) = &held.how {
+        return format!("{} {pin}", held.path);
+    }
     let text = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
     let inside = match &held.how {
         mitigation::field::How::Inside(place) => format!(" {}", place.path.join(".")),

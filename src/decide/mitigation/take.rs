@@ -88,14 +88,24 @@ impl<'a> Decision<'a> {
         });
         let parts = match planned {
             Ok(parts) => parts,
-            Err(stop) => return self.cannot_take(stop, holdings),
+            Err(stop) => {
+                let refused = matches!(stop, Stop::Refused(_)) && holdings.iter().all(|h| h.record.is_none());
+                // What another one of this kind changed is not what it will find after that one's release.
+                let holder = refused.then(|| self.same_action(target)).flatten();
+                return match holder {
+                    Some(holder) => {
+                        self.field_busy(&id, &holder, holder.fields.iter().map(|held| held.path.as_str()))
+                    }
+                    None => self.cannot_take(stop, holdings),
+                };
+            }
         };
         for part in &parts {
             let Some(object) = self.read(&part.id) else { return };
             if let Some(object) = object
                 && let Some(holder) = busy(object, part.changes(), self.seen.holders)
             {
-                return self.field_busy(part, &holder);
+                return self.field_busy(&part.id, &holder, part.changes().iter().map(|c| c.path.as_str()));
             }
         }
         match self.seen.refused {
@@ -217,8 +227,15 @@ impl<'a> Decision<'a> {
         self.refuse(&refusal);
     }
 
-    fn field_busy(&mut self, part: &Part, holder: &Record) {
-        let mut paths: Vec<&str> = part.changes().iter().map(|c| c.path.as_str()).collect();
+    /// The record of another mitigation of the same action that holds the target.
+    fn same_action(&self, target: &DynamicObject) -> Option<Record> {
+        let action = self.m.spec.template.action.name();
+        Record::all(target)
+            .find(|record| record.action == action.as_str() && self.seen.holders.contains(&record.uid))
+    }
+
+    fn field_busy<'p>(&mut self, id: &ObjectId, holder: &Record, paths: impl Iterator<Item = &'p str>) {
+        let mut paths: Vec<&str> = paths.collect();
         paths.dedup();
         let message = format!(
             "{} is held by mitigation {}{}; this one acts when that one is released",
@@ -227,9 +244,9 @@ impl<'a> Decision<'a> {
             holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
         );
         self.wait("FieldBusy", message);
-        if Some(&part.id) != self.id.as_ref() {
+        if Some(id) != self.id.as_ref() {
             // News of the target is heard anyway, that of other objects is not.
-            self.plan.follow = Some(Look::List { kind: part.id.kind, labels: None });
+            self.plan.follow = Some(Look::List { kind: id.kind, labels: None });
             self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
         }
     }
@@ -318,7 +335,9 @@ impl<'a> Decision<'a> {
                     object: object.clone(),
                     path: match &change.how {
                         How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain | How::Digest | How::Subset | How::Member(_) => change.path.clone(),
+                        How::Plain | How::Digest | How::Subset | How::Member(_) | How::Revision(_) => {
+                            change.path.clone()
+                        }
                     },
                     from: text(change.from.as_ref()),
                     to: text(change.to.as_ref()),

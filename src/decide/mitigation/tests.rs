@@ -586,9 +586,8 @@ fn what_the_api_server_denies_is_refused_with_its_words_and_a_missing_right_name
 }
 
 #[test]
-fn what_has_no_engine_is_refused_in_words_and_never_silently() {
+fn what_cannot_be_done_is_refused_in_words_and_never_silently() {
     for (spec, reason) in [
-        (json!({"scale": null, "pauseRollout": {}}), "NotImplemented"),
         (json!({"targetRef": {"kind": "Node", "name": "n"}}), "KindNotAllowed"),
         (
             json!({"targetRef": {"apiVersion": "apps/v2", "kind": "Deployment", "name": "n"}}),
