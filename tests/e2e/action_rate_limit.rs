@@ -285,7 +285,8 @@ async fn an_untouched_ingress_and_ingress_route_come_back_byte_for_byte() {
                 {"kind": "Rule", "match": "Path(`/b`)", "middlewares": [{"name": "auth"}], "services": [{"name": "api", "port": 80}]}]}})
     };
     let limited = json!({"nginx.ingress.kubernetes.io/limit-rps": "5"});
-    let cases: Vec<(&str, Box<dyn Fn(&str) -> Value>)> = vec![
+    type Object = Box<dyn Fn(&str) -> Value>;
+    let cases: Vec<(&str, Object)> = vec![
         ("Ingress", Box::new(|name| ingress(name, "traefik", json!({})))),
         ("Ingress", Box::new(|name| ingress(name, "traefik", json!({MIDDLEWARES: "auth@file, x@file"})))),
         ("Ingress", Box::new(|name| ingress(name, "nginx", json!({})))),
