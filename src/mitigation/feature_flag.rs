@@ -245,7 +245,7 @@ impl Engine for FeatureFlag {
         if consumers.is_empty() {
             return Ok(Effect::Seen("the ConfigMap holds the value; no pod reads it from there".to_owned()));
         }
-        let stale = consumers::not_restarted(&consumers, scene.applied);
+        let stale = consumers::not_restarted(&consumers, scene.applied, scene.short_uid());
         if !stale.is_empty() {
             let seen = format!(
                 "the ConfigMap holds the value; {} read it when they start and started before: restart them, or set restartConsumers",

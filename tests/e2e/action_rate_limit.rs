@@ -10,6 +10,9 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Makes an object of a name.
+type Make = Box<dyn Fn(&str) -> Value>;
+
 const MIDDLEWARES: &str = "traefik.ingress.kubernetes.io/router.middlewares";
 
 fn limit(name: &str, kind: &str, target: &str, more: Value) -> Value {
@@ -285,8 +288,7 @@ async fn an_untouched_ingress_and_ingress_route_come_back_byte_for_byte() {
                 {"kind": "Rule", "match": "Path(`/b`)", "middlewares": [{"name": "auth"}], "services": [{"name": "api", "port": 80}]}]}})
     };
     let limited = json!({"nginx.ingress.kubernetes.io/limit-rps": "5"});
-    type Object = Box<dyn Fn(&str) -> Value>;
-    let cases: Vec<(&str, Object)> = vec![
+    let cases: Vec<(&str, Make)> = vec![
         ("Ingress", Box::new(|name| ingress(name, "traefik", json!({})))),
         ("Ingress", Box::new(|name| ingress(name, "traefik", json!({MIDDLEWARES: "auth@file, x@file"})))),
         ("Ingress", Box::new(|name| ingress(name, "nginx", json!({})))),

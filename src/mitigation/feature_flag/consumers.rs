@@ -7,6 +7,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
+/// Annotation of pods that were restarted for a mitigation.
+const RESTARTED_FOR: &str = "incident-operator.dev/restarted-for";
+
 /// A pod that reads the ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -16,6 +19,8 @@ pub struct Consumer {
     pub live: bool,
     /// When its last container that reads it started; `None` before that.
     pub started: Option<Timestamp>,
+    /// The mitigation for which its workload was restarted, when it was.
+    pub restarted_for: Option<String>,
 }
 
 /// The pods that read the key.
@@ -24,15 +29,16 @@ pub fn of(scene: &Scene<'_>, key: &str) -> Result<Vec<Consumer>, Stop> {
     Ok(pods.iter().filter_map(|pod| consumer(pod, &scene.id.name, key)).collect())
 }
 
-/// Those that read the old value until they are restarted.
-pub fn not_restarted(consumers: &[Consumer], applied: Option<Timestamp>) -> Vec<Consumer> {
+/// Those that read the old value until they are restarted. Pods that were restarted for this mitigation are new.
+pub fn not_restarted(consumers: &[Consumer], applied: Option<Timestamp>, uid: &str) -> Vec<Consumer> {
     // Times of containers are whole seconds: one that started in the same second may have read either.
     let before = |c: &Consumer| match (c.started, applied) {
         (Some(started), Some(applied)) => started <= applied,
         (Some(_), None) => true,
         (None, _) => false,
     };
-    consumers.iter().filter(|c| !c.live && before(c)).cloned().collect()
+    let for_this = |c: &Consumer| c.restarted_for.as_deref() == Some(uid);
+    consumers.iter().filter(|c| !c.live && !for_this(c) && before(c)).cloned().collect()
 }
 
 /// The workloads behind some pods, in words.
@@ -130,7 +136,8 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
         .filter_map(|status| status.pointer("/state/running/startedAt")?.as_str()?.parse::<Timestamp>().ok())
         .min();
     let this = || ("Pod".to_owned(), pod.metadata.name.clone().unwrap_or_default());
-    Some(Consumer { owner: controller(pod).unwrap_or_else(this), live, started })
+    let restarted_for = pod.metadata.annotations.as_ref().and_then(|a| a.get(RESTARTED_FOR)).cloned();
+    Some(Consumer { owner: controller(pod).unwrap_or_else(this), live, started, restarted_for })
 }
 
 /// Whether a volume shows the ConfigMap, by itself or projected with others.

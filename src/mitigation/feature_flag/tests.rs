@@ -164,6 +164,17 @@ fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by
 }
 
 #[test]
+fn a_pod_that_was_restarted_for_this_mitigation_is_new_in_the_very_second_of_the_change() {
+    let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
+    for (restarted_for, new) in [("01234567", true), ("another", false)] {
+        let mut pod = pod("p", ("StatefulSet", "web"), env.clone(), volume(), "2026-11-23T09:30:00Z");
+        pod["metadata"]["annotations"] = json!({"incident-operator.dev/restarted-for": restarted_for});
+        let effect = stage().with(pod).ask(|scene| off().effect(scene)).unwrap();
+        assert_eq!(matches!(effect, Effect::Seen(_)), new, "{effect:?}");
+    }
+}
+
+#[test]
 fn the_workloads_that_read_it_when_they_start_are_restarted_when_that_is_asked_for() {
     let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
     let workload = |kind: &str, name: &str| {
