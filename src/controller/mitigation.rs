@@ -228,10 +228,15 @@ impl<'a> Visit<'a> {
         }
     }
 
-    async fn read(&mut self, id: &ObjectId) -> Result<(), Error> {
+    /// From now on, what happens to objects of this kind that are held is told.
+    fn watch(&self, id: &ObjectId) {
         if self.ctx.targets.begin_watch(id.kind) {
             start_targets(self.ctx, id.kind, self.ctx.namespace.as_deref());
         }
+    }
+
+    async fn read(&mut self, id: &ObjectId) -> Result<(), Error> {
+        self.watch(id);
         let object = self.ctx.targets.read(&self.key.namespace, id).await?;
         self.objects.insert(id.clone(), object.map(Arc::new));
         Ok(())
@@ -308,6 +313,7 @@ impl<'a> Visit<'a> {
             | Write::LetGo
             | Write::Disown => How::Done,
         };
+        self.watch(&id);
         let answer = self.ctx.targets.write(&self.key.namespace, &id, &self.manager(), patch, how).await;
         self.count(operation(what), answer.as_ref().map(|_| ()));
         match answer {

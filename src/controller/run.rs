@@ -162,8 +162,9 @@ impl Context {
         self.mitigations.wait_synced().await;
         self.entries.wait_synced().await;
         self.postmortems.wait_synced().await;
-        for kind in
-            crate::mitigation::held_kinds().into_iter().filter(crate::mitigation::TargetKind::is_built_in)
+        for kind in crate::mitigation::held_kinds()
+            .into_iter()
+            .filter(crate::mitigation::TargetKind::is_always_watched)
         {
             if let Some(cache) = self.targets.cache(kind) {
                 cache.wait_synced().await;

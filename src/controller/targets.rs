@@ -37,7 +37,7 @@ pub struct Targets {
     watches: Client,
     kinds: HashMap<TargetKind, Cache<DynamicObject>>,
     awaited: Mutex<HashSet<(TargetKind, Key)>>,
-    /// Kinds that not every cluster has, and that are watched because somebody touched one.
+    /// Kinds that are watched because somebody touched one.
     begun: Mutex<HashSet<TargetKind>>,
 }
 
@@ -83,9 +83,9 @@ impl Targets {
         watcher(api_in(&self.watches, kind, namespace), config).default_backoff()
     }
 
-    /// True the first time: objects of this kind, that not every cluster has, are to be watched from now on.
+    /// True the first time: objects of this kind are to be watched from now on.
     pub fn begin_watch(&self, kind: TargetKind) -> bool {
-        !kind.is_built_in() && self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(kind)
+        !kind.is_always_watched() && self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(kind)
     }
 
     /// The object, when it is held by somebody and so known.

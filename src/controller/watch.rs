@@ -69,7 +69,7 @@ pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
             ctx.heard_of_postmortem(n, false);
         },
     );
-    for kind in crate::mitigation::held_kinds().into_iter().filter(TargetKind::is_built_in) {
+    for kind in crate::mitigation::held_kinds().into_iter().filter(TargetKind::is_always_watched) {
         start_targets(ctx, kind, namespace);
     }
     ctx.lookouts.keep(HORIZONTAL_POD_AUTOSCALER, namespace);

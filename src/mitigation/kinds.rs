@@ -123,9 +123,10 @@ impl TargetKind {
         !cluster_wide.contains(self)
     }
 
-    /// True for kinds that every cluster has. Others come with a CustomResourceDefinition, or not at all.
-    pub fn is_built_in(&self) -> bool {
-        !self.group.contains('.') || self.group.ends_with(".k8s.io") && self.group != HTTP_ROUTE.group
+    /// Kinds whose held objects are watched from the start. The others are watched from when one is first touched:
+    /// they are rare, some clusters do not have them, and a watch costs memory.
+    pub fn is_always_watched(&self) -> bool {
+        [DEPLOYMENT, STATEFUL_SET, CONFIG_MAP].contains(self)
     }
 
     /// The known kind of this name. The version does not matter: an object is the same in each.
@@ -166,12 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_that_come_with_crds_are_told_from_those_that_every_cluster_has() {
-        for kind in [DEPLOYMENT, CONFIG_MAP, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER, JOB] {
-            assert!(kind.is_built_in(), "{}", kind.kind);
-        }
-        for kind in [SCALED_OBJECT, HTTP_ROUTE, BACKEND_TRAFFIC_POLICY, MIDDLEWARE] {
-            assert!(!kind.is_built_in(), "{}", kind.kind);
-        }
+    fn a_kind_is_found_by_group_and_name() {
+        assert_eq!(TargetKind::named("apps", "Deployment"), Some(DEPLOYMENT));
+        assert_eq!(TargetKind::named("", "Deployment"), None);
+        assert!(DEPLOYMENT.is_namespaced() && !NAMESPACE.is_namespaced());
     }
 }

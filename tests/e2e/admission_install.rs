@@ -286,6 +286,7 @@ fn the_chart_can_be_rendered_without_any_object_of_the_clusters_scope() {
         "admission.enabled=false",
         "roles.enabled=false",
         "clusterReads.enabled=false",
+        "freeze.enabled=false",
         "watchNamespace=lone",
         "namespaces={lone}",
     ];

@@ -182,7 +182,9 @@ async fn with_a_hundred_incidents_at_rest_it_asks_for_nothing_but_its_lease_and_
         cfg!(debug_assertions)
     );
     assert!(asked.len() <= 8, "{asked:?}");
-    assert!(rss < 40 * 1024, "{rss} KiB with a hundred incidents");
+    // The code of a debug build alone takes some megabytes more.
+    let most = if cfg!(debug_assertions) { 48 } else { 40 };
+    assert!(rss < most * 1024, "{rss} KiB with a hundred incidents");
 }
 
 #[tokio::test(flavor = "multi_thread")]
