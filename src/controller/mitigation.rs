@@ -1,21 +1,21 @@
 //! The driver of a mitigation: asks `decide` for the next effect, carries it out, asks again, and writes the
 //! status once nothing is left to do.
 
+mod effects;
+
 use super::{
     BY_OBJECT, Context, Error, Key,
     evidence::{Progress, Request},
     moment, news,
     status::{self, FIELD_MANAGER},
-    targets::{How, LOOK_AGAIN, NotDone, index_text},
+    targets::{LOOK_AGAIN, index_text},
     watch::start_targets,
 };
 use crate::{
     api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
     decide::{
         incident::{recorded_end, releases},
-        mitigation::{
-            Effect, Evidence, Incident, Objects, Observed, Plan, Refused, Why, Write, decide, target_id,
-        },
+        mitigation::{Effect, Evidence, Incident, Objects, Observed, Plan, Refused, decide, target_id},
     },
     mitigation::{Found, Look, ObjectId, record::Record},
 };
@@ -31,7 +31,6 @@ use std::{
     sync::Arc,
 };
 use tokio::time::Instant;
-use tracing::{debug, info};
 
 /// Effects in one visit for each object that is touched; more means that somebody changes it as fast as we do.
 const MAX_EFFECTS: usize = 12;
@@ -285,97 +284,6 @@ impl<'a> Visit<'a> {
         });
     }
 
-    fn count(&self, operation: &'static str, answer: Result<(), &NotDone>) {
-        let result = match answer {
-            Ok(()) => "success",
-            Err(NotDone::Changed) => "changed",
-            Err(NotDone::Forbidden(_)) => "forbidden",
-            Err(NotDone::Denied(_)) => "denied",
-            Err(NotDone::Failed(_)) => "error",
-        };
-        let action = self.mitigation.spec.template.action.name().as_str();
-        self.ctx.metrics.operation(action, operation, result);
-    }
-
-    fn manager(&self) -> String {
-        self.mitigation.spec.template.action.name().field_manager()
-    }
-
-    async fn write(&mut self, id: ObjectId, what: Write, patch: &Value) -> Result<(), Error> {
-        let how = match what {
-            Write::DryRun => How::Asked,
-            Write::Status => How::Status,
-            Write::Take
-            | Write::Reassert
-            | Write::Recapture
-            | Write::Step
-            | Write::Restore
-            | Write::LetGo
-            | Write::Disown => How::Done,
-        };
-        self.watch(&id);
-        let answer = self.ctx.targets.write(&self.key.namespace, &id, &self.manager(), patch, how).await;
-        self.count(operation(what), answer.as_ref().map(|_| ()));
-        match answer {
-            Ok(_) if how == How::Asked => {
-                self.dry_run_passed.insert(id);
-            }
-            Ok(object) => {
-                info!(mitigation = %self.key, object = %id, operation = operation(what), "object written");
-                self.objects.insert(id, Some(Arc::new(object)));
-            }
-            Err(not_done) => self.not_done(id, not_done, what.releases()).await?,
-        }
-        Ok(())
-    }
-
-    async fn create(&mut self, id: ObjectId, manifest: &Value, dry_run: bool) -> Result<(), Error> {
-        let answer =
-            self.ctx.targets.create(&self.key.namespace, &id, &self.manager(), manifest, dry_run).await;
-        self.count(if dry_run { "dry_run" } else { "create" }, answer.as_ref().map(|_| ()));
-        match answer {
-            Ok(_) if dry_run => {
-                self.dry_run_passed.insert(id);
-            }
-            Ok(object) => {
-                info!(mitigation = %self.key, object = %id, operation = "create", "object written");
-                self.objects.insert(id, Some(Arc::new(object)));
-            }
-            Err(not_done) => self.not_done(id, not_done, false).await?,
-        }
-        Ok(())
-    }
-
-    async fn delete(&mut self, id: ObjectId, uid: &str, releasing: bool) -> Result<(), Error> {
-        let answer = self.ctx.targets.delete(&self.key.namespace, &id, uid).await;
-        self.count("delete", answer.as_ref().copied());
-        match answer {
-            Ok(()) => {
-                info!(mitigation = %self.key, object = %id, operation = "delete", "object written");
-                // Whatever was looked at may be another now.
-                self.found.clear();
-                self.objects.insert(id, None);
-            }
-            Err(not_done) => self.not_done(id, not_done, releasing).await?,
-        }
-        Ok(())
-    }
-
-    async fn not_done(&mut self, id: ObjectId, not_done: NotDone, releasing: bool) -> Result<(), Error> {
-        let (why, words) = match not_done {
-            NotDone::Changed => {
-                debug!(mitigation = %self.key, object = %id, "object changed meanwhile; reading it again");
-                self.found.clear();
-                return self.read(&id).await;
-            }
-            NotDone::Failed(error) => return Err(error),
-            NotDone::Forbidden(words) => (Why::Forbidden, words),
-            NotDone::Denied(words) => (Why::Denied, words),
-        };
-        self.refused = Some(Refused { releasing, why, words });
-        Ok(())
-    }
-
     async fn add_finalizer(&mut self) -> Result<(), Error> {
         let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": self.stored.metadata.resource_version});
         let add = if self.stored.metadata.finalizers.is_some() {
@@ -474,19 +382,5 @@ impl<'a> Visit<'a> {
         let appeared = move || ctx.wake_mitigations_of(&text, None);
         let awaited = self.ctx.targets.await_target(&self.key.namespace, &id, wanted, appeared);
         (!awaited).then(|| Instant::now() + LOOK_AGAIN)
-    }
-}
-
-fn operation(what: Write) -> &'static str {
-    match what {
-        Write::Take => "take",
-        Write::DryRun => "dry_run",
-        Write::Reassert => "reassert",
-        Write::Recapture => "recapture",
-        Write::Step => "step",
-        Write::Status => "status",
-        Write::Restore => "restore",
-        Write::LetGo => "let_go",
-        Write::Disown => "disown",
     }
 }

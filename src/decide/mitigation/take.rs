@@ -2,13 +2,13 @@
 //! the other. Each object gets its capture record in the same write.
 
 use super::{
-    Decision, DynamicObject, Effect, End, Holding, Look, ObjectId, OnRelease, Phase, Refusal, Refused, Why,
-    Write, clip, on_release,
+    Decision, DynamicObject, Effect, End, Holding, ObjectId, OnRelease, Phase, Refusal, Refused, Why, Write,
+    clip, on_release,
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
 use crate::mitigation::{
-    Asked, Engine, Part, Stop,
+    Asked, Engine, Look, Part, Stop,
     field::{Change, How},
     gitops,
     ownership::writer,

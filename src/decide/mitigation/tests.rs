@@ -2,8 +2,10 @@
 //! with other people's edits and lost statuses in between, are tested without a server.
 
 use super::*;
-use crate::api::{API_VERSION, Condition};
+use crate::api::{API_VERSION, Condition, MitigationStatus};
+use crate::mitigation::Found;
 use serde_json::json;
+use std::{collections::HashSet, sync::Arc};
 
 struct World {
     mitigation: Mitigation,
