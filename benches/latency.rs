@@ -81,7 +81,8 @@ async fn main() -> anyhow::Result<()> {
     let g = "incident-operator.dev";
     let incidents = api(&client, g, "v1alpha1", "Incident", "incidents", ns);
     let mitigations = api(&client, g, "v1alpha1", "Mitigation", "mitigations", ns);
-    let raw = api(&client, g, "v1alpha1", "Postmortem", "postmortems", ns);
+    // Nobody but the operator writes the status of its kinds, so the floor uses another one.
+    let raw = api(&client, "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", ns);
     let (seen_target, seen_incident, seen_mitigation, seen_raw) = (
         observe(targets.clone()),
         observe(incidents.clone()),
@@ -106,14 +107,14 @@ async fn main() -> anyhow::Result<()> {
             let start = Instant::now();
             let done = match what {
                 "floor" => {
-                    // A kind of ours that the operator leaves alone in the time that matters.
                     let object: DynamicObject = serde_json::from_value(
-                        json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Postmortem",
-                        "metadata": {"name": name}, "spec": {"title": "floor"}}),
+                        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+                        "metadata": {"name": name}, "spec": {"maxUnavailable": 1,
+                            "selector": {"matchLabels": {"nobody": "has-it"}}}}),
                     )?;
                     raw.create(&pp, &object).await?;
                     when(&seen_raw, &name, |_| true).await;
-                    let status = json!({"status": {"missingCount": 1}});
+                    let status = json!({"status": {"desiredHealthy": 1}});
                     raw.patch_status(&name, &manager, &Patch::Merge(status)).await?;
                     let patch = json!([{"op": "test", "path": "/spec/replicas", "value": 1},
                         {"op": "add", "path": "/metadata/annotations/bench", "value": "1"}, {"op": "replace", "path": "/spec/replicas", "value": 0}]);
