@@ -50,10 +50,11 @@ schema: ## tests of the API's schema on a real API server
 e2e: ## schema and end-to-end tests on a control plane of their own; ARGS=FILTER, KEEP=1 keeps it running
 	@tests/e2e.sh $(ARGS)
 
-crds: ## generate crds/ and the generated files of the chart
+crds: ## generate crds/, the generated files of the chart and the generated parts of the documentation
 	@$(rust)
 	@cargo run --quiet --locked -- crds --dir crds
 	@cargo run --quiet --locked -- manifests --dir charts/incident-operator/files
+	@cargo run --quiet --locked -- reference
 
 helm-check: ## lint the chart and render it
 	@tests/chart/check.sh

@@ -19,4 +19,6 @@ pub mod lease;
 pub mod manifests;
 pub mod metrics;
 pub mod mitigation;
+pub mod notify;
+pub mod reference;
 pub mod telemetry;

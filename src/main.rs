@@ -4,9 +4,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use incident_operator::{
     cli,
-    config::Settings,
     controller::{self, Options},
-    crds, manifests,
+    crds, manifests, reference,
     telemetry::{self, LogFormat},
 };
 use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -44,6 +43,17 @@ enum Command {
         /// File with one or more postmortems, YAML or JSON; - is standard input.
         #[arg(short, long)]
         file: PathBuf,
+    },
+    /// Check a configuration file; exit code 1 when it is wrong.
+    CheckConfig {
+        /// The file; - is standard input.
+        file: PathBuf,
+    },
+    /// Bring what documentation and chart say of the code up to date.
+    Reference {
+        /// Top of the repository.
+        #[arg(long, default_value = ".")]
+        root: PathBuf,
     },
     /// Write what the chart needs to know of the code: CRDs and rights.
     Manifests {
@@ -94,6 +104,9 @@ struct Run {
     /// Whether admission stamps the authenticated author on what people create (the chart says so).
     #[arg(long, env = "SIGNED_REQUESTS", default_value_t = false, action = clap::ArgAction::Set)]
     signed_requests: bool,
+    /// Configuration file; it is read again when it changes. Without it, the defaults are in force.
+    #[arg(long, env = "CONFIG_FILE")]
+    config: Option<PathBuf>,
     /// Format of the logs; RUST_LOG sets the level.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -122,6 +135,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             write_all(&dir, files)?;
         }
         Command::Manifests { dir } => write_all(&dir, manifests::files())?,
+        Command::CheckConfig { file } => println!("{}", cli::check_config::check_file(file)?),
+        Command::Reference { root } => write_all(&root, reference::files(&root)?)?,
         Command::Render { what: Render::Postmortem { file } } => {
             print!("{}", cli::postmortem::render_file(file)?)
         }
@@ -166,7 +181,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         identity,
         listen: run.listen,
         signed: run.signed_requests,
-        settings: Settings::default(),
+        config: run.config,
     };
     controller::run(config, options).await
 }

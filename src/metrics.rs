@@ -86,6 +86,25 @@ pub struct ActionItemLabels {
     pub overdue: String,
 }
 
+/// An attempt to deliver a message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DeliveryLabels {
+    channel: String,
+    result: &'static str,
+}
+
+/// A channel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChannelLabels {
+    channel: String,
+}
+
+/// A reading of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConfigRead {
+    result: &'static str,
+}
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -96,6 +115,11 @@ pub struct Metrics {
     requests: Family<ApiRequest, Counter>,
     operations: Family<Operation, Counter>,
     events_dropped: Counter,
+    config_reads: Family<ConfigRead, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    channel_failing: Family<ChannelLabels, Gauge>,
+    waiting: Family<ChannelLabels, Gauge>,
+    config_valid: Gauge,
     leader: Gauge,
     depth: Family<Controller, Gauge>,
     /// Incidents that are not closed, by severity and stage; set when metrics are read.
@@ -123,6 +147,11 @@ impl Default for Metrics {
             requests: Family::default(),
             operations: Family::default(),
             events_dropped: Counter::default(),
+            config_reads: Family::default(),
+            deliveries: Family::default(),
+            channel_failing: Family::default(),
+            waiting: Family::default(),
+            config_valid: Gauge::default(),
             leader: Gauge::default(),
             depth: Family::default(),
             incidents: Family::default(),
@@ -157,6 +186,31 @@ impl Default for Metrics {
             "incident_operator_events_dropped",
             "Kubernetes Events that were not sent; the timeline is complete without them",
             metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "incident_operator_config_reads",
+            "Readings of the configuration file by result",
+            metrics.config_reads.clone(),
+        );
+        registry.register(
+            "incident_operator_config_valid",
+            "1 while the configuration file is in force as it is, 0 while it is refused and an earlier one is",
+            metrics.config_valid.clone(),
+        );
+        registry.register(
+            "incident_operator_deliveries",
+            "Attempts to deliver a message by channel and result",
+            metrics.deliveries.clone(),
+        );
+        registry.register(
+            "incident_operator_channel_failing",
+            "1 while the last attempt to deliver a message to the channel failed",
+            metrics.channel_failing.clone(),
+        );
+        registry.register(
+            "incident_operator_deliveries_waiting",
+            "Incidents and postmortems with messages that wait for the channel",
+            metrics.waiting.clone(),
         );
         registry.register("workqueue_depth", "Objects that wait to be looked at", metrics.depth.clone());
         registry.register(
@@ -232,6 +286,32 @@ impl Metrics {
     /// How many objects wait.
     pub fn set_depth(&self, controller: &'static str, depth: usize) {
         self.depth.get_or_create(&Controller { controller }).set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// A message was delivered, or not.
+    pub fn delivery(&self, channel: &str, result: &'static str) {
+        self.deliveries.get_or_create(&DeliveryLabels { channel: channel.to_owned(), result }).inc();
+    }
+
+    /// Whether a channel fails.
+    pub fn channel_failing(&self, channel: &str, fails: bool) {
+        let labels = ChannelLabels { channel: channel.to_owned() };
+        self.channel_failing.get_or_create(&labels).set(i64::from(fails));
+    }
+
+    /// How many objects wait for each channel.
+    pub fn set_waiting(&self, waiting: &[(String, usize)]) {
+        for (channel, count) in waiting {
+            let labels = ChannelLabels { channel: channel.clone() };
+            self.waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The configuration was read.
+    pub fn config_read(&self, valid: bool) {
+        let result = if valid { "success" } else { "refused" };
+        self.config_reads.get_or_create(&ConfigRead { result }).inc();
+        self.config_valid.set(i64::from(valid));
     }
 
     /// Whether this process leads.

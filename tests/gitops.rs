@@ -102,6 +102,7 @@ fn looked_at(spec: Value, now: &str) -> Value {
         incident: None,
         namesakes: &[],
         signed: false,
+        outcomes: &[],
         settings: &settings,
     };
     let now: Timestamp = now.parse().unwrap();

@@ -53,7 +53,7 @@ pub enum ActionItemType {
 }
 
 /// How urgent an action item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum Priority {
     /// At once.

@@ -1,6 +1,6 @@
 //! What is true about an incident; written by the operator alone.
 
-use super::{Audience, Condition, LocalRef, MitigationPhase, Severity, Time};
+use super::{Audience, Condition, LocalRef, MitigationPhase, Outbox, Severity, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,8 @@ pub struct IncidentStatus {
     pub timeline_archive: Option<TimelineArchive>,
     /// The postmortem of this incident.
     pub postmortem_ref: Option<LocalRef>,
-    /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Ready, Stalled.
+    /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Configured, Notified,
+    /// Ready, Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 24),
@@ -184,10 +185,23 @@ pub struct AudienceStatus {
     /// The text to paste, as it stands now.
     #[schemars(length(max = 8192))]
     pub text: Option<String>,
-    /// The latest deliveries, one a channel.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["channel"]))]
-    pub deliveries: Vec<Delivery>,
+    /// Messages to the channels of this audience.
+    #[serde(flatten)]
+    pub outbox: Outbox,
+}
+
+impl AudienceStatus {
+    /// An audience that was told nothing yet.
+    pub fn of(audience: ClockName) -> AudienceStatus {
+        AudienceStatus {
+            audience,
+            last_update_time: None,
+            next_due_time: None,
+            overdue_count: None,
+            text: None,
+            outbox: Outbox::default(),
+        }
+    }
 }
 
 /// Whose clock it is.
@@ -202,27 +216,6 @@ pub enum ClockName {
     Executives,
     /// The incident document.
     Document,
-}
-
-/// What became of a message to a channel.
-#[serde_with::skip_serializing_none]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-#[serde(rename_all = "camelCase")]
-pub struct Delivery {
-    /// Name of the channel in the operator's configuration.
-    #[schemars(length(min = 1, max = 63))]
-    pub channel: String,
-    /// Id of the message; the same message is never given another one.
-    #[schemars(length(max = 128))]
-    pub message_id: String,
-    /// When it was delivered.
-    pub delivered_time: Option<Time>,
-    /// How often it was tried.
-    pub attempts: i32,
-    /// Why it failed last.
-    #[schemars(length(max = 512))]
-    pub error: Option<String>,
 }
 
 /// One mitigation of the incident.

@@ -7,6 +7,7 @@
 mod action;
 mod action_item;
 mod common;
+mod delivery;
 mod incident;
 mod incident_status;
 mod mitigation;
@@ -18,6 +19,7 @@ mod timeline;
 pub use action::*;
 pub use action_item::*;
 pub use common::*;
+pub use delivery::*;
 pub use incident::*;
 pub use incident_status::*;
 pub use mitigation::*;

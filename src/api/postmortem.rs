@@ -1,8 +1,8 @@
 //! Postmortem: the learning record. It outlives its incident.
 
 use super::{
-    ActionItem, ActionItemReminder, Condition, Impact, LocalRef, MitigationPhase, RoleRecord, Severity, Time,
-    TimelineArchive, TimelineRecord,
+    ActionItem, ActionItemReminder, Condition, Impact, LocalRef, MitigationPhase, Outbox, RoleRecord,
+    Severity, Time, TimelineArchive, TimelineRecord,
 };
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -174,6 +174,8 @@ pub struct PostmortemStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
     )]
     pub reminders: Vec<ActionItemReminder>,
+    /// Messages to channels.
+    pub communication: Option<Outbox>,
     /// The Markdown.
     pub export: Option<PostmortemExport>,
     /// Observations: Complete, Reviewed, ActionItemsDone, Overdue, Ready, Stalled.

@@ -7,6 +7,7 @@ use super::{
     events::Note,
     mitigation, moment,
     news::reference,
+    notify::Subject,
     postmortem,
     status::{self, FIELD_MANAGER, merge_difference},
 };
@@ -52,7 +53,10 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     let mut failed: Option<Error> = None;
     for round in 1..=MAX_ROUNDS {
         // Entries that name it wait for one of that name; its children are the garbage collector's.
-        let Some(incident) = ctx.incidents.get(key) else { return Ok(None) };
+        let Some(incident) = ctx.incidents.get(key) else {
+            ctx.notifier.forget(&Subject::Incident(key.clone()));
+            return Ok(None);
+        };
         let mut plan = plan(ctx, key, &incident);
         // What is done is seen by the next round; the record is written when nothing is left to do.
         if !plan.effects.is_empty() && failed.is_none() {
@@ -74,6 +78,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         }
         keep_within_bounds(key, &mut plan.status);
         record(ctx, key, &incident, &plan).await?;
+        ctx.deliver(&Subject::Incident(key.clone()));
         if remove_folded(ctx, key, &plan.folded).await? {
             plan.wake = Some(Timestamp::now());
         }
@@ -94,6 +99,7 @@ fn report(incident: &Incident, status: &mut IncidentStatus, error: &Error) {
 }
 
 fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
+    let settings = ctx.settings();
     let uid = incident.metadata.uid.as_ref();
     let group = key.to_string();
     let mitigations: Vec<Arc<Mitigation>> = ctx
@@ -129,7 +135,8 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         original_exists,
         unreadable: &unreadable,
         signed: ctx.signed,
-        settings: &ctx.settings,
+        outcomes: &ctx.notifier.outcomes(&Subject::Incident(key.clone()), uid),
+        settings: &settings,
     };
     decide(&observed, Timestamp::now())
 }

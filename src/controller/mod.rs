@@ -14,9 +14,11 @@ mod key;
 mod lookout;
 mod mitigation;
 mod news;
+mod notify;
 mod postmortem;
 mod queue;
 mod run;
+mod settings;
 mod status;
 mod targets;
 mod watch;
@@ -26,7 +28,6 @@ pub use run::{Options, run};
 
 use crate::{
     api::{Incident, Mitigation, Postmortem, TimelineEntry},
-    config::Settings,
     decide::{conditions::status as status_of, mitigation::objects, postmortem::is_open},
     metrics::Metrics,
     mitigation::held_kinds,
@@ -56,7 +57,8 @@ pub struct Context {
     queues: Queues,
     events: Events,
     metrics: Arc<Metrics>,
-    settings: Settings,
+    live: settings::Live,
+    notifier: notify::Notifier,
     /// Whether the API server vouches for the authors of requests.
     signed: bool,
     /// The one namespace that is looked after, when it is not all of them.
@@ -111,9 +113,8 @@ impl Context {
         watches: Client,
         events: Events,
         metrics: Arc<Metrics>,
-        settings: Settings,
-        signed: bool,
-        namespace: Option<String>,
+        notifier: notify::Notifier,
+        options: &Options,
     ) -> Arc<Context> {
         let queues = Queues::default();
         Arc::new(Context {
@@ -128,9 +129,10 @@ impl Context {
             queues,
             events,
             metrics,
-            settings,
-            signed,
-            namespace,
+            live: settings::Live::new(options.config.clone()),
+            notifier,
+            signed: options.signed,
+            namespace: options.namespace.clone(),
         })
     }
 
@@ -229,6 +231,7 @@ impl Context {
         self.metrics.set_depth("incident", queues.incidents.depth());
         self.metrics.set_depth("mitigation", queues.mitigations.depth());
         self.metrics.set_depth("postmortem", queues.postmortems.depth());
+        self.metrics.set_waiting(&self.notifier.waiting());
         self.metrics.incidents.clear();
         for incident in self.incidents.all() {
             let stage = incident.status.as_ref().and_then(|s| s.stage);

@@ -5,13 +5,16 @@ use super::{
     events::Note,
     moment,
     news::reference,
+    notify::Subject,
     status::{self, FIELD_MANAGER},
 };
 use crate::{
     api::{Incident, LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
+    config::{ChannelAudience, Settings},
     decide::{
         conditions::Conditions,
         markdown,
+        outbox::Outcome,
         postmortem::{Observed, decide, news, wake},
     },
 };
@@ -104,7 +107,11 @@ async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, E
 
 /// One visit. Answers when to come again.
 pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
-    let Some(mut postmortem) = ctx.postmortems.get(key) else { return Ok(None) };
+    let subject = Subject::Postmortem(key.clone());
+    let Some(mut postmortem) = ctx.postmortems.get(key) else {
+        ctx.notifier.forget(&subject);
+        return Ok(None);
+    };
     if postmortem.metadata.deletion_timestamp.is_some() {
         return Ok(None);
     }
@@ -145,6 +152,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         Ok(Some(object)) => saw(ctx, object, true),
         Ok(None) => {}
     }
+    ctx.deliver(&subject);
     for news in news(before.as_ref(), &new) {
         ctx.events.tell(Note {
             regarding: reference(postmortem.as_ref()),
@@ -162,19 +170,24 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
 struct Around {
     incident: Option<Arc<Incident>>,
     namesakes: Vec<String>,
+    settings: Arc<Settings>,
+    outcomes: Vec<(ChannelAudience, Outcome)>,
 }
 
 impl Around {
     fn of(ctx: &Context, key: &Key, postmortem: &Postmortem) -> Around {
+        let settings = ctx.settings();
+        let subject = Subject::Postmortem(key.clone());
+        let outcomes = ctx.notifier.outcomes(&subject, postmortem.metadata.uid.as_ref());
         let Some(named) = &postmortem.spec.incident_ref else {
-            return Around { incident: None, namesakes: Vec::new() };
+            return Around { incident: None, namesakes: Vec::new(), settings, outcomes };
         };
         let incident = Key::new(&key.namespace, &named.name);
         let found = ctx.incidents.get(&incident);
         let recorded = postmortem.status.iter().find_map(|s| s.incident.as_ref()?.uid.as_ref());
         let uid = named.uid.as_ref().or(recorded).or(found.as_ref().and_then(|i| i.metadata.uid.as_ref()));
         let namesakes = about(ctx, &incident.to_string(), uid).iter().map(|p| p.name_any()).collect();
-        Around { incident: found, namesakes }
+        Around { incident: found, namesakes, settings, outcomes }
     }
 
     fn seen<'a>(&'a self, ctx: &'a Context, postmortem: &'a Postmortem) -> Observed<'a> {
@@ -183,7 +196,8 @@ impl Around {
             incident: self.incident.as_deref(),
             namesakes: &self.namesakes,
             signed: ctx.signed,
-            settings: &ctx.settings,
+            outcomes: &self.outcomes,
+            settings: &self.settings,
         }
     }
 }

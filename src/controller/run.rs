@@ -4,12 +4,13 @@ use super::{
     Context, Error, Key, client,
     error::backoff,
     events::Events,
-    incident, mitigation, postmortem,
+    incident, mitigation,
+    notify::Notifier,
+    postmortem,
     queue::{Claim, Queue},
-    watch,
+    settings, watch,
 };
 use crate::{
-    config::Settings,
     health::{self, Health},
     lease::Election,
     metrics::Metrics,
@@ -50,8 +51,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
-    /// The configuration.
-    pub settings: Settings,
+    /// The configuration file; the defaults when absent.
+    pub config: Option<std::path::PathBuf>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until leadership is lost.
@@ -64,15 +65,10 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let requests = client::requests(&config, metrics.clone(), Some(claim.clone()))?;
     let watches = client::watches(&config)?;
     let events = Events::start(requests.clone(), &options.identity, metrics.clone());
-    let ctx = Context::new(
-        requests,
-        watches.clone(),
-        events,
-        metrics.clone(),
-        options.settings,
-        options.signed,
-        options.namespace.clone(),
-    );
+    let server = &config.cluster_url;
+    let api_server = server.host().map(|host| (host.to_owned(), server.port_u16().unwrap_or(443)));
+    let ctx =
+        Context::new(requests, watches.clone(), events, metrics.clone(), Notifier::new(api_server), &options);
 
     let (stop, stopping) = channel::channel(false);
     let health = Health::new();
@@ -87,6 +83,7 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     .with_context(|| format!("cannot listen on {}", options.listen))?;
     info!(address = %serving, "serving");
 
+    settings::follow(&ctx);
     watch::start(&ctx, &watches, options.namespace.as_deref());
     let elected = tokio::spawn(election.run(until(stopping.clone())));
     tokio::spawn({
@@ -109,6 +106,7 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
         }
     }
     metrics.set_leader(true);
+    ctx.notifier.lead(claim.clone());
     let workers = start_workers(&ctx, &stopping);
     let outcome = tokio::select! {
         name = signals.next() => {

@@ -5,4 +5,5 @@ pub mod conditions;
 pub mod incident;
 pub mod markdown;
 pub mod mitigation;
+pub mod outbox;
 pub mod postmortem;

@@ -47,6 +47,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- include "incident-operator.fullname" . | trunc 55 | trimSuffix "-" }}-metrics
 {{- end }}
 
+{{- define "incident-operator.configName" -}}
+{{- include "incident-operator.fullname" . | trunc 56 | trimSuffix "-" }}-config
+{{- end }}
+
 {{/* Reads a generated file of this chart as JSON. Takes (dict "root" $ "file" "files/…"). A file that is missing or broken must not become a role without rules. */}}
 {{- define "incident-operator.generated" -}}
 {{- $data := .root.Files.Get .file | fromYaml }}

@@ -313,14 +313,7 @@ impl Decision<'_> {
     fn internal_clock(&mut self) -> &mut AudienceStatus {
         let clocks = &mut self.status.communication;
         let index = clocks.iter().position(|c| c.audience == ClockName::Internal).unwrap_or_else(|| {
-            clocks.push(AudienceStatus {
-                audience: ClockName::Internal,
-                last_update_time: None,
-                next_due_time: None,
-                overdue_count: None,
-                text: None,
-                deliveries: Vec::new(),
-            });
+            clocks.push(AudienceStatus::of(ClockName::Internal));
             clocks.len() - 1
         });
         &mut clocks[index]

@@ -3,6 +3,7 @@
 //! [`decide`] reads as a list: facts, milestones, roles, mitigations, timeline, conditions, stage. Facts may
 //! come in any order, and a mitigation never waits for a stage.
 
+mod deliveries;
 mod lifecycle;
 mod mitigations;
 mod record;
@@ -10,9 +11,9 @@ mod roles;
 mod standing;
 mod summaries;
 
-use super::conditions::Conditions;
+use super::{conditions::Conditions, outbox::Outcome};
 use crate::api::{Incident, IncidentStatus, Mitigation, Postmortem, TimelineEntry, TimelineRecord};
-use crate::config::Settings;
+use crate::config::{ChannelAudience, Settings};
 use k8s_openapi::jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,8 +42,17 @@ pub struct Observed<'a> {
     pub unreadable: &'a [String],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
+    /// What became of messages to channels since the status was written, by audience.
+    pub outcomes: &'a [(ChannelAudience, Outcome)],
     /// The configuration.
     pub settings: &'a Settings,
+}
+
+impl Observed<'_> {
+    fn outcomes_of(&self, audience: ChannelAudience) -> Vec<Outcome> {
+        let of = self.outcomes.iter().filter(|(whose, _)| *whose == audience);
+        of.map(|(_, outcome)| outcome.clone()).collect()
+    }
 }
 
 /// What to do.
@@ -112,7 +122,9 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     let mitigations = d.mitigations();
     d.lifecycle(&mitigations);
     d.next_update();
+    d.configured();
     let folded = d.fold();
+    d.deliveries();
     let archive = d.archive();
     d.look_for_room(&folded, archive.as_ref());
     Plan { status: d.status, added: d.added, effects: d.effects, archive, folded, wake: d.wake }

@@ -6,6 +6,7 @@
 
 mod action_items;
 mod blameless;
+mod deliveries;
 mod lint;
 mod news;
 mod record;
@@ -13,12 +14,15 @@ mod reminders;
 mod review;
 mod sections;
 
-use super::conditions::{Conditions, clip, whole_seconds};
+use super::{
+    conditions::{Conditions, clip, whole_seconds},
+    outbox::Outcome,
+};
 use crate::api::{
     ConditionStatus::{False, True},
     Incident, Postmortem, PostmortemStatus,
 };
-use crate::config::{PostmortemDeadline, Settings};
+use crate::config::{ChannelAudience, PostmortemDeadline, Settings};
 use action_items::Deadlines;
 use k8s_openapi::jiff::Timestamp;
 use review::Verdict;
@@ -45,6 +49,8 @@ pub struct Observed<'a> {
     pub namesakes: &'a [String],
     /// Whether the API server vouches for the authors of requests.
     pub signed: bool,
+    /// What became of messages to channels since the status was written.
+    pub outcomes: &'a [(ChannelAudience, Outcome)],
     /// The configuration.
     pub settings: &'a Settings,
 }
@@ -77,6 +83,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
     status.due_time = due.map(whole_seconds);
     conditions(seen, &mut status, now);
+    deliveries::deliveries(seen, &mut status, now);
     status
 }
 

@@ -24,7 +24,7 @@ fn of_a_sev1(spec: Value) -> Postmortem {
 }
 
 fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
-    Observed { postmortem, incident: None, namesakes: &[], signed: false, settings }
+    Observed { postmortem, incident: None, namesakes: &[], signed: false, outcomes: &[], settings }
 }
 
 fn decide_at(spec: Value, now: &str) -> PostmortemStatus {

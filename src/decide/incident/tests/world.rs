@@ -37,6 +37,8 @@ pub struct World {
     pub original_exists: Option<bool>,
     pub unreadable: Vec<String>,
     pub signed: bool,
+    pub settings: Settings,
+    pub outcomes: Vec<(ChannelAudience, Outcome)>,
     /// Whether the API server lets folded entries be deleted.
     pub deletes: bool,
     pub now: Timestamp,
@@ -86,6 +88,8 @@ impl World {
             original_exists: None,
             unreadable: Vec::new(),
             signed: true,
+            settings: Settings::default(),
+            outcomes: Vec::new(),
             deletes: true,
             now: time("10:00:05"),
             made: Vec::new(),
@@ -118,7 +122,8 @@ impl World {
             original_exists: self.original_exists,
             unreadable: &self.unreadable,
             signed: self.signed,
-            settings: &Settings::default(),
+            outcomes: &self.outcomes,
+            settings: &self.settings,
         };
         decide(&seen, self.now)
     }

@@ -1,0 +1,182 @@
+//! What goes to channels, and whether the configuration that says where is the one that is meant.
+//!
+//! Internal channels hear what the timeline tells of the course of the incident, as one message for all that was seen
+//! at one time. Public ones hear the text of public status updates and nothing else, while the incident's visibility is
+//! Public; of its end they hear when they have heard of it at all. A drill tells nobody.
+
+use super::Decision;
+use crate::api::{
+    Audience, AudienceStatus, ClockName,
+    ConditionStatus::{False, True},
+    Outbox, Stage, TimelineRecord, Visibility,
+};
+use crate::config::ChannelAudience;
+use crate::decide::{
+    conditions::{clip, one_line},
+    outbox::{Told, channels, concern, failing, queue, settle, withdraw},
+};
+
+/// What the operator records and does not send: what is on the way to something that is sent, and deliveries
+/// themselves, which must not beget others.
+const QUIET: [&str; 4] = ["UpdateSent", "DeliveryFailed", "MitigationApplied", "Closed"];
+/// What gives a message its reason when it tells of several things: the first of these, else the last thing told.
+const WEIGHT: [&str; 6] =
+    ["Declared", "Cancelled", "Resolved", "Reopened", "StatusUpdate", "SeverityChanged"];
+/// What the public is told at the end.
+const PUBLIC_END: &str = "This incident has been resolved.";
+/// Longest line of an internal message.
+const MAX_LINE: usize = 1024;
+
+impl Decision<'_> {
+    /// Records what became of messages and adds those that are due.
+    pub(super) fn deliveries(&mut self) {
+        let added = self.added.clone();
+        for audience in [ChannelAudience::Internal, ChannelAudience::Public] {
+            let told = self.audience(audience, &added);
+            for told in told {
+                // A full timeline has better things to hold.
+                if !self.is_crowded() {
+                    self.tell_of_delivery(told);
+                }
+            }
+        }
+        self.notified();
+    }
+
+    fn audience(&mut self, audience: ChannelAudience, added: &[TimelineRecord]) -> Vec<Told> {
+        let seen = self.seen;
+        let incident = seen.incident;
+        let namespace = incident.metadata.namespace.as_deref().unwrap_or_default();
+        let uid = incident.metadata.uid.as_deref().unwrap_or_default();
+        let is_drill = incident.spec.drill == Some(true);
+        let listening: Vec<_> = channels(seen.settings, audience, namespace, incident.spec.severity)
+            .filter(|_| !is_drill)
+            .collect();
+        let clock = clock_name(audience);
+        let known = self.status.communication.iter().position(|c| c.audience == clock);
+        if listening.is_empty()
+            && known.is_none_or(|i| self.status.communication[i].outbox == Outbox::default())
+        {
+            return Vec::new();
+        }
+        let is_public =
+            incident.spec.communication.as_ref().and_then(|c| c.visibility) == Some(Visibility::Public);
+        let stage = self.status.stage;
+        let index = known.unwrap_or_else(|| {
+            self.status.communication.push(AudienceStatus::of(clock));
+            self.status.communication.len() - 1
+        });
+        let outbox = &mut self.status.communication[index].outbox;
+        let told = settle(outbox, &seen.outcomes_of(audience), audience, uid);
+        concern(outbox, &listening, audience, uid);
+        match audience {
+            ChannelAudience::Internal => {
+                if let Some((reason, time, text)) = internal(added) {
+                    queue(outbox, reason, time, &text);
+                }
+            }
+            ChannelAudience::Public if !is_public => withdraw(outbox),
+            ChannelAudience::Public => {
+                for update in added.iter().filter(|r| is_update(r, Audience::Public)) {
+                    queue(outbox, &update.reason, update.time.0, &update.message);
+                }
+                let ended = added.iter().find(|r| r.entry_uid.is_none() && r.reason == "Resolved");
+                let over = matches!(stage, Some(Stage::Postmortem | Stage::Closed));
+                if let Some(end) = ended.filter(|_| over && outbox.message_count.is_some()) {
+                    queue(outbox, "Resolved", end.time.0, PUBLIC_END);
+                }
+            }
+        }
+        told
+    }
+
+    fn tell_of_delivery(&mut self, told: Told) {
+        match told {
+            Told::Delivered { channel, reason } if reason == "StatusUpdate" => {
+                self.tell(self.now, "UpdateSent", None, &format!("status update sent to channel {channel}"));
+            }
+            Told::Delivered { .. } => {}
+            Told::Failed { channel, error } => {
+                self.tell(self.now, "DeliveryFailed", None, &format!("channel {channel}: {error}"));
+            }
+        }
+    }
+
+    /// Whether everybody can be told: a channel that fails is nobody's obstacle, and people have to know of it.
+    fn notified(&mut self) {
+        let failing: Vec<_> = self.status.communication.iter().flat_map(|c| failing(&c.outbox)).collect();
+        let listens = self.status.communication.iter().any(|c| !c.outbox.deliveries.is_empty());
+        let known = self.status.conditions.iter().any(|c| c.type_ == "Notified");
+        let mut c = self.conditions();
+        match failing.as_slice() {
+            [] if listens => c.set("Notified", True, "Delivered", "no channel fails"),
+            [] if known => c.set("Notified", True, "NoChannel", "there is no channel to tell"),
+            [] => {}
+            failing => {
+                let message = format!(
+                    "tell people otherwise, the texts are in status.communication: {}",
+                    failing.join("; ")
+                );
+                c.set("Notified", False, "ChannelFailing", message);
+            }
+        }
+    }
+
+    /// Whether the configuration is in force as it stands in its file. What is over keeps what it said last.
+    pub(super) fn configured(&mut self) {
+        let over = matches!(self.status.stage, Some(Stage::Closed | Stage::Cancelled));
+        let known = self.status.conditions.iter().any(|c| c.type_ == "Configured");
+        if over && known {
+            return;
+        }
+        let refused = self.seen.settings.refused.clone();
+        let mut c = self.conditions();
+        match refused {
+            None => c.set("Configured", True, "InForce", "the operator's configuration is in force"),
+            Some(words) => {
+                c.set(
+                    "Configured",
+                    False,
+                    "Refused",
+                    format!("the operator's configuration is refused: {words}"),
+                );
+            }
+        }
+    }
+}
+
+fn clock_name(audience: ChannelAudience) -> ClockName {
+    match audience {
+        ChannelAudience::Internal => ClockName::Internal,
+        ChannelAudience::Public => ClockName::Public,
+    }
+}
+
+/// Reason, time and text of the message for internal channels; `None` when nothing is worth one.
+fn internal(added: &[TimelineRecord]) -> Option<(&str, k8s_openapi::jiff::Timestamp, String)> {
+    let worth: Vec<_> = added.iter().filter(|r| is_for_internal(r)).collect();
+    let last = worth.last()?;
+    let main = WEIGHT.iter().find_map(|w| worth.iter().find(|r| r.reason == *w)).unwrap_or(last);
+    let lines: Vec<_> = worth.iter().map(|r| line(r)).collect();
+    Some((&main.reason, last.time.0, lines.join("\n")))
+}
+
+fn is_for_internal(record: &TimelineRecord) -> bool {
+    match record.entry_uid {
+        None => !QUIET.contains(&record.reason.as_str()),
+        Some(_) => is_update(record, Audience::Internal) || is_update(record, Audience::Public),
+    }
+}
+
+fn is_update(record: &TimelineRecord, audience: Audience) -> bool {
+    record.entry_uid.is_some() && record.reason == "StatusUpdate" && record.audience == Some(audience)
+}
+
+fn line(record: &TimelineRecord) -> String {
+    let by = record.author.as_ref().map(|a| format!(" (by {})", one_line(a, 253))).unwrap_or_default();
+    if record.entry_uid.is_some() {
+        // What people write keeps its lines.
+        return format!("{}{by}", clip(&record.message, 3000));
+    }
+    format!("{}{by}", one_line(&record.message, MAX_LINE))
+}
