@@ -12,7 +12,7 @@ use crate::api::{
 };
 use crate::config::ChannelAudience;
 use crate::decide::{
-    conditions::{clip, one_line},
+    conditions::{clip, find, one_line},
     outbox::{Told, channels, concern, failing, queue, settle, withdraw},
 };
 
@@ -125,8 +125,9 @@ impl Decision<'_> {
     /// Whether the configuration is in force as it stands in its file. What is over keeps what it said last.
     pub(super) fn configured(&mut self) {
         let over = matches!(self.status.stage, Some(Stage::Closed | Stage::Cancelled));
-        let known = self.status.conditions.iter().any(|c| c.type_ == "Configured");
-        if over && known {
+        let known = find(&self.status.conditions, "Configured").cloned();
+        if let Some(known) = known.filter(|_| over) {
+            self.conditions().set("Configured", known.status, &known.reason, known.message);
             return;
         }
         let refused = self.seen.settings.refused.clone();

@@ -103,8 +103,16 @@ fn every_known_condition_is_there_from_the_first_visit() {
     w.run();
     let mut types: Vec<&str> = w.status().conditions.iter().map(|c| c.type_.as_str()).collect();
     types.sort_unstable();
-    let known =
-        ["Acknowledged", "Mitigated", "PostmortemComplete", "Ready", "Resolved", "Stalled", "Triaged"];
+    let known = [
+        "Acknowledged",
+        "Configured",
+        "Mitigated",
+        "PostmortemComplete",
+        "Ready",
+        "Resolved",
+        "Stalled",
+        "Triaged",
+    ];
     assert_eq!(types, known);
     assert!(w.status().conditions.iter().all(|c| c.observed_generation == Some(1)));
     w.edit("alice", json!({"severity": "SEV3"}));
