@@ -4,7 +4,10 @@
 //! hold, on the mitigation's own target, the right that the action uses there. The API server checks it by CEL
 //! policies which the chart renders from this table; see [`crate::manifests`].
 
-use crate::api::ActionName;
+use crate::{
+    api::{ActionName, MitigationTemplate},
+    decide::access::Need,
+};
 use serde_json::{Value, json};
 
 /// Every action, in the order of the schema.
@@ -22,7 +25,7 @@ pub const ACTIONS: [ActionName; 10] = [
 ];
 
 /// A verb on a resource, as RBAC names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Right {
     /// Verb.
     pub verb: &'static str,
@@ -216,6 +219,40 @@ fn isolate() -> Authority {
         by: Some(By { field: "method", default: "StripLabels" }),
         rights,
         extras: vec![extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))],
+    }
+}
+
+/// What a mitigation asks of whoever requests it (`taken`), or releases it: the same that the policies ask for.
+pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
+    let action = template.action.name();
+    let Authority { by, rights, extras } = authority(action);
+    // The block of the action as it stands in the manifest.
+    let block = serde_json::to_value(&template.action).unwrap_or_default();
+    let field = |path: &str| path.split('.').fold(&block[action.as_str()], |value, name| &value[name]);
+    let variant = by.map(|by| field(by.field).as_str().unwrap_or(by.default).to_owned());
+    let target = &template.target_ref;
+    let fits = |on: &&OnKind| {
+        on.kind == target.kind
+            && target.api_version.as_deref().is_none_or(|version| version == on.api_version)
+            && variant.as_deref().is_none_or(|variant| on.when.is_empty() || on.when.contains(&variant))
+    };
+    let named = |on: &OnKind| if on.on_target { target.name.clone() } else { String::new() };
+    let right = rights.iter().find(fits).map(|on| Need { right: on.right, name: named(on) });
+    let asked = |extra: &&Extra| {
+        let stated = field(extra.field);
+        taken && extra.value == *if stated.is_null() { &extra.default } else { stated }
+    };
+    let more = extras.iter().filter(asked).map(|extra| Need { right: extra.right, name: String::new() });
+    right.into_iter().chain(more).collect()
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        if self.subresource.is_empty() { Ok(()) } else { write!(f, "/{}", self.subresource) }
     }
 }
 

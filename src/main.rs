@@ -107,6 +107,9 @@ struct Run {
     /// Configuration file; it is read again when it changes. Without it, the defaults are in force.
     #[arg(long, env = "CONFIG_FILE")]
     config: Option<PathBuf>,
+    /// Whether MitigationPolicies can be read, and so are enforced (the chart says so).
+    #[arg(long, env = "MITIGATION_POLICIES", default_value_t = true, action = clap::ArgAction::Set)]
+    mitigation_policies: bool,
     /// Format of the logs; RUST_LOG sets the level.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -182,6 +185,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         listen: run.listen,
         signed: run.signed_requests,
         config: run.config,
+        policies: run.mitigation_policies,
     };
     controller::run(config, options).await
 }

@@ -25,7 +25,7 @@ pub fn files() -> Vec<(String, String)> {
         ("people.yaml", json!({"roles": people()})),
         ("reader.yaml", json!({"rules": reader()})),
         // No Role of a namespace can grant these.
-        ("reader-cluster.yaml", json!({"rules": reads(false)})),
+        ("reader-cluster.yaml", json!({"rules": reader_cluster()})),
         ("recorder.yaml", json!({"rules": recorder()})),
         ("lease.yaml", json!({"rules": lease()})),
     ] {
@@ -67,11 +67,23 @@ fn reader() -> Vec<Value> {
             &["incidents/status", "mitigations/status", "postmortems/status", "timelineentries/status"],
             &["patch"],
         ),
+        // Who may do what is asked right before it is done.
+        rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]),
         rule(&["events.k8s.io"], &["events"], &["create"]),
         // Long timelines move to new, immutable ConfigMaps; existing ones cannot be written with this.
         rule(&[""], &["configmaps"], &["create"]),
     ];
     rules.extend(reads(true));
+    rules
+}
+
+/// What the operator reads of the cluster's scope, and the one status that it writes there.
+fn reader_cluster() -> Vec<Value> {
+    let mut rules = vec![
+        rule(&[GROUP], &["mitigationpolicies"], &["get", "list", "watch"]),
+        rule(&[GROUP], &["mitigationpolicies/status"], &["patch"]),
+    ];
+    rules.extend(reads(false));
     rules
 }
 

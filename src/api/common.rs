@@ -57,7 +57,7 @@ impl fmt::Display for ConditionStatus {
 #[schemars(description = "")]
 pub struct LocalRef {
     /// Name of the object, in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -88,6 +88,9 @@ pub struct MitigationStatus {
     /// Who changed the field while the mitigation held it (the field manager), when that ended it.
     #[schemars(length(max = 256))]
     pub undone_by: Option<String>,
+    /// Who changed the note of the prior value on the target (the field manager). It was put right from this status.
+    #[schemars(length(max = 256))]
+    pub record_changed_by: Option<String>,
     /// How often the target was written.
     pub attempts: Option<i32>,
     /// The evidence that was kept before the change.
@@ -97,6 +100,15 @@ pub struct MitigationStatus {
     /// Digest of spec and target that an approval must name.
     #[schemars(length(max = 128))]
     pub approval_digest: Option<String>,
+    /// The approval that was given.
+    pub approval: Option<ApprovalStatus>,
+    /// uids of the TimelineEntries that were judged as approvals or rejections of this mitigation, newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub judged_entries: Vec<String>,
+    /// When it is released at the latest, whatever the spec says since: the policies in force when the change was
+    /// made allow no more.
+    pub latest_end_time: Option<Time>,
     /// Observations: Authorized, Approved, EvidenceCaptured, Applied, Effective, Contested, Ready, Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -104,6 +116,27 @@ pub struct MitigationStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// Who approved a mitigation, and for what.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApprovalStatus {
+    /// The authenticated name of who approved.
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// When.
+    pub time: Option<Time>,
+    /// Until when the change must have begun.
+    pub valid_until: Option<Time>,
+    /// Digest of spec and target that was approved; with another one the approval is void.
+    #[schemars(length(max = 128))]
+    pub digest: String,
+    /// uid of the TimelineEntry.
+    #[schemars(length(max = 64))]
+    pub entry_uid: Option<String>,
 }
 
 /// Evidence that was kept of what went.

@@ -49,3 +49,5 @@ pub const ENTRY_LABEL: &str = "incident-operator.dev/entry";
 pub const REQUESTER_ANNOTATION: &str = "incident-operator.dev/requester";
 /// Annotation with the authenticated name of who changed an object's spec last; admission stamps it.
 pub const ACTOR_ANNOTATION: &str = "incident-operator.dev/actor";
+/// Annotation with the groups of that actor, as a JSON array; admission stamps it.
+pub const ACTOR_GROUPS_ANNOTATION: &str = "incident-operator.dev/actor-groups";

@@ -42,12 +42,14 @@ pub struct MitigationPolicySpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub protected: Vec<ProtectedTarget>,
-    /// Longest time a mitigation may last; one that asks for more, or names no time, is refused.
+    /// Longest time a mitigation may last: one must ask for this time or less in expiresAfter, with onExpire:
+    /// Release; another is refused.
     pub max_duration: Option<GoDuration>,
-    /// Most mitigations that may be active at once in one namespace.
+    /// Most mitigations that may be active at once in one namespace; others wait until one has ended. Steps by
+    /// hand do not count.
     #[schemars(range(min = 0, max = 1000))]
     pub max_active: Option<i32>,
-    /// Shortest time between two takes on the same target.
+    /// Shortest time between two takes on the same target; a take that comes too soon waits.
     pub min_interval: Option<GoDuration>,
     /// Which mitigations need somebody else's approval.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -78,6 +80,10 @@ pub struct Selector {
 /// Shape of one requirement, with the maxima that the schema of Kubernetes' own type lacks.
 #[derive(JsonSchema)]
 #[schemars(description = "")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
+    "message": "In and NotIn need values; Exists and DoesNotExist take none"
+}]))]
 #[allow(dead_code, reason = "only its schema is used")]
 struct SelectorRequirement {
     /// The label.
@@ -112,7 +118,8 @@ pub struct ProtectedTarget {
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApprovalRule {
-    /// Severities the rule is about. Empty means all.
+    /// Severities the rule is about. Empty means all. A mitigation whose severity is not known, because it names no
+    /// incident or the incident states none, counts as of every severity where an approval is required.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "set"))]
     pub severities: Vec<Severity>,
@@ -120,9 +127,9 @@ pub struct ApprovalRule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "set"))]
     pub actions: Vec<ActionName>,
-    /// Required or NotRequired. The first rule that matches decides.
+    /// Required (the default) or NotRequired. The first rule that matches decides.
     pub require: Option<ApprovalNeed>,
-    /// How long an approval is good for. Default 30m.
+    /// How long after it was given an approval is good for. Default 30m.
     pub valid_for: Option<GoDuration>,
 }
 

@@ -104,6 +104,11 @@ impl<K: Resource + 'static> Cache<K> {
         self.lock().unreadable.contains(key)
     }
 
+    /// One of the objects that are there and cannot be read.
+    pub fn any_unreadable(&self) -> Option<Key> {
+        self.lock().unreadable.iter().next().cloned()
+    }
+
     /// Takes in from the answer to a write that an object is gone, or does not belong here any more.
     pub fn saw_gone(&self, last: &K) -> Option<News<K>> {
         let mut state = self.lock();

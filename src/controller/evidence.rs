@@ -50,6 +50,9 @@ const MAX_PODS: usize = 20;
 /// Lines of a log, from its end.
 const MAX_LINES: i64 = 2000;
 
+/// Why logs are missing.
+const NO_LOGS: &str = "who asked for the mitigation may not read them (get pods/log)";
+
 /// What is to be kept of whom.
 pub struct Request {
     /// The mitigation.
@@ -62,6 +65,8 @@ pub struct Request {
     pub id: ObjectId,
     /// The target as it is.
     pub target: Arc<DynamicObject>,
+    /// Whether it may hold logs: not when who asked may not read them.
+    pub logs: bool,
 }
 
 /// How far it is.
@@ -236,7 +241,10 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
         let status = serde_json::to_value(&pod.status).unwrap_or_default();
         let text = serde_saphyr::to_string(&status).unwrap_or_else(|_| status.to_string());
         bundle.add(&format!("pod.{name}.status.yaml"), &text);
-        wanted.extend(logs_of(pod));
+        match request.logs {
+            true => wanted.extend(logs_of(pod)),
+            false => bundle.miss(format!("logs of {name}"), NO_LOGS),
+        }
     }
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let reads = wanted.into_iter().map(|log| {

@@ -2,7 +2,7 @@
 //! status write, and what was folded is removed.
 
 use super::{
-    BY_INCIDENT, Context, Error, Key,
+    BY_INCIDENT, Context, Error, Key, access,
     error::Retry,
     events::Note,
     mitigation, moment,
@@ -13,10 +13,11 @@ use super::{
 };
 use crate::{
     api::{
-        ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationSpec, TimelineEntry, TimelineRecord,
-        names,
+        ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationPhase as Phase, MitigationSpec,
+        TimelineEntry, TimelineEntryType, TimelineRecord, names,
     },
     decide::{
+        access::foreseen,
         conditions::Conditions,
         incident::{Archive, Effect, LOOK_AGAIN, Observed, Plan, decide, drop_archived},
         mitigation::target_id,
@@ -171,14 +172,18 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
         return Err(Error::Restless(format!("mitigation {child_key}")));
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let ahead = async {
+    let target = async {
         let target = target_id(&child)?;
         match ctx.targets.known(&key.namespace, &target) {
             Some(_) => None,
             None => Some((target.clone(), ctx.targets.read(&key.namespace, &target).await)),
         }
     };
-    let (made, ahead) = tokio::join!(api.create(&params, &child), ahead);
+    let questions = if ctx.signed { foreseen(&child) } else { Vec::new() };
+    let asking = access::ask(&ctx.client, &key.namespace, questions);
+    let (made, target, answers) = tokio::join!(api.create(&params, &child), target, asking);
+    // What could not be asked now is asked again.
+    let ahead = mitigation::Ahead { target, answers: answers.unwrap_or_default() };
     match made {
         Ok(object) => {
             info!(incident = %key, mitigation = %child_key, "mitigation made");
@@ -320,11 +325,31 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
 /// Removes people's entries that are on record now, as many as a visit may take: an edit of the incident must not
 /// wait for hundreds of them. True when some are left.
 async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) -> Result<bool, Error> {
-    let there: Vec<_> = folded.iter().filter(|e| e.metadata.deletion_timestamp.is_none()).collect();
+    let there: Vec<_> = folded
+        .iter()
+        .filter(|e| e.metadata.deletion_timestamp.is_none() && !is_awaited(ctx, key, e))
+        .collect();
     futures::stream::iter(there.iter().take(REMOVED_AT_ONCE).map(Ok))
         .try_for_each_concurrent(REMOVERS, |entry| remove(ctx, key, entry))
         .await?;
     Ok(there.len() > REMOVED_AT_ONCE)
+}
+
+/// Whether an approval or rejection is still to be judged by its mitigation, of which the entry itself is the proof.
+fn is_awaited(ctx: &Context, key: &Key, entry: &TimelineEntry) -> bool {
+    if !matches!(entry.spec.type_, TimelineEntryType::Approval | TimelineEntryType::Rejection) {
+        return false;
+    }
+    let named = entry.spec.mitigation_ref.as_ref();
+    let mitigation = named.and_then(|m| ctx.mitigations.get(&Key::new(&key.namespace, &m.name)));
+    mitigation.is_some_and(|mitigation| {
+        let status = mitigation.status.clone().unwrap_or_default();
+        let settled = status.phase.is_some_and(Phase::is_ended) || status.applied_time.is_some();
+        let judged = entry.metadata.uid.as_ref().is_some_and(|uid| status.judged_entries.contains(uid));
+        let other = status.approval_digest.is_some() && status.approval_digest != entry.spec.digest;
+        let ours = mitigation.spec.incident_ref.as_ref().is_none_or(|incident| *incident.name == *key.name);
+        ours && mitigation.metadata.deletion_timestamp.is_none() && !settled && !judged && !other
+    })
 }
 
 async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry) -> Result<(), Error> {

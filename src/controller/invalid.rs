@@ -99,7 +99,12 @@ async fn condition<K: Resource<DynamicType = ()>>(
     message: &str,
 ) -> Result<(), kube::Error> {
     let resource = ApiResource::erase::<K>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
+    let api: Api<DynamicObject> = match &*key.namespace {
+        // Several operators, each of one namespace, share what lies in none: none of them speaks for all.
+        "" if ctx.namespace.is_some() => return Ok(()),
+        "" => Api::all_with(ctx.client.clone(), &resource),
+        namespace => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
+    };
     let Some(object) = api.get_opt(&key.name).await? else { return Ok(()) };
     let present = object.data.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
     let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();

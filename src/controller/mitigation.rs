@@ -4,7 +4,7 @@
 mod effects;
 
 use super::{
-    BY_OBJECT, Context, Error, Key,
+    BY_MITIGATION, BY_OBJECT, Context, Error, Key, access,
     evidence::{Progress, Request},
     moment, news,
     status::{self, FIELD_MANAGER},
@@ -12,10 +12,13 @@ use super::{
     watch::start_targets,
 };
 use crate::{
-    api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus},
+    api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus, TimelineEntry},
     decide::{
+        access::{Answers, Question, foreseen},
         incident::{recorded_end, releases},
-        mitigation::{Effect, Evidence, Incident, Objects, Observed, Plan, Refused, decide, target_id},
+        mitigation::{
+            Effect, Evidence, Incident, Objects, Observed, Plan, Refused, Reservation, Why, decide, target_id,
+        },
     },
     mitigation::{Found, Look, ObjectId, record::Record},
 };
@@ -29,6 +32,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -37,15 +41,20 @@ const MAX_EFFECTS: usize = 12;
 /// After this long the object may go although its incident has not recorded the end.
 const RECORD_DEADLINE_SECONDS: i64 = 30;
 
-/// What the target was when it was read ahead.
-pub type ReadAhead = (ObjectId, Result<Option<DynamicObject>, Error>);
+/// What was asked ahead, while the object itself was being written.
+#[derive(Default)]
+pub struct Ahead {
+    /// What the target was.
+    pub target: Option<(ObjectId, Result<Option<DynamicObject>, Error>)>,
+    /// Who may do what.
+    pub answers: Answers,
+}
+
+/// Answers about rights that are older are asked for again.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// One visit. Answers when to come again.
-pub async fn reconcile(
-    ctx: &Arc<Context>,
-    key: &Key,
-    ahead: Option<ReadAhead>,
-) -> Result<Option<Instant>, Error> {
+pub async fn reconcile(ctx: &Arc<Context>, key: &Key, ahead: Ahead) -> Result<Option<Instant>, Error> {
     let Some(known) = ctx.mitigations.get(key) else {
         ctx.lookouts.follow(key, None);
         return Ok(None);
@@ -67,17 +76,17 @@ struct Visit<'a> {
     dry_run_passed: HashSet<ObjectId>,
     /// uids in records on objects whose mitigations are gone.
     leftovers: HashSet<String>,
+    /// What the API server said about rights, and when.
+    answers: Answers,
+    asked: Instant,
+    /// What came of the wish to be counted.
+    reservation: Option<Reservation>,
 }
 
 impl<'a> Visit<'a> {
-    fn new(
-        ctx: &'a Arc<Context>,
-        key: &'a Key,
-        known: Arc<Mitigation>,
-        ahead: Option<ReadAhead>,
-    ) -> Result<Self, Error> {
+    fn new(ctx: &'a Arc<Context>, key: &'a Key, known: Arc<Mitigation>, ahead: Ahead) -> Result<Self, Error> {
         let mut objects = Objects::new();
-        if let Some((id, read)) = ahead {
+        if let Some((id, read)) = ahead.target {
             objects.insert(id, read?.map(Arc::new));
         }
         let ids = crate::decide::mitigation::objects(&known);
@@ -99,6 +108,9 @@ impl<'a> Visit<'a> {
             refused: None,
             dry_run_passed: HashSet::new(),
             leftovers: HashSet::new(),
+            answers: ahead.answers,
+            asked: Instant::now(),
+            reservation: None,
         })
     }
 
@@ -106,6 +118,11 @@ impl<'a> Visit<'a> {
         let mut effects = 0;
         loop {
             let holders = self.holders().await?;
+            let policies = self.ctx.policies_in(&self.key.namespace).await?;
+            let approvals = self.approvals();
+            if self.asked.elapsed() > FRESH {
+                self.answers.clear();
+            }
             let plan = decide(
                 &Observed {
                     mitigation: &self.mitigation,
@@ -115,6 +132,11 @@ impl<'a> Visit<'a> {
                     refused: self.refused.as_ref(),
                     dry_run_passed: &self.dry_run_passed,
                     evidence: self.evidence(),
+                    policies: &policies,
+                    signed: self.ctx.signed,
+                    answers: &self.answers,
+                    approvals: &approvals,
+                    reservation: self.reservation.as_ref(),
                     holders: &holders,
                 },
                 Timestamp::now(),
@@ -140,12 +162,17 @@ impl<'a> Visit<'a> {
 
     async fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {
         match effect {
-            Effect::Read(id) => self.read(&id).await,
+            Effect::Read(id) => self.read_and_ask(&id).await,
+            Effect::Ask(questions) => self.ask(questions).await,
+            Effect::Reserve(limits) => {
+                self.reservation = Some(self.ctx.takes.reserve(self.ctx, &self.mitigation, &limits).await?);
+                Ok(())
+            }
             Effect::Look(look) => self.look(look).await,
             Effect::AddFinalizer => self.add_finalizer().await,
             Effect::RemoveFinalizer => Ok(()),
-            Effect::GatherEvidence => {
-                self.gather_evidence();
+            Effect::GatherEvidence { logs } => {
+                self.gather_evidence(logs);
                 Ok(())
             }
             Effect::AwaitEvidence(until) => {
@@ -163,6 +190,9 @@ impl<'a> Visit<'a> {
     async fn rest(mut self, plan: &Plan) -> Result<Option<Instant>, Error> {
         self.ctx.lookouts.follow(self.key, plan.follow.as_ref());
         self.write_status().await?;
+        if matches!(plan.status.phase, Some(Phase::Pending | Phase::AwaitingApproval)) {
+            self.ctx.takes.give_back(self.uid());
+        }
         let awaits = plan.await_target.then(|| self.await_target()).flatten();
         Ok(plan.wake.map(moment).into_iter().chain(awaits).min())
     }
@@ -222,6 +252,7 @@ impl<'a> Visit<'a> {
         Incident {
             name: Some(named.name.clone()),
             commander: incident.spec.roles.as_ref().and_then(|roles| roles.incident_commander.clone()),
+            severity: incident.spec.severity,
             releases: releases(&incident),
             recorded_end: recorded || overdue,
         }
@@ -239,6 +270,49 @@ impl<'a> Visit<'a> {
         let object = self.ctx.targets.read(&self.key.namespace, id).await?;
         self.objects.insert(id.clone(), object.map(Arc::new));
         Ok(())
+    }
+
+    /// Reads an object, and asks side by side with it what will be asked next anyway.
+    async fn read_and_ask(&mut self, id: &ObjectId) -> Result<(), Error> {
+        if !self.ctx.signed || !self.answers.is_empty() {
+            return self.read(id).await;
+        }
+        let questions = foreseen(&self.mitigation);
+        let asking = access::ask(&self.ctx.client, &self.key.namespace, questions);
+        let (answers, read) = tokio::join!(asking, self.ctx.targets.read(&self.key.namespace, id));
+        self.watch(id);
+        self.objects.insert(id.clone(), read?.map(Arc::new));
+        // What could not be asked now is asked for by itself.
+        self.answers = answers.unwrap_or_default();
+        self.asked = Instant::now();
+        Ok(())
+    }
+
+    async fn ask(&mut self, questions: Vec<Question>) -> Result<(), Error> {
+        let first = self.answers.is_empty();
+        match access::ask(&self.ctx.client, &self.key.namespace, questions).await {
+            Ok(answers) => self.answers.extend(answers),
+            Err(Error::Api { source: kube::Error::Api(said), .. }) if said.code == 403 => {
+                let words = said.message.clone();
+                self.refused = Some(Refused { releasing: false, why: Why::Forbidden, words });
+            }
+            Err(error) => return Err(error),
+        }
+        if first {
+            self.asked = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Entries that approve or reject this mitigation, in the record of its own incident.
+    fn approvals(&self) -> Vec<Arc<TimelineEntry>> {
+        let mut entries = self.ctx.entries.group(BY_MITIGATION, &self.key.to_string());
+        let incident = self.mitigation.spec.incident_ref.as_ref();
+        entries.retain(|e| incident.is_none_or(|incident| incident.name == e.spec.incident_ref.name));
+        entries.sort_by_cached_key(|e| {
+            (e.metadata.creation_timestamp.as_ref().map(|t| t.0), e.metadata.name.clone())
+        });
+        entries
     }
 
     async fn look(&mut self, look: Look) -> Result<(), Error> {
@@ -272,7 +346,7 @@ impl<'a> Visit<'a> {
         })
     }
 
-    fn gather_evidence(&self) {
+    fn gather_evidence(&self, logs: bool) {
         let Some(id) = target_id(&self.mitigation) else { return };
         let Some(target) = self.objects.get(&id).cloned().flatten() else { return };
         self.ctx.evidence.start(Request {
@@ -281,6 +355,7 @@ impl<'a> Visit<'a> {
             incident: self.mitigation.spec.incident_ref.as_ref().map(|incident| incident.name.clone()),
             id,
             target,
+            logs,
         });
     }
 

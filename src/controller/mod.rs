@@ -3,6 +3,7 @@
 //! One short driver a kind (`incident`, `mitigation`, `postmortem`), and what they share: caches fed by watches
 //! and by the answers to our own writes, queues, status writes, Events.
 
+mod access;
 mod cache;
 pub mod client;
 mod error;
@@ -15,11 +16,13 @@ mod lookout;
 mod mitigation;
 mod news;
 mod notify;
+mod policies;
 mod postmortem;
 mod queue;
 mod run;
 mod settings;
 mod status;
+mod takes;
 mod targets;
 mod watch;
 
@@ -27,8 +30,15 @@ pub use error::Error;
 pub use run::{Options, run};
 
 use crate::{
-    api::{Incident, Mitigation, Postmortem, TimelineEntry},
-    decide::{conditions::status as status_of, mitigation::objects, postmortem::is_open},
+    api::{
+        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, TimelineEntry,
+        TimelineEntryType,
+    },
+    decide::{
+        conditions::{find, status as status_of},
+        mitigation::objects,
+        postmortem::is_open,
+    },
     metrics::Metrics,
     mitigation::held_kinds,
 };
@@ -38,8 +48,10 @@ use evidence::Evidence;
 use key::Key;
 use kube::Client;
 use lookout::Lookouts;
+use policies::Namespaces;
 use queue::Queue;
 use std::sync::Arc;
+use takes::Takes;
 use targets::{Targets, index_text};
 use tokio::time::Instant;
 
@@ -51,6 +63,9 @@ pub struct Context {
     mitigations: Cache<Mitigation>,
     entries: Cache<TimelineEntry>,
     postmortems: Cache<Postmortem>,
+    policies: Cache<MitigationPolicy>,
+    namespaces: Namespaces,
+    takes: Takes,
     targets: Arc<Targets>,
     lookouts: Arc<Lookouts>,
     evidence: Evidence,
@@ -61,6 +76,8 @@ pub struct Context {
     notifier: notify::Notifier,
     /// Whether the API server vouches for the authors of requests.
     signed: bool,
+    /// Whether MitigationPolicies can be read.
+    reads_policies: bool,
     /// The one namespace that is looked after, when it is not all of them.
     namespace: Option<String>,
 }
@@ -70,6 +87,7 @@ pub struct Context {
 struct Queues {
     incidents: Arc<Queue>,
     mitigations: Arc<Queue>,
+    policies: Arc<Queue>,
     postmortems: Arc<Queue>,
 }
 
@@ -77,6 +95,10 @@ struct Queues {
 const BY_INCIDENT: usize = 0;
 /// Mitigations by the objects that they touch.
 const BY_OBJECT: usize = 1;
+/// Mitigations that are active, or are being made, by namespace.
+const ACTIVE_IN: usize = 2;
+/// Mitigations that are not made yet, all under one text.
+const WAITING: usize = 3;
 
 const MITIGATION_INDEXES: &[Index<Mitigation>] = &[
     |m| {
@@ -94,9 +116,31 @@ const MITIGATION_INDEXES: &[Index<Mitigation>] = &[
         texts.dedup();
         texts
     },
+    |m| {
+        // Nothing is changed by a dry run, nor by the operator where a person acts.
+        let counts = m.spec.template.dry_run != Some(true)
+            && !matches!(m.spec.template.action, crate::api::Action::Manual(_));
+        let phase = m.status.as_ref().and_then(|s| s.phase);
+        let active = matches!(phase, Some(Phase::Applying | Phase::Active | Phase::Releasing));
+        m.metadata.namespace.iter().filter(|_| counts && active).cloned().collect()
+    },
+    |m| {
+        let status = m.status.as_ref();
+        let ended = status.and_then(|s| s.phase).is_some_and(Phase::is_ended);
+        let made = status.is_some_and(|s| s.applied_time.is_some());
+        (!ended && !made).then(String::new).into_iter().collect()
+    },
 ];
-const ENTRY_INDEXES: &[Index<TimelineEntry>] =
-    &[|e| vec![text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name)]];
+/// Entries by the mitigation that they approve or reject.
+const BY_MITIGATION: usize = 1;
+const ENTRY_INDEXES: &[Index<TimelineEntry>] = &[
+    |e| vec![text(e.metadata.namespace.as_ref(), &e.spec.incident_ref.name)],
+    |e| {
+        let judges = matches!(e.spec.type_, TimelineEntryType::Approval | TimelineEntryType::Rejection);
+        let named = e.spec.mitigation_ref.iter().filter(|_| judges);
+        named.map(|m| text(e.metadata.namespace.as_ref(), &m.name)).collect()
+    },
+];
 const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
     &[|p| p.spec.incident_ref.iter().map(|i| text(p.metadata.namespace.as_ref(), &i.name)).collect()];
 /// Incidents by the one of which they are a duplicate.
@@ -120,7 +164,10 @@ impl Context {
         Arc::new(Context {
             targets: Arc::new(Targets::new(client.clone(), watches.clone(), &held_kinds())),
             evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
-            lookouts: Arc::new(Lookouts::new(watches, queues.mitigations.clone())),
+            lookouts: Arc::new(Lookouts::new(watches.clone(), queues.mitigations.clone())),
+            namespaces: Namespaces::new(watches),
+            takes: Takes::default(),
+            policies: Cache::new(&[]),
             client,
             incidents: Cache::new(INCIDENT_INDEXES),
             mitigations: Cache::new(MITIGATION_INDEXES),
@@ -132,6 +179,7 @@ impl Context {
             live: settings::Live::new(options.config.clone()),
             notifier,
             signed: options.signed,
+            reads_policies: options.policies,
             namespace: options.namespace.clone(),
         })
     }
@@ -171,7 +219,19 @@ impl Context {
             self.queues.incidents.add(Key::new(&key.namespace, &incident.name));
         }
         let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
+        if matches!(news, News::Gone(_)) {
+            self.takes.remember(mitigation);
+        }
         if ended || matches!(news, News::Gone(_)) {
+            // Others may wait for their turn.
+            for other in self.mitigations.group(WAITING, "") {
+                let ready = other.status.as_ref().and_then(|status| find(&status.conditions, "Ready"));
+                if other.metadata.namespace == mitigation.metadata.namespace
+                    && ready.is_some_and(|ready| ready.reason == "TooManyActive")
+                {
+                    self.queues.mitigations.add(Key::of(other.as_ref()));
+                }
+            }
             // Others may wait for the field.
             for id in objects(mitigation) {
                 self.wake_mitigations_of(&index_text(&key.namespace, id.kind.kind, &id.name), Some(&key));
@@ -183,6 +243,9 @@ impl Context {
         let (News::Changed(entry) | News::Gone(entry)) = news;
         let key = Key::of(entry.as_ref());
         self.queues.incidents.add(Key::new(&key.namespace, &entry.spec.incident_ref.name));
+        if let Some(mitigation) = &entry.spec.mitigation_ref {
+            self.queues.mitigations.add(Key::new(&key.namespace, &mitigation.name));
+        }
     }
 
     fn heard_of_postmortem(&self, news: &News<Postmortem>, own: bool) {
@@ -230,6 +293,7 @@ impl Context {
         let queues = &self.queues;
         self.metrics.set_depth("incident", queues.incidents.depth());
         self.metrics.set_depth("mitigation", queues.mitigations.depth());
+        self.metrics.set_depth("policy", queues.policies.depth());
         self.metrics.set_depth("postmortem", queues.postmortems.depth());
         self.metrics.set_waiting(&self.notifier.waiting());
         self.metrics.incidents.clear();

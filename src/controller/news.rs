@@ -21,7 +21,10 @@ pub fn tell(
 ) {
     let Some(new) = &mitigation.status else { return };
     let told = |status: Option<&MitigationStatus>| {
-        status.map(|s| (s.phase, effective(s), find_true(s, "Contested"), s.expired_time.is_some()))
+        status.map(|s| {
+            let forged = s.record_changed_by.clone();
+            (s.phase, effective(s), find_true(s, "Contested"), s.expired_time.is_some(), forged)
+        })
     };
     if told(old) == told(Some(new)) {
         return;
@@ -36,6 +39,9 @@ pub fn tell(
         "MitigationExpired" => "its time is over and it is still in force: release it, or give it more time \
                                 with spec.expiresAfter"
             .to_owned(),
+        "MitigationRecordChanged" => {
+            find(&new.conditions, "Contested").map(|c| c.message.clone()).unwrap_or_default()
+        }
         _ => says,
     };
     let time = Timestamp::now();
@@ -86,6 +92,9 @@ fn news(old: Option<&MitigationStatus>, new: &MitigationStatus) -> Option<(&'sta
     }
     if phase != Phase::Active {
         return None;
+    }
+    if new.record_changed_by.is_some() && old.is_none_or(|s| s.record_changed_by != new.record_changed_by) {
+        return Some(("MitigationRecordChanged", true));
     }
     if new.expired_time.is_some() && old.is_none_or(|s| s.expired_time.is_none()) {
         return Some(("MitigationExpired", true));

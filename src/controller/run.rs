@@ -6,7 +6,7 @@ use super::{
     events::Events,
     incident, mitigation,
     notify::Notifier,
-    postmortem,
+    policies, postmortem,
     queue::{Claim, Queue},
     settings, watch,
 };
@@ -53,6 +53,8 @@ pub struct Options {
     pub signed: bool,
     /// The configuration file; the defaults when absent.
     pub config: Option<std::path::PathBuf>,
+    /// Whether MitigationPolicies can be read; without, none is enforced.
+    pub policies: bool,
 }
 
 /// Runs until SIGTERM or SIGINT, or until leadership is lost.
@@ -160,6 +162,9 @@ impl Context {
         self.mitigations.wait_synced().await;
         self.entries.wait_synced().await;
         self.postmortems.wait_synced().await;
+        if self.reads_policies {
+            self.policies.wait_synced().await;
+        }
         for kind in crate::mitigation::held_kinds()
             .into_iter()
             .filter(crate::mitigation::TargetKind::is_always_watched)
@@ -186,11 +191,12 @@ impl Workers {
 type Visit = for<'a> fn(&'a Arc<Context>, &'a Key) -> BoxFuture<'a, Result<Option<Instant>, Error>>;
 
 fn start_workers(ctx: &Arc<Context>, stopping: &channel::Receiver<bool>) -> Workers {
-    let kinds: [(&'static str, Arc<Queue>, Visit); 3] = [
+    let kinds: [(&'static str, Arc<Queue>, Visit); 4] = [
         ("mitigation", ctx.queues.mitigations.clone(), |ctx, key| {
-            mitigation::reconcile(ctx, key, None).boxed()
+            mitigation::reconcile(ctx, key, mitigation::Ahead::default()).boxed()
         }),
         ("incident", ctx.queues.incidents.clone(), |ctx, key| incident::reconcile(ctx, key).boxed()),
+        ("policy", ctx.queues.policies.clone(), |ctx, key| policies::reconcile(ctx, key).boxed()),
         ("postmortem", ctx.queues.postmortems.clone(), |ctx, key| postmortem::reconcile(ctx, key).boxed()),
     ];
     let slots = kinds.map(|(name, queue, visit)| {

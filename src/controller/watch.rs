@@ -10,7 +10,7 @@ use super::{
     targets::news_text,
 };
 use crate::{
-    api::{Incident, Mitigation, Postmortem, TimelineEntry},
+    api::{Incident, Mitigation, MitigationPolicy, Postmortem, TimelineEntry},
     mitigation::{
         API_SERVICE, CUSTOM_RESOURCE_DEFINITION, HORIZONTAL_POD_AUTOSCALER, MUTATING_WEBHOOKS, TargetKind,
         VALIDATING_WEBHOOKS,
@@ -69,6 +69,15 @@ pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
             ctx.heard_of_postmortem(n, false);
         },
     );
+    if ctx.reads_policies {
+        follow(
+            ctx,
+            Api::all(client.clone()),
+            &reports,
+            |ctx| &ctx.policies,
+            |ctx, n: &News<MitigationPolicy>| ctx.heard_of_policy(n),
+        );
+    }
     for kind in crate::mitigation::held_kinds().into_iter().filter(TargetKind::is_always_watched) {
         start_targets(ctx, kind, namespace);
     }
@@ -84,7 +93,7 @@ fn start_one<K>(
     namespace: Option<&str>,
     reports: &Arc<Reports>,
     cache: fn(&Context) -> &Cache<K>,
-    heard: fn(&Context, &News<K>),
+    heard: fn(&Arc<Context>, &News<K>),
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -98,6 +107,18 @@ fn start_one<K>(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
+    follow(ctx, api, reports, cache, heard);
+}
+
+fn follow<K>(
+    ctx: &Arc<Context>,
+    api: Api<DeserializeGuard<K>>,
+    reports: &Arc<Reports>,
+    cache: fn(&Context) -> &Cache<K>,
+    heard: fn(&Arc<Context>, &News<K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let (ctx, reports) = (ctx.clone(), reports.clone());
     tokio::spawn(async move {
         let events = watcher(api, watch_config()).default_backoff();

@@ -23,7 +23,7 @@ pub mod revisions;
 mod rollback;
 mod scale;
 mod scene;
-mod selector;
+pub mod selector;
 mod suspend;
 mod workload;
 

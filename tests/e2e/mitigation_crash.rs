@@ -3,7 +3,7 @@
 
 use super::mitigation::*;
 use super::support::{Cluster, workload, *};
-use incident_operator::api::{ConditionStatus, FINALIZER, Mitigation, MitigationPhase as Phase};
+use incident_operator::api::{ConditionStatus, FINALIZER, Mitigation};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -223,21 +223,4 @@ async fn a_namespace_that_is_deleted_while_a_mitigation_is_active_goes() {
         }
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_another_version_cannot_do_any_more_is_still_released() {
-    let namespace = TestNamespace::new("newspec").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
-    namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
-    namespace.create(flag("slow", "flags", "mode", "slow")).await;
-    effective(&namespace, "slow").await;
-    // Asked for while it is held; this version cannot do it.
-    let patch = r#"{"spec":{"serviceAccountName":"deployer"}}"#;
-    namespace.kubectl(&["patch", "mitigation", "slow", "--type=merge", "-p", patch]).success();
-    let stalled = says(&namespace, "slow", "Stalled", "NotImplemented").await;
-    assert_eq!(phase_of(&stalled), Some(Phase::Active), "it is in force all the same");
-    delete(&namespace, "slow").await;
-    let flags = namespace.api::<ConfigMap>().get("flags").await.unwrap();
-    assert_eq!((flags.data.as_ref().unwrap()["mode"].as_str(), marks(&flags)), ("normal", vec![]));
 }

@@ -13,12 +13,18 @@ impl Decision<'_> {
     /// In force from when it was asked for; effective once somebody says so.
     pub(super) fn by_hand(&mut self) {
         let Action::Manual(step) = &self.m.spec.template.action else { return };
+        let may = self.was_applied() || self.policies_allow(None) && self.approved(None);
+        if !may {
+            return;
+        }
+        self.note_latest_end();
         let asked = self.m.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
         let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
         let status = &mut self.plan.status;
         status.phase = Some(Phase::Active);
         status.applied_time.get_or_insert(whole_seconds(asked));
-        status.expiry_time = expires.and_then(|d| asked.checked_add(d).ok()).map(whole_seconds);
+        let expires = expires.and_then(|d| asked.checked_add(d).ok()).map(whole_seconds);
+        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
         let who = step.assignee.as_deref().unwrap_or("somebody");
         let mut c = self.conditions();
         c.set("Applied", True, "Asked", format!("{who} was asked: {}", super::clip(&step.instructions, 512)));

@@ -2,12 +2,9 @@
 //! most and goes on beside it.
 
 use super::{Decision, Effect, Evidence, Refusal};
-use crate::{
-    api::{
-        ConditionStatus::{False, True, Unknown},
-        EvidencePolicy,
-    },
-    mitigation,
+use crate::api::{
+    ConditionStatus::{False, True, Unknown},
+    EvidencePolicy,
 };
 use std::time::Duration;
 
@@ -17,12 +14,9 @@ const BEST_EFFORT_DELAY: Duration = Duration::from_millis(500);
 const REQUIRED_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Decision<'_> {
-    /// What is asked for. By default evidence is kept where something goes that cannot be looked at afterwards.
+    /// What is asked for.
     pub(super) fn evidence_policy(&self) -> EvidencePolicy {
-        let template = &self.m.spec.template;
-        let destroys = mitigation::engine(&template.action).is_some_and(mitigation::Engine::destroys);
-        let default = if destroys { EvidencePolicy::BestEffort } else { EvidencePolicy::None };
-        template.evidence.unwrap_or(default)
+        super::evidence_policy(&self.m.spec.template)
     }
 
     /// True when the change may be made now; otherwise the plan says what comes first.
@@ -32,7 +26,7 @@ impl Decision<'_> {
             return true;
         }
         let Some(progress) = self.seen.evidence.clone() else {
-            self.plan.effect = Some(Effect::GatherEvidence);
+            self.gather_evidence();
             return false;
         };
         self.note_evidence();
@@ -78,7 +72,7 @@ impl Decision<'_> {
             return;
         }
         match self.seen.evidence.clone() {
-            None => self.plan.effect = Some(Effect::GatherEvidence),
+            None => self.gather_evidence(),
             Some(Evidence::Running(_)) => {
                 let message = "manifests, Events and logs are being kept";
                 self.conditions().set("EvidenceCaptured", Unknown, "Capturing", message);

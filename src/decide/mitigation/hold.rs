@@ -3,7 +3,7 @@
 use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
     MAX_REASSERTS, MITIGATED_LABEL, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value, Write,
-    Writer, clip, describe_change, find, patch, whole_seconds, writer,
+    Writer, clip, describe_change, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::{
@@ -30,7 +30,7 @@ impl<'a> Decision<'a> {
                         let by = writer(object, &first.path);
                         return self.drifted(holding, object, record, by);
                     }
-                    if !has_label(object) {
+                    if holding.forged || !has_label(object) {
                         return self.put_back(holding, object, record);
                     }
                 }
@@ -43,7 +43,13 @@ impl<'a> Decision<'a> {
                 (None, _) => {}
             }
         }
-        self.conditions().set("Contested", False, "Held", "the field has the mitigation's value");
+        let mut held = "the field has the mitigation's value".to_owned();
+        if let Some(who) = &self.plan.status.record_changed_by {
+            held = format!(
+                "{held}; {who} changed the note of the prior value on the target, and it was put right"
+            );
+        }
+        self.conditions().set("Contested", False, "Held", held);
         let Some(since) = records.iter().map(|(_, record)| record.at).max() else { return };
         self.verify(engine, target, since);
         if self.plan.effect.is_none() {
@@ -88,11 +94,13 @@ impl<'a> Decision<'a> {
             }));
         }
         prior.truncate(MAX_PRIOR);
+        self.note_latest_end();
         let reasserts = records.iter().map(|(_, record)| record.reasserts).max().unwrap_or(0);
         let status = &mut self.plan.status;
         status.phase = Some(Phase::Active);
         status.target_uid.clone_from(&target.metadata.uid);
-        status.expiry_time = expires.and_then(|d| last.checked_add(d).ok()).map(whole_seconds);
+        let expires = expires.and_then(|d| last.checked_add(d).ok()).map(whole_seconds);
+        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
         status.applied_time = Some(whole_seconds(first));
         status.attempts = Some(1 + i32::from(reasserts));
         status.prior = prior;
@@ -119,9 +127,6 @@ impl<'a> Decision<'a> {
             false => c.set("Applied", True, "Changed", changed),
         }
         c.set("Stalled", False, "Progressing", "nothing is in the way");
-        if find(&self.plan.status.conditions, "Authorized").is_some_and(|c| c.reason == "OperatorForbidden") {
-            self.authorization_unknown();
-        }
     }
 
     fn verify(&mut self, engine: &'a dyn Engine, target: &DynamicObject, since: Timestamp) {

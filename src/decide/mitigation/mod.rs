@@ -10,12 +10,13 @@
 
 mod by_hand;
 mod evidence;
+mod gate;
 mod hold;
 mod plan;
 mod release;
 mod take;
 
-use super::conditions::{Conditions, clip, find, whole_seconds};
+use super::conditions::{Conditions, clip, whole_seconds};
 use crate::api::{
     ConditionStatus::{False, True, Unknown},
     DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase, OnExpire,
@@ -32,6 +33,7 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 use std::time::Duration;
 
+pub use gate::evidence_policy;
 pub use plan::*;
 
 /// How long a change may take to show its effect, when the mitigation does not say.
@@ -128,6 +130,8 @@ struct Holding<'a> {
     /// As it is; `None` when it is gone or another by now.
     object: Option<&'a DynamicObject>,
     record: Option<Record>,
+    /// The record on the object is not the one that was written there; this is the true one.
+    forged: bool,
 }
 
 struct Decision<'a> {
@@ -182,7 +186,7 @@ impl<'a> Decision<'a> {
     }
 
     fn authorization_unknown(&mut self) {
-        let message = "the requester's rights are not checked by this version";
+        let message = "rights are checked right before the change";
         self.conditions().set("Authorized", Unknown, "NotChecked", message);
     }
 
@@ -237,12 +241,6 @@ impl<'a> Decision<'a> {
         if !engine.kinds().is_empty() {
             mitigation::target_kind(engine, &template.target_ref)?;
         }
-        if template.service_account_name.is_some() {
-            return missing("serviceAccountName", "leave it out");
-        }
-        if template.policy_ref.is_some() {
-            return missing("policyRef", "leave it out");
-        }
         Ok(engine)
     }
 
@@ -255,7 +253,10 @@ impl<'a> Decision<'a> {
         if template.desired_state == Some(DesiredState::Released) {
             return Some(End::Asked);
         }
-        if template.on_expire == Some(OnExpire::Release) && self.expired() {
+        let latest = self.plan.status.latest_end_time.as_ref().filter(|_| self.was_applied());
+        if template.on_expire == Some(OnExpire::Release) && self.expired()
+            || latest.is_some_and(|latest| latest.0 <= self.now)
+        {
             return Some(End::Expired);
         }
         match self.seen.incident.releases {
@@ -358,8 +359,12 @@ impl<'a> Decision<'a> {
                 let uid = uid.and_then(|o| o.uid.clone());
                 self.read(&id)?.filter(|object| uid.is_none() || uid == object.metadata.uid)
             };
-            let record = object.and_then(|object| Record::find(object, self.uid()));
-            holdings.push(Holding { id, object, record });
+            let mut record = object.and_then(|object| Record::find(object, self.uid()));
+            let mut forged = false;
+            if let (Some(object), Some(found)) = (object, record.as_mut()) {
+                forged = self.correct(&id, object, found);
+            }
+            holdings.push(Holding { id, object, record, forged });
         }
         Some(holdings)
     }
@@ -431,6 +436,31 @@ impl<'a> Decision<'a> {
             restored: false,
             made: target.is_none(),
         }
+    }
+
+    /// Puts right what a record says of the prior values, where it differs from what status has on record: status is
+    /// locked, and the annotation is not. True when somebody changed it.
+    fn correct(&mut self, id: &ObjectId, object: &DynamicObject, found: &mut Record) -> bool {
+        // What is more than status has room for cannot be compared.
+        let whole = self.was_applied() && self.plan.status.prior.len() < MAX_PRIOR;
+        // What is restored says what went back, and no value is written by it any more.
+        let compared = whole && !found.restored;
+        let Some(kept) = self.record_from_status(id, object).filter(|_| compared) else { return false };
+        let same = |a: &HeldField, b: &HeldField| a.path == b.path && a.how == b.how && a.prior == b.prior;
+        if kept.fields.len() == found.fields.len()
+            && kept.fields.iter().zip(&found.fields).all(|(kept, found)| same(kept, found))
+        {
+            return false;
+        }
+        let path = patch::pointer(&["metadata", "annotations", &mitigation::record::key(self.uid())]);
+        let who = writer(object, &path).map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+        self.plan.status.record_changed_by = Some(who);
+        let fields = kept.fields.into_iter().map(|kept| {
+            let owners = found.fields.iter().find(|field| field.path == kept.path);
+            HeldField { owners: owners.map(|field| field.owners.clone()).unwrap_or_default(), ..kept }
+        });
+        found.fields = fields.collect();
+        true
     }
 
     /// Looks at something, or refuses.

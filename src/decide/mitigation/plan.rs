@@ -1,7 +1,14 @@
 //! What the decision sees, and what it plans.
 
 use crate::{
-    api::{EvidenceStatus, Mitigation, MitigationStatus},
+    api::{EvidenceStatus, Mitigation, MitigationStatus, Severity, TimelineEntry},
+    decide::{
+        access::{Answers, Question},
+        policy::{
+            InForce,
+            limits::{Limits, Wait},
+        },
+    },
     mitigation::{Found, Look, ObjectId},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -28,6 +35,16 @@ pub struct Observed<'a> {
     pub dry_run_passed: &'a HashSet<ObjectId>,
     /// How far the evidence is, when it is being gathered.
     pub evidence: Option<Evidence>,
+    /// The policies that hold in the namespace.
+    pub policies: &'a InForce,
+    /// Whether the API server vouches for names, so that rights can be asked for them.
+    pub signed: bool,
+    /// The API server's answers about rights, not older than a few seconds.
+    pub answers: &'a Answers,
+    /// Entries that approve or reject this mitigation, oldest first.
+    pub approvals: &'a [Arc<TimelineEntry>],
+    /// What came of the wish to be counted.
+    pub reservation: Option<&'a Reservation>,
     /// uids of the mitigations that may hold the target. A record of any other is a leftover: the deployment
     /// controller copies annotations to ReplicaSets, and `kubectl rollout undo` copies them back.
     pub holders: &'a HashSet<String>,
@@ -43,10 +60,21 @@ pub struct Incident {
     pub name: Option<String>,
     /// Who commands it, when somebody is named.
     pub commander: Option<String>,
+    /// Its severity, when it states one.
+    pub severity: Option<Severity>,
     /// The resolution is declared and the exit criteria are done, or the incident is cancelled.
     pub releases: Option<&'static str>,
     /// The incident has recorded how this mitigation ended, or will never.
     pub recorded_end: bool,
+}
+
+/// What came of the wish to be counted among the active mitigations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// It is counted from now on.
+    Granted,
+    /// A limit is reached.
+    Wait(Wait),
 }
 
 /// How far evidence is.
@@ -106,8 +134,15 @@ pub enum Effect {
     AddFinalizer,
     /// Remove our finalizer.
     RemoveFinalizer,
+    /// Ask the API server about rights.
+    Ask(Vec<Question>),
+    /// Be counted among the active mitigations, unless a limit is reached.
+    Reserve(Limits),
     /// Begin to gather evidence.
-    GatherEvidence,
+    GatherEvidence {
+        /// Logs are read, too.
+        logs: bool,
+    },
     /// Wait for the evidence, at most until then.
     AwaitEvidence(Timestamp),
     /// Write the status: it says what is about to be touched.

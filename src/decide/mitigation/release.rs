@@ -17,6 +17,9 @@ impl<'a> Decision<'a> {
         }
         let Some(target) = self.target() else { return };
         let Some(holdings) = self.holdings() else { return };
+        if !self.releaser_may(&holdings) {
+            return;
+        }
         let recorded: Vec<(&Holding<'a>, &DynamicObject, &Record)> =
             holdings.iter().filter_map(|h| Some((h, h.object?, h.record.as_ref()?))).collect();
         if let (Some(target), false) = (target, recorded.is_empty()) {
@@ -141,7 +144,7 @@ impl<'a> Decision<'a> {
         self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::LetGo, patch });
     }
 
-    fn cannot_release(&mut self, why: &str) {
+    pub(super) fn cannot_release(&mut self, why: &str) {
         let message = format!("the change cannot be undone, {why}");
         self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
         let mut c = self.conditions();

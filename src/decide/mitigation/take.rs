@@ -32,7 +32,12 @@ impl<'a> Decision<'a> {
             return self.by_hand();
         }
         let Some(target) = self.target() else { return };
-        let Some(target) = target else { return self.target_missing() };
+        let Some(target) = target else {
+            if self.was_applied() || self.policies_allow(None) {
+                self.target_missing();
+            }
+            return;
+        };
         let Some(holdings) = self.holdings() else { return };
         let recorded = |h: &Holding<'_>| h.record.is_some();
         if self.plan.status.undone_by.is_some() && self.was_applied() {
@@ -72,6 +77,11 @@ impl<'a> Decision<'a> {
     }
 
     fn take(&mut self, engine: &'a dyn Engine, target: &'a DynamicObject, holdings: &[Holding<'a>]) {
+        // What was begun is finished: half a change is worse than none.
+        let begun = holdings.iter().any(|h| h.record.is_some());
+        if !begun && !self.policies_allow(Some(target)) {
+            return;
+        }
         if target.metadata.deletion_timestamp.is_some() {
             let name = self.plan.status.target.clone().unwrap_or_default();
             self.wait(
@@ -116,10 +126,19 @@ impl<'a> Decision<'a> {
             Some(Refused { why: Why::Forbidden, words, .. }) => return self.forbidden(words),
             None => {}
         }
+        if !begun && !self.requester_may(&parts) {
+            return;
+        }
         if self.m.spec.template.dry_run == Some(true) {
             return self.dry_run(engine, target, &parts);
         }
+        if !begun && !self.approved(target.metadata.uid.as_deref()) {
+            return;
+        }
         if !self.evidence_allows() {
+            return;
+        }
+        if !begun && !self.within_limits() {
             return;
         }
         self.plan.status.phase = Some(Phase::Applying);

@@ -2,7 +2,12 @@
 //! with other people's edits and lost statuses in between, are tested without a server.
 
 use super::*;
-use crate::api::{API_VERSION, Condition, MitigationStatus};
+use crate::api::{API_VERSION, Condition, MitigationStatus, TimelineEntry};
+use crate::decide::{
+    access::Answers,
+    conditions::find,
+    policy::{InForce, limits::Limits},
+};
 use crate::mitigation::Found;
 use serde_json::json;
 use std::{collections::HashSet, sync::Arc};
@@ -19,6 +24,15 @@ struct World {
     read: bool,
     holders: HashSet<String>,
     evidence: Option<Evidence>,
+    policies: InForce,
+    /// Whether the API server signs requests.
+    signed: bool,
+    /// Rights that nobody holds, in words.
+    lacking: Vec<&'static str>,
+    approvals: Vec<Arc<TimelineEntry>>,
+    reservation: Option<Reservation>,
+    /// The limits that were asked for.
+    reserved: Option<Limits>,
 }
 
 fn importer() -> Value {
@@ -50,6 +64,12 @@ impl World {
             read: true,
             holders: HashSet::new(),
             evidence: Some(Evidence::Failed("no logs".into())),
+            policies: InForce::Known(Vec::new()),
+            signed: false,
+            lacking: Vec::new(),
+            approvals: Vec::new(),
+            reservation: None,
+            reserved: None,
         }
     }
 
@@ -63,6 +83,7 @@ impl World {
         let passed: HashSet<ObjectId> = id.into_iter().filter(|_| dry_run_passed).collect();
         // Nothing else is there: no autoscaler, no webhook.
         let mut found = Found::new();
+        let mut answers = Answers::new();
         loop {
             let observed = Observed {
                 mitigation: &self.mitigation,
@@ -72,6 +93,11 @@ impl World {
                 refused,
                 dry_run_passed: &passed,
                 evidence: self.evidence.clone(),
+                policies: &self.policies,
+                signed: self.signed,
+                answers: &answers,
+                approvals: &self.approvals,
+                reservation: self.reservation.as_ref(),
                 holders: &self.holders,
             };
             let plan = decide(&observed, self.now);
@@ -79,6 +105,10 @@ impl World {
                 Some(Effect::Look(look)) => {
                     found.insert(look, Vec::new());
                 }
+                Some(Effect::Ask(questions)) => answers.extend(questions.into_iter().map(|question| {
+                    let lacks = self.lacking.contains(&question.need.to_string().as_str());
+                    (question, !lacks)
+                })),
                 _ => return plan,
             }
         }
@@ -97,6 +127,11 @@ impl World {
         match plan.effect {
             None => return false,
             Some(Effect::Read(_)) => self.read = true,
+            Some(Effect::Announce) => {}
+            Some(Effect::Reserve(limits)) => {
+                self.reserved = Some(limits);
+                self.reservation.get_or_insert(Reservation::Granted);
+            }
             Some(Effect::AddFinalizer) => {
                 self.mitigation.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
             }
@@ -596,8 +631,7 @@ fn what_cannot_be_done_is_refused_in_words_and_never_silently() {
             "KindNotAllowed",
         ),
         (json!({"evidence": "Required"}), "EvidenceFailed"),
-        (json!({"serviceAccountName": "x"}), "NotImplemented"),
-        (json!({"policyRef": {"name": "x"}}), "NotImplemented"),
+        (json!({"policyRef": {"name": "x"}}), "PolicyNotInForce"),
     ] {
         let mut w = World::new(spec.clone());
         w.run();
@@ -671,7 +705,7 @@ fn what_another_version_changed_stays_as_it_is_and_can_be_released() {
     let mut w = World::new(json!({}));
     w.run();
     // This version refuses the template that an earlier one took.
-    w.mitigation.spec.template.policy_ref = Some(crate::api::LocalRef { name: "p".into() });
+    w.mitigation.spec.template.target_ref.api_version = Some("apps/v9".into());
     w.run();
     assert_eq!((w.phase(), w.condition("Stalled").status, w.replicas()), (Phase::Active, True, 0));
     w.delete().run();
@@ -711,6 +745,11 @@ fn of_two_objects_that_are_made_both_are_there_before_the_change_counts_as_made(
                 refused: None,
                 dry_run_passed: &HashSet::new(),
                 evidence: None,
+                policies: &InForce::Known(Vec::new()),
+                signed: false,
+                answers: &Answers::new(),
+                approvals: &[],
+                reservation: None,
                 holders: &HashSet::new(),
             },
             "2026-11-23T10:00:00Z".parse().unwrap(),
@@ -747,3 +786,5 @@ fn of_two_objects_that_are_made_both_are_there_before_the_change_counts_as_made(
     );
     assert_eq!(mitigation.status.unwrap().phase, Some(Phase::Released));
 }
+
+mod gate;

@@ -11,7 +11,16 @@ pub fn install(file: &str, crd: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crds").join(file);
     let path = path.to_str().expect("a path of this repository is text");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path]).success();
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &format!("crd/{crd}")]).success();
+    // A definition of this moment has no conditions yet, which kubectl takes for an error.
+    let name = format!("crd/{crd}");
+    let start = std::time::Instant::now();
+    loop {
+        let waited = kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name]);
+        if waited.ok || start.elapsed() > super::poll::PATIENCE {
+            waited.success();
+            return;
+        }
+    }
 }
 
 /// Installs the files of `tests/crds` whose names begin so. Call it before the operator starts: it remembers for a while

@@ -30,6 +30,12 @@ impl TestNamespace {
         self.subject(name, json!({"kind": "User", "name": name}), role, rules).await
     }
 
+    /// A user without any right.
+    pub async fn stranger(&self, name: &str) -> Person {
+        let cluster = Cluster::impersonating(name, &[]).await;
+        Person { name: name.to_owned(), cluster, namespace: self.name.clone(), manager: None }
+    }
+
     /// A ServiceAccount of this namespace with the same rights.
     pub async fn account(&self, name: &str, rules: &[&str]) -> Person {
         self.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})).await;
@@ -101,8 +107,19 @@ impl TestNamespace {
         Person { name: user.to_owned(), cluster, namespace: self.name.clone(), manager: None }
     }
 
+    /// Takes the rules of a person away, and waits until the API server has learnt of it.
+    pub async fn revoke(&self, person: &Person, rule: &str) {
+        let short = person.name.rsplit(':').next().unwrap_or(&person.name);
+        self.api::<RoleBinding>().delete(short, &DeleteParams::default()).await.expect("a binding");
+        self.wait_whether(&person.name, rule, false).await;
+    }
+
     /// Waits until the API server has learnt of a right.
     async fn may(&self, user: &str, rule: &str) {
+        self.wait_whether(user, rule, true).await;
+    }
+
+    async fn wait_whether(&self, user: &str, rule: &str, allowed: bool) {
         let rule = to_rule(rule);
         let (resource, subresource) = {
             let text = rule["resources"][0].as_str().unwrap_or_default();
@@ -120,7 +137,7 @@ impl TestNamespace {
         let reviews: Api<SubjectAccessReview> = Api::all(self.cluster.client.clone());
         wait_for(PATIENCE, "right of a person", async || {
             let answer = reviews.create(&PostParams::default(), &review).await.ok()?.status?;
-            answer.allowed.then_some(())
+            (answer.allowed == allowed).then_some(())
         })
         .await;
     }
@@ -208,6 +225,21 @@ impl Person {
     pub async fn apply(&self, object: &Value, manager: &str) -> Answer {
         let params = PatchParams::apply(manager).force();
         self.api(object).patch(&name(object), &params, &Patch::Apply(object)).await.map_err(reason)
+    }
+
+    /// Server-side apply of which nothing is kept.
+    pub async fn try_apply(&self, object: &Value) -> Answer {
+        let params = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
+        self.api(object).patch(&name(object), &params, &Patch::Apply(object)).await.map_err(reason)
+    }
+
+    /// Replaces an object (PUT) by what is made of it, and nothing is kept.
+    pub async fn try_put(&self, present: &DynamicObject, change: impl FnOnce(&mut Value)) -> Answer {
+        let mut object = serde_json::to_value(present).expect("JSON");
+        change(&mut object);
+        let typed = serde_json::from_value(object.clone()).expect("still an object");
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        self.api(&object).replace(&name(&object), &dry, &typed).await.map_err(reason)
     }
 
     /// Replaces an object by what is made of it as it is now (PUT).

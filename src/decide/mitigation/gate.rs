@@ -1,0 +1,289 @@
+//! What must be so before a change: the policies allow it, who asked may do it now, somebody approved it where that
+//! is needed, and no limit is reached. And before a release that somebody asked for: that they may.
+
+use super::{Decision, Effect, Engine, Holding, Phase, Refusal, Reservation, clip, whole_seconds};
+use crate::{
+    api::{
+        ApprovalStatus,
+        ConditionStatus::{False, True, Unknown},
+        DesiredState, EvidencePolicy, MitigationTemplate, TimelineEntry,
+    },
+    decide::{
+        access::{self, Need, Question, Subject, Verdict},
+        policy::{
+            self, Asked, InForce,
+            approval::{self, Word},
+            limits::Limits,
+        },
+    },
+    mitigation::{self, Part},
+};
+use kube::core::DynamicObject;
+use std::{sync::Arc, time::Duration};
+
+/// Most entries whose judgement is remembered.
+const MAX_JUDGED: usize = 16;
+/// After this long it is asked again whether who asked for a release may do it by now.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What evidence a mitigation keeps. By default it is kept where something goes that cannot be looked at afterwards.
+pub fn evidence_policy(template: &MitigationTemplate) -> EvidencePolicy {
+    let destroys = mitigation::engine(&template.action).is_some_and(Engine::destroys);
+    let default = if destroys { EvidencePolicy::BestEffort } else { EvidencePolicy::None };
+    template.evidence.unwrap_or(default)
+}
+
+impl<'a> Decision<'a> {
+    /// Whether all policies allow it. Without a target, as far as that can be told.
+    pub(super) fn policies_allow(&mut self, target: Option<&DynamicObject>) -> bool {
+        let in_force = self.seen.policies;
+        if let InForce::Unknown(why) = in_force {
+            self.wait("PolicyUnknown", why.clone());
+            self.plan.wake = self.now.checked_add(Duration::from_secs(1)).ok();
+            return false;
+        }
+        let none = std::collections::BTreeMap::new();
+        let labels = target.map(|target| target.metadata.labels.as_ref().unwrap_or(&none));
+        let template = &self.m.spec.template;
+        let asked = Asked { template, labels, evidence: evidence_policy(template) };
+        match policy::refusal(in_force, &asked) {
+            None => true,
+            Some(refusal) => {
+                self.refuse(&refusal);
+                false
+            }
+        }
+    }
+
+    /// Whether who asked may do it now, on everything that is touched.
+    pub(super) fn requester_may(&mut self, parts: &[Part]) -> bool {
+        let mut needs = access::needs(self.m);
+        let others = parts.iter().filter(|part| Some(&part.id) != self.id.as_ref());
+        access::extend(
+            &mut needs,
+            others.map(|part| Need::on(&part.id, matches!(part.asked, mitigation::Asked::Create(_)))),
+        );
+        if !self.seen.signed {
+            let message = "rights were checked when it was asked for, and are not checked again: this API server \
+                           does not sign requests";
+            self.conditions().set("Authorized", Unknown, "NotSigned", message);
+            return true;
+        }
+        match access::judge(self.m, &needs, self.seen.answers, "make") {
+            Verdict::Allowed(said) => {
+                self.conditions().set("Authorized", True, "Allowed", clip(&said, 1024));
+                true
+            }
+            Verdict::Ask(questions) => {
+                self.plan.effect = Some(Effect::Ask(questions));
+                false
+            }
+            Verdict::Denied(refusal) => {
+                let message = format!("{}; nothing was changed", refusal.message);
+                self.conditions().set("Authorized", False, refusal.reason, message.clone());
+                self.refuse(&Refusal::new(refusal.reason, message));
+                false
+            }
+        }
+    }
+
+    /// Whether who asked for the release may do it now. What ends by itself, as whoever asked for the mitigation had
+    /// it, asks for nobody's right; a deletion was judged by admission.
+    pub(super) fn releaser_may(&mut self, holdings: &[Holding<'a>]) -> bool {
+        let asked = self.m.spec.template.desired_state == Some(DesiredState::Released);
+        let begun = self.m.status.as_ref().and_then(|s| s.phase) == Some(Phase::Releasing);
+        let holds = holdings.iter().any(|h| h.record.is_some());
+        if !asked || self.deleted() || begun || !holds || !self.seen.signed {
+            return true;
+        }
+        if let Some(refused) = self.seen.refused {
+            let words = refused.words.clone();
+            self.cannot_release(&format!("the API server refuses to say who may: {words}"));
+            return false;
+        }
+        let mut needs = crate::authority::wanted(&self.m.spec.template, false);
+        let others = holdings.iter().filter(|h| Some(&h.id) != self.id.as_ref());
+        access::extend(&mut needs, others.filter_map(|h| Some(Need::on(&h.id, h.record.as_ref()?.made))));
+        match access::judge(self.m, &needs, self.seen.answers, "release") {
+            Verdict::Allowed(_) => true,
+            Verdict::Ask(questions) => {
+                self.plan.effect = Some(Effect::Ask(questions));
+                false
+            }
+            Verdict::Denied(refusal) => {
+                let message = format!(
+                    "{}; it stays in force: whoever holds that right can delete the mitigation, which releases it",
+                    refusal.message
+                );
+                self.plan.wake = self.now.checked_add(ASK_AGAIN).ok();
+                let mut c = self.conditions();
+                c.set("Stalled", True, refusal.reason, message.clone());
+                c.set("Ready", False, refusal.reason, message);
+                false
+            }
+        }
+    }
+
+    /// Whether it is approved, where somebody must.
+    pub(super) fn approved(&mut self, target_uid: Option<&str>) -> bool {
+        let action = self.m.spec.template.action.name();
+        let Some(need) = approval::need(self.seen.policies.policies(), self.seen.incident.severity, action)
+        else {
+            self.plan.status.approval_digest = None;
+            self.conditions().set("Approved", True, "NotRequired", "no approval is needed");
+            return true;
+        };
+        let digest = approval::digest(self.m, target_uid);
+        self.plan.status.approval_digest = Some(digest.clone());
+        let words: Vec<(&Arc<TimelineEntry>, Word)> = self
+            .seen
+            .approvals
+            .iter()
+            .map(|entry| {
+                let signed = self.seen.signed;
+                (entry, approval::judge(entry, self.m, &digest, need.valid_for, signed, self.now))
+            })
+            .collect();
+        // A rejection counts also after an approval, as long as nothing is changed.
+        if let Some((entry, Word::Rejects { by, why })) =
+            words.iter().find(|(_, word)| matches!(word, Word::Rejects { .. }))
+        {
+            self.note_judged(entry);
+            let message = format!("{by} rejected it: {}; nothing was changed", clip(why, 512));
+            self.conditions().set("Approved", False, "Rejected", message.clone());
+            self.refuse(&Refusal::new("Rejected", message));
+            return false;
+        }
+        let given = self.plan.status.approval.as_ref();
+        if given.is_some_and(|given| {
+            given.digest == digest && given.valid_until.as_ref().is_some_and(|until| until.0 > self.now)
+        }) {
+            return true;
+        }
+        self.plan.status.approval = None;
+        let mut void = Vec::new();
+        for (entry, word) in words {
+            let (by, at, until) = match word {
+                Word::Approves { by, at, until } => (by, at, until),
+                Word::Void(why) => {
+                    self.note_judged(entry);
+                    void.push(why);
+                    continue;
+                }
+                Word::Rejects { .. } => continue,
+            };
+            let Some(may) = self.approver_may(entry) else { return false };
+            self.note_judged(entry);
+            if !may {
+                void.push(format!("{by} may not approve it any more"));
+                continue;
+            }
+            let message = format!("{by} approved it at {at}; good until {until}");
+            self.conditions().set("Approved", True, "Approved", message);
+            self.plan.status.approval = Some(ApprovalStatus {
+                by: clip(&by, 253),
+                time: Some(whole_seconds(at)),
+                valid_until: Some(whole_seconds(until)),
+                digest,
+                entry_uid: entry.metadata.uid.clone(),
+            });
+            // On record before anything is done by it.
+            self.plan.effect = Some(Effect::Announce);
+            return false;
+        }
+        self.await_approval(&need, &digest, &void);
+        false
+    }
+
+    fn await_approval(&mut self, need: &approval::Need, digest: &str, void: &[String]) {
+        let name = self.m.metadata.name.as_deref().unwrap_or_default();
+        let mut message = format!(
+            "MitigationPolicy {} asks for the approval of somebody else than who asked: a TimelineEntry of type \
+             Approval with mitigationRef.name {name} and digest {digest}",
+            need.policies.join(", ")
+        );
+        if !self.seen.signed {
+            message.push_str("; this API server does not sign requests, so nobody can approve");
+        }
+        if let Some(why) = void.last() {
+            message = format!("{message}; {why}");
+        }
+        self.wait("AwaitingApproval", message.clone());
+        self.plan.status.phase = Some(Phase::AwaitingApproval);
+        self.conditions().set("Approved", False, "AwaitingApproval", message);
+    }
+
+    /// Whether the author of an approval still holds the verb; `None`: that is asked first.
+    fn approver_may(&mut self, entry: &TimelineEntry) -> Option<bool> {
+        let Some(subject) = Subject::stamped(entry.metadata.annotations.as_ref()) else { return Some(false) };
+        let name = self.m.metadata.name.clone().unwrap_or_default();
+        let question = Question { subject: Arc::new(subject), need: Need { right: access::APPROVE, name } };
+        let answer = self.seen.answers.get(&question).copied();
+        if answer.is_none() {
+            self.plan.effect = Some(Effect::Ask(vec![question]));
+        }
+        answer
+    }
+
+    fn note_judged(&mut self, entry: &TimelineEntry) {
+        let Some(uid) = entry.metadata.uid.clone() else { return };
+        let judged = &mut self.plan.status.judged_entries;
+        if !judged.contains(&uid) {
+            judged.push(uid);
+            let excess = judged.len().saturating_sub(MAX_JUDGED);
+            judged.drain(..excess);
+        }
+    }
+
+    /// Whether no limit is reached. What is to be made is on record before it is made, so that whoever counts next,
+    /// in this process or in another, counts it.
+    pub(super) fn within_limits(&mut self) -> bool {
+        let limits = Limits::of(self.seen.policies.policies());
+        if limits.is_none() {
+            return true;
+        }
+        match self.seen.reservation {
+            None => {
+                self.plan.effect = Some(Effect::Reserve(limits));
+                false
+            }
+            Some(Reservation::Wait(wait)) => {
+                self.wait(wait.reason, wait.message.clone());
+                if let Some(until) = wait.until {
+                    self.wake_at(until);
+                }
+                false
+            }
+            Some(Reservation::Granted) => {
+                let on_record = self.m.status.as_ref().and_then(|s| s.phase) == Some(Phase::Applying);
+                self.plan.status.phase = Some(Phase::Applying);
+                if !on_record {
+                    self.plan.effect = Some(Effect::Announce);
+                }
+                on_record
+            }
+        }
+    }
+
+    /// The latest end that the policies allow, from when the change is made on.
+    pub(super) fn note_latest_end(&mut self) {
+        let longest = policy::longest(self.seen.policies.policies());
+        if self.was_applied() || self.plan.status.latest_end_time.is_some() {
+            return;
+        }
+        let latest = longest.and_then(|longest| self.now.checked_add(longest).ok());
+        self.plan.status.latest_end_time = latest.map(whole_seconds);
+    }
+
+    /// Evidence is gathered, without logs for somebody who may not read them.
+    pub(super) fn gather_evidence(&mut self) {
+        let may_read = match self.seen.signed {
+            true => access::may_read_logs(self.m, self.seen.answers),
+            false => Ok(true),
+        };
+        self.plan.effect = Some(match may_read {
+            Ok(logs) => Effect::GatherEvidence { logs },
+            Err(questions) => Effect::Ask(questions),
+        });
+    }
+}

@@ -1,0 +1,267 @@
+//! MitigationPolicies in force: what they bound, what they pause, what they count.
+
+use super::mitigation::*;
+use super::support::{workload, *};
+use futures::StreamExt;
+use incident_operator::api::{Mitigation, MitigationPhase as Phase};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// A policy of one namespace, removed when the test ends.
+pub struct Policy {
+    name: String,
+    api: Api<DynamicObject>,
+}
+
+impl Policy {
+    /// Makes it; it selects the namespace of the test and no other.
+    pub async fn new(namespace: &TestNamespace, spec: Value) -> Policy {
+        Policy::named(namespace, "main", spec).await
+    }
+
+    /// The same with a name of its own.
+    pub async fn named(namespace: &TestNamespace, name: &str, spec: Value) -> Policy {
+        let name = format!("{}-{name}", namespace.name);
+        let mut object = workload::ours("MitigationPolicy", &name, spec);
+        object["spec"]["namespaceSelector"] =
+            json!({"matchLabels": {"kubernetes.io/metadata.name": namespace.name}});
+        let api = Api::all_with(namespace.cluster.client.clone(), &cluster::resource_of(&object));
+        let typed = serde_json::from_value(object).expect("it has metadata");
+        api.create(&PostParams::default(), &typed).await.expect("a policy can be made");
+        Policy { name, api }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes its spec.
+    pub async fn set(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api.patch(&self.name, &PatchParams::default(), &patch).await.expect("it can be changed");
+    }
+
+    /// Takes it away.
+    pub async fn delete(&self) {
+        self.api.delete(&self.name, &DeleteParams::default()).await.expect("it can be deleted");
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        // Not waited for.
+        let _ = std::process::Command::new(Cluster::dir().join("bin/kubectl"))
+            .args(["delete", "mitigationpolicy", &self.name, "--ignore-not-found", "--wait=false"])
+            .env("KUBECONFIG", Cluster::dir().join("kubeconfig"))
+            .env("KUBECACHEDIR", Cluster::dir().join("kube-cache"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+    }
+}
+
+async fn flags(namespace: &TestNamespace, names: &[&str]) {
+    for name in names {
+        namespace.create(workload::configmap(name, &[("mode", "normal")])).await;
+    }
+}
+
+async fn refused(namespace: &TestNamespace, name: &str, reason: &str, words: &str) {
+    let m = reaches(namespace, name, Phase::Refused).await;
+    let ready = condition(&m, "Ready").expect("it is there");
+    assert!(ready.reason == reason && ready.message.contains(words), "{name}: {ready:?}");
+    let stalled = condition(&m, "Stalled").expect("it is there");
+    assert_eq!(stalled.reason, reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_does_not_allow_is_refused_in_words_and_nothing_is_changed() {
+    let namespace = TestNamespace::new("bounds").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags", "other"]).await;
+    let policy = Policy::new(
+        &namespace,
+        json!({"actions": ["featureFlag"], "protected": [{"kind": "ConfigMap", "name": "other"}],
+            "maxDuration": "1h", "evidence": "BestEffort"}),
+    )
+    .await;
+    let bounded = json!({"expiresAfter": "1h", "onExpire": "Release", "evidence": "BestEffort"});
+    let timed = json!({"expiresAfter": "2h", "onExpire": "Release", "evidence": "BestEffort"});
+    let bare = json!({"expiresAfter": "30m", "onExpire": "Release", "evidence": "None"});
+    namespace.create(with(scale("wrong-action", "Deployment", "web", 0), bounded.clone())).await;
+    refused(&namespace, "wrong-action", "ActionNotAllowed", "allows featureFlag here, not scale").await;
+    namespace.create(with(flag("protected", "other", "mode", "slow"), bounded.clone())).await;
+    refused(&namespace, "protected", "TargetProtected", "protects ConfigMap/other").await;
+    namespace.create(with(flag("long", "flags", "mode", "slow"), timed)).await;
+    refused(&namespace, "long", "TooLong", "set expiresAfter to 1h or less").await;
+    namespace.create(flag("endless", "flags", "mode", "slow")).await;
+    refused(&namespace, "endless", "TooLong", policy.name()).await;
+    namespace.create(with(flag("blind", "flags", "mode", "slow"), bare)).await;
+    refused(&namespace, "blind", "EvidenceTooLittle", "wants evidence: BestEffort").await;
+    // A second policy: all must allow.
+    let second =
+        Policy::named(&namespace, "second", json!({"targetSelector": {"matchLabels": {"tier": "flags"}}}))
+            .await;
+    namespace.create(with(flag("unlabelled", "flags", "mode", "slow"), bounded.clone())).await;
+    refused(&namespace, "unlabelled", "TargetNotAllowed", second.name()).await;
+    for name in ["flags", "other"] {
+        let object = namespace.api::<ConfigMap>().get(name).await.expect("it exists");
+        assert_eq!(object.data.as_ref().expect("data")["mode"], "normal");
+        assert_eq!(marks(&object), Vec::<String>::new());
+    }
+    second.delete().await;
+    namespace.create(with(flag("good", "flags", "mode", "slow"), bounded)).await;
+    effective(&namespace, "good").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_stops_what_is_new_and_lets_releases_go_on_and_nothing_starts_when_it_is_lifted() {
+    let namespace = TestNamespace::new("pause").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["held", "flags"]).await;
+    namespace.create(flag("held", "held", "mode", "slow")).await;
+    effective(&namespace, "held").await;
+    namespace.create(scale("waiting", "Deployment", "nobody", 0)).await;
+    says(&namespace, "waiting", "Ready", "TargetNotFound").await;
+    let policy = Policy::new(&namespace, json!({"paused": true})).await;
+    // What waited meets the pause as well.
+    refused(&namespace, "waiting", "Paused", "nothing will be when the pause is lifted").await;
+    namespace.create(flag("new", "flags", "mode", "slow")).await;
+    refused(&namespace, "new", "Paused", policy.name()).await;
+    release(&namespace, "held");
+    reaches(&namespace, "held", Phase::Released).await;
+    policy.set(json!({"paused": null})).await;
+    namespace.create(workload::deployment("nobody", 1)).await;
+    holds_for(Duration::from_secs(2), "nothing that was stopped", async || {
+        let of = async |name: &str| phase_of(&namespace.api::<Mitigation>().get(name).await.expect("it"));
+        match (of("new").await, of("waiting").await) {
+            (Some(Phase::Refused), Some(Phase::Refused)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    // Asked for anew, it is made.
+    namespace.create(flag("again", "flags", "mode", "slow")).await;
+    effective(&namespace, "again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_follows_the_labels_of_the_namespace() {
+    let namespace = TestNamespace::new("label").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags"]).await;
+    let policy = Policy::new(&namespace, json!({"paused": true})).await;
+    let label = format!("{}/guarded", namespace.name);
+    policy
+        .set(json!({"namespaceSelector": {"matchLabels": {label.clone(): "yes",
+        "kubernetes.io/metadata.name": null}}}))
+        .await;
+    namespace.create(flag("before", "flags", "mode", "slow")).await;
+    effective(&namespace, "before").await;
+    namespace.create(scale("waiting", "Deployment", "nobody", 0)).await;
+    says(&namespace, "waiting", "Ready", "TargetNotFound").await;
+    kubectl(&["label", "namespace", &namespace.name, &format!("{label}=yes")]).success();
+    refused(&namespace, "waiting", "Paused", policy.name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ten_at_once_never_one_more_is_active_than_allowed_whichever_replica_leads() {
+    const MOST: usize = 3;
+    let namespace = TestNamespace::new("limit").await;
+    let mut first = Operator::start(&namespace, Options::default()).await;
+    let _second = Operator::start(&namespace, Options::default()).await;
+    let _policy = Policy::new(&namespace, json!({"maxActive": MOST})).await;
+    let names: Vec<String> = (0..10).map(|i| format!("f{i}")).collect();
+    flags(&namespace, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // Every revision of the targets tells how many are held at that moment.
+    let most = tokio::spawn({
+        let api = namespace.api::<ConfigMap>();
+        async move {
+            let config = watcher::Config::default().labels("incident-operator.dev/mitigated=true");
+            let mut events = std::pin::pin!(watcher(api, config));
+            let (mut held, mut most) = (HashSet::new(), 0);
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                        held.insert(object.name_any());
+                    }
+                    Ok(watcher::Event::Delete(object)) => {
+                        held.remove(&object.name_any());
+                        if object.name_any() == "f-end" {
+                            break;
+                        }
+                    }
+                    _ => {}
+                }
+                most = most.max(held.len());
+            }
+            most
+        }
+    });
+    let made = names.iter().map(|name| namespace.create(flag(name, name, "mode", "slow")));
+    futures::future::join_all(made).await;
+    let active = async || {
+        let all = namespace.api::<Mitigation>().list(&Default::default()).await.expect("a list").items;
+        let of = |phase| all.iter().filter(|m| phase_of(m) == Some(phase)).count();
+        let waiting =
+            all.iter().filter(|m| condition(m, "Ready").is_some_and(|c| c.reason == "TooManyActive"));
+        (of(Phase::Active), waiting.count(), of(Phase::Released))
+    };
+    wait_for(PATIENCE, "three active and seven waiting", async || match active().await {
+        (MOST, 7, 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    // The other replica takes over in the middle, and counts what it finds.
+    first.kill();
+    for round in 1..=4 {
+        let all = namespace.api::<Mitigation>().list(&Default::default()).await.expect("a list").items;
+        let one = all.iter().find(|m| phase_of(m) == Some(Phase::Active)).expect("one is active").name_any();
+        release(&namespace, &one);
+        wait_for(PATIENCE * 2, "the next one", async || match active().await {
+            (MOST, _, released) if released == round => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+    let mut end = workload::configmap("f-end", &[]);
+    end["metadata"]["labels"] = json!({"incident-operator.dev/mitigated": "true"});
+    namespace.create(end).await;
+    namespace.api::<ConfigMap>().delete("f-end", &DeleteParams::default()).await.expect("it is there");
+    // The object that ends the watch counts as one itself.
+    let most = most.await.expect("the watch ends");
+    assert!(most <= MOST + 1, "{most} at once");
+    let before_end = active().await.0;
+    assert_eq!(before_end, MOST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_mitigations_of_a_target_lies_the_interval_that_a_policy_wants() {
+    let namespace = TestNamespace::new("interval").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags", "other"]).await;
+    let _policy = Policy::new(&namespace, json!({"minInterval": "20s"})).await;
+    namespace.create(flag("first", "flags", "mode", "slow")).await;
+    let first = effective(&namespace, "first").await;
+    release(&namespace, "first");
+    reaches(&namespace, "first", Phase::Released).await;
+    namespace.create(flag("second", "flags", "mode", "off")).await;
+    let second = says(&namespace, "second", "Ready", "TooSoon").await;
+    assert!(message(&second, "Ready").contains("20 s between"), "{}", message(&second, "Ready"));
+    // Another target is another matter.
+    namespace.create(flag("other", "other", "mode", "slow")).await;
+    effective(&namespace, "other").await;
+    // A restart forgets nothing.
+    operator.restart().await;
+    let second = effective(&namespace, "second").await;
+    let at = |m: &Mitigation| {
+        m.status.as_ref().and_then(|s| s.applied_time.as_ref()).expect("it was applied").0.as_second()
+    };
+    assert!(at(&second) - at(&first) >= 20, "{} s", at(&second) - at(&first));
+}

@@ -1,0 +1,118 @@
+//! Approvals: by somebody else, of exactly this, for a while.
+
+use super::mitigation::*;
+use super::policy::Policy;
+use super::support::{workload, *};
+use incident_operator::api::{Incident, MitigationPhase as Phase, TimelineEntry};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+const SCALES: &str = "patch deployments.apps/scale";
+const APPROVES: &str = "approve mitigations.incident-operator.dev";
+
+fn word(type_: &str, name: &str, mitigation: &str, digest: &str) -> Value {
+    let spec = json!({"incidentRef": {"name": "outage"}, "type": type_, "mitigationRef": {"name": mitigation},
+        "digest": digest, "message": "I looked at it"});
+    workload::ours("TimelineEntry", name, spec)
+}
+
+async fn digest(namespace: &TestNamespace, name: &str) -> String {
+    let m = reaches(namespace, name, Phase::AwaitingApproval).await;
+    let digest = m.status.and_then(|s| s.approval_digest).expect("it tells the digest");
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    digest
+}
+
+async fn replicas(namespace: &TestNamespace) -> Option<i32> {
+    namespace.api::<Deployment>().get("web").await.expect("it exists").spec.and_then(|spec| spec.replicas)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_else_approves_exactly_what_is_asked_and_the_record_says_who() {
+    let namespace = TestNamespace::new("approve").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let _policy = Policy::new(
+        &namespace,
+        json!({"approval": [{"severities": ["SEV3"], "require": "NotRequired"}, {"require": "Required"}]}),
+    )
+    .await;
+    let alice = namespace.person("alice", &[SCALES, APPROVES]).await;
+    let bob = namespace.person("bob", &[APPROVES]).await;
+    let entry = json!({"name": "stop", "reason": "floods", "targetRef": {"kind": "Deployment", "name": "web"},
+        "scale": {"replicas": 0}, "evidence": "None"});
+    let outage =
+        workload::incident("outage", json!({"title": "x", "severity": "SEV1", "mitigations": [entry]}));
+    alice.create(&outage).await.expect("alice may");
+    let first = digest(&namespace, "outage-stop").await;
+
+    // Not by who asked.
+    alice.create(&word("Approval", "own", "outage-stop", &first)).await.expect("she holds the verb");
+    until(&namespace, "outage-stop", "refusal of one's own approval", |m| {
+        condition(m, "Approved").is_some_and(|c| c.message.contains("alice asked for the mitigation"))
+    })
+    .await;
+    // Not of what was changed since.
+    let mut changed = outage.clone();
+    changed["spec"]["mitigations"][0]["reason"] = json!("floods the database");
+    alice.apply(&changed, "x").await.expect("alice may");
+    until(&namespace, "outage-stop", "another digest", |m| {
+        m.status.as_ref().and_then(|s| s.approval_digest.clone()).is_some_and(|d| d != first)
+    })
+    .await;
+    bob.create(&word("Approval", "old", "outage-stop", &first)).await.expect("bob may");
+    wait_gone(&namespace.api::<TimelineEntry>(), "old").await;
+    assert_eq!(replicas(&namespace).await, Some(2));
+
+    let second = digest(&namespace, "outage-stop").await;
+    bob.create(&word("Approval", "new", "outage-stop", &second)).await.expect("bob may");
+    let m = effective(&namespace, "outage-stop").await;
+    assert_eq!(replicas(&namespace).await, Some(0));
+    let approval = m.status.and_then(|s| s.approval).expect("it is on record");
+    assert_eq!((approval.by.as_str(), approval.digest.as_str()), ("bob", second.as_str()));
+    for name in ["own", "old", "new"] {
+        wait_gone(&namespace.api::<TimelineEntry>(), name).await;
+    }
+    let incident = wait_status(&namespace.api::<Incident>(), "outage", "three entries", |i: &Incident| {
+        let timeline = i.status.iter().flat_map(|s| &s.timeline);
+        timeline.filter(|record| record.reason == "Approval").count() == 3
+    })
+    .await;
+    let timeline = incident.status.expect("a status").timeline;
+    let authors: Vec<_> =
+        timeline.iter().filter(|r| r.reason == "Approval").map(|r| r.author.clone()).collect();
+    assert_eq!(authors, ["alice", "bob", "bob"].map(|name| Some(name.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_ends_it_and_an_old_approval_of_one_that_is_gone_is_worth_nothing() {
+    let namespace = TestNamespace::new("reject").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let _policy = Policy::new(&namespace, json!({"approval": [{}]})).await;
+    let bob = namespace.person("bob", &[APPROVES]).await;
+    let alice = namespace.person("alice", &[SCALES]).await;
+    let stop = with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}));
+    alice.create(&stop).await.expect("alice may");
+    let first = digest(&namespace, "stop").await;
+    bob.create(&word("Rejection", "no", "stop", &first)).await.expect("bob may");
+    let m = reaches(&namespace, "stop", Phase::Refused).await;
+    assert!(message(&m, "Ready").contains("bob rejected it: I looked at it"), "{}", message(&m, "Ready"));
+    delete(&namespace, "stop").await;
+    // The same once more is something else.
+    alice.create(&stop).await.expect("alice may");
+    let second = digest(&namespace, "stop").await;
+    assert_ne!(first, second);
+    bob.create(&word("Approval", "replayed", "stop", &first)).await.expect("bob may");
+    until(&namespace, "stop", "judgement of the old digest", |m| {
+        condition(m, "Approved").is_some_and(|c| c.message.contains("bob names another digest"))
+    })
+    .await;
+    assert_eq!(replicas(&namespace).await, Some(2));
+    // Without an incident, the entry names the one in whose record it is to stand.
+    namespace.create(workload::incident("outage", json!({"title": "x"}))).await;
+    bob.create(&word("Approval", "yes", "stop", &second)).await.expect("bob may");
+    effective(&namespace, "stop").await;
+    assert_eq!(namespace.api::<Deployment>().get("web").await.expect("it exists").name_any(), "web");
+}
