@@ -238,12 +238,19 @@ pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
     };
     let named = |on: &OnKind| if on.on_target { target.name.clone() } else { String::new() };
     let right = rights.iter().find(fits).map(|on| Need { right: on.right, name: named(on) });
+    // What the table does not know is for those who may do everything.
+    let unknown = || Need { right: right_on_everything(), name: String::new() };
+    let right = right.or_else(|| (!rights.is_empty()).then(unknown));
     let asked = |extra: &&Extra| {
         let stated = field(extra.field);
         taken && extra.value == *if stated.is_null() { &extra.default } else { stated }
     };
     let more = extras.iter().filter(asked).map(|extra| Need { right: extra.right, name: String::new() });
     right.into_iter().chain(more).collect()
+}
+
+const fn right_on_everything() -> Right {
+    right("*", "*", "*")
 }
 
 impl std::fmt::Display for Right {

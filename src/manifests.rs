@@ -6,7 +6,7 @@
 use crate::{
     api::GROUP,
     authority, crds, fence,
-    mitigation::{Rule, engines, read_kinds},
+    mitigation::{self, Rule, TargetKind, engines, read_kinds},
 };
 use serde_json::{Value, json};
 
@@ -90,7 +90,26 @@ fn reader_cluster() -> Vec<Value> {
 /// Reads of what actions change, make or look at.
 fn reads(namespaced: bool) -> Vec<Value> {
     let kinds = read_kinds().into_iter().filter(|kind| kind.is_namespaced() == namespaced);
-    kinds.map(|kind| rule(&[kind.group], &[kind.plural], &["get", "list", "watch"])).collect()
+    kinds.map(|kind| rule(&[kind.group], &[kind.plural], reading(kind))).collect()
+}
+
+/// How a kind is read: by name, as a whole that is followed, or both.
+fn reading(kind: TargetKind) -> &'static [&'static str] {
+    const BY_NAME: [TargetKind; 3] =
+        [mitigation::INGRESS_CLASS, mitigation::PERSISTENT_VOLUME_CLAIM, mitigation::SERVICE_ACCOUNT];
+    const AS_A_WHOLE: [TargetKind; 7] = [
+        mitigation::API_SERVICE,
+        mitigation::CONTROLLER_REVISION,
+        mitigation::CUSTOM_RESOURCE_DEFINITION,
+        mitigation::MUTATING_WEBHOOKS,
+        mitigation::VALIDATING_POLICY,
+        mitigation::VALIDATING_POLICY_BINDING,
+        mitigation::VALIDATING_WEBHOOKS,
+    ];
+    if BY_NAME.contains(&kind) {
+        return &["get"];
+    }
+    if AS_A_WHOLE.contains(&kind) { &["list", "watch"] } else { &["get", "list", "watch"] }
 }
 
 /// Roles for people. The right on a workload itself is not among them: the authority policies ask for it.

@@ -50,3 +50,9 @@ step "running the end-to-end tests"
 # The tests wait more than they compute, so there are more of them at a time than cores.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} E2E_DIR=$dir
 cargo test --locked --test e2e -- "$@" 7>&-
+
+# The audit log of all tests tells which rights the operator used.
+if [ $# = 0 ]; then
+  step "comparing the operator's rights with what it used"
+  cargo test --locked --test rbac 7>&-
+fi

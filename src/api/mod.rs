@@ -51,3 +51,7 @@ pub const REQUESTER_ANNOTATION: &str = "incident-operator.dev/requester";
 pub const ACTOR_ANNOTATION: &str = "incident-operator.dev/actor";
 /// Annotation with the groups of that actor, as a JSON array; admission stamps it.
 pub const ACTOR_GROUPS_ANNOTATION: &str = "incident-operator.dev/actor-groups";
+/// Annotation of an incident with the authenticated name of who changed its mitigations or its outcome last.
+pub const MITIGATOR_ANNOTATION: &str = "incident-operator.dev/mitigations-actor";
+/// Annotation with the groups of that one, as a JSON array; admission stamps it.
+pub const MITIGATOR_GROUPS_ANNOTATION: &str = "incident-operator.dev/mitigations-actor-groups";

@@ -231,3 +231,30 @@ async fn what_is_made_for_an_incident_carries_the_names_of_the_incident() {
     let child = wait_status(&api, "i-stop", "the new actor", by_other).await;
     assert_eq!(signature(&child)[0], "both");
 }
+
+/// Between an entry and the moment in which the operator sees it, somebody who may not scale corrects the title.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_edits_the_title_asks_for_no_mitigation() {
+    let namespace = TestNamespace::new("title").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    operator.kill();
+    namespace.create_ready(super::support::workload::deployment("web", 1)).await;
+    let alice = namespace.person("alice", &["patch deployments.apps/scale"]).await;
+    let carol = namespace.person("carol", &[]).await;
+    let entry = json!({"name": "stop", "reason": "a test", "targetRef": {"kind": "Deployment", "name": "web"},
+        "scale": {"replicas": 0}, "evidence": "None"});
+    let outage = super::support::workload::incident("i", json!({"title": "a", "mitigations": [entry]}));
+    alice.create(&outage).await.expect("alice may");
+    let named = |object: &kube::api::DynamicObject| {
+        let annotations = object.metadata.annotations.clone().unwrap_or_default();
+        ["actor", "mitigations-actor"].map(|key| annotations[&format!("incident-operator.dev/{key}")].clone())
+    };
+    let edited = carol.merge(&outage, json!({"spec": {"title": "b"}})).await.expect("a title is free");
+    assert_eq!(named(&edited), ["carol", "alice"]);
+    let forged = json!({"metadata": {"annotations": {"incident-operator.dev/mitigations-actor": "mallory"}}});
+    let forged = carol.merge(&outage, forged).await.expect("nothing changes");
+    assert_eq!(named(&forged), ["carol", "alice"]);
+    operator.restart().await;
+    let m = super::mitigation::effective(&namespace, "i-stop").await;
+    assert_eq!(m.metadata.annotations.expect("signed")["incident-operator.dev/actor"], "alice");
+}

@@ -2,9 +2,10 @@
 
 use super::{Decision, Effect, record::labels};
 use crate::api::{
-    ACTOR_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL, FINALIZER, Incident,
-    InlineMitigation, LocalRef, Mitigation, MitigationPhase as Phase, MitigationSpec, MitigationTemplate,
-    Outcome, REQUESTER_ANNOTATION, Resolution, names,
+    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL, FINALIZER,
+    Incident, InlineMitigation, LocalRef, MITIGATOR_ANNOTATION, MITIGATOR_GROUPS_ANNOTATION, Mitigation,
+    MitigationPhase as Phase, MitigationSpec, MitigationTemplate, Outcome, REQUESTER_ANNOTATION, Resolution,
+    names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -141,9 +142,18 @@ impl Decision<'_> {
     /// The incident's annotations that begin with one of these keys: names, and the groups that go with them.
     fn signatures(&self, keys: &[&str]) -> BTreeMap<String, String> {
         let all = self.seen.incident.metadata.annotations.iter().flatten();
-        all.filter(|(key, _)| keys.iter().any(|wanted| key.starts_with(wanted)))
+        let mut signatures: BTreeMap<String, String> = all
+            .filter(|(key, _)| keys.iter().any(|wanted| key.starts_with(wanted)))
             .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+            .collect();
+        // Who edits the title asks for no mitigation.
+        let of = |key: &str| self.seen.incident.metadata.annotations.as_ref()?.get(key).cloned();
+        if let Some(mitigator) = of(MITIGATOR_ANNOTATION).filter(|_| keys.contains(&ACTOR_ANNOTATION)) {
+            let groups = of(MITIGATOR_GROUPS_ANNOTATION).unwrap_or_else(|| "[]".to_owned());
+            signatures.insert(ACTOR_ANNOTATION.to_owned(), mitigator);
+            signatures.insert(ACTOR_GROUPS_ANNOTATION.to_owned(), groups);
+        }
+        signatures
     }
 
     fn child(&self, entry: &InlineMitigation) -> Mitigation {
