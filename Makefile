@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds helm-check image-check deny sbom clean
+.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds bench helm-check image-check deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -49,6 +49,9 @@ schema: ## tests of the API's schema on a real API server
 
 e2e: ## schema and end-to-end tests on a control plane of their own; ARGS=FILTER, KEEP=1 keeps it running
 	@tests/e2e.sh $(ARGS)
+
+bench: ## measure the operator beside raw requests; ONLY=P1,P3 some alone, BENCH=full the large sizes, too
+	@tests/bench.sh
 
 crds: ## generate crds/, the generated files of the chart and the generated parts of the documentation
 	@$(rust)

@@ -3,14 +3,20 @@
 //! An answer to a write is newer than what the watch has told so far. It is taken in at once, so the next
 //! decision never rests on what was true before our own write, and the watch event that follows is recognised
 //! as an echo.
+//!
+//! Objects that are at rest, as closed incidents are, are kept as text: they are many, and hardly ever looked at.
 
 use super::key::Key;
 use kube::{Resource, runtime::watcher::Event};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
+
+/// So many objects that are gone are remembered. More are not deleted while an answer is on its way.
+const REMEMBERED: usize = 4096;
 
 /// Groups objects under texts, for look-ups.
 pub type Index<K> = fn(&K) -> Vec<String>;
@@ -19,19 +25,71 @@ pub type Index<K> = fn(&K) -> Vec<String>;
 pub struct Cache<K: 'static> {
     state: Mutex<State<K>>,
     indexes: &'static [Index<K>],
+    /// For our own kinds: whether an object is at rest. What the API server notes of writers is dropped then, too; it
+    /// comes with the answers to our own writes.
+    ours: Option<fn(&K) -> bool>,
     synced: watch::Sender<bool>,
 }
 
 struct State<K> {
-    objects: HashMap<Key, Arc<K>>,
+    objects: HashMap<Key, Known<K>>,
     groups: Vec<HashMap<String, BTreeSet<Key>>>,
     /// Objects of a list that is being received; what is not among them afterwards is gone.
     listing: Option<HashSet<Key>>,
     /// Objects that are there and cannot be read.
     unreadable: HashSet<Key>,
-    /// Versions of objects that were dropped before the watch told so. What it tells of earlier ones is older
-    /// than what we knew, and must not be taken for the present.
+    /// Versions of objects that were dropped. What is told of earlier ones, by the watch after our own write or by
+    /// the answer to our own write after the watch, is older than what we knew, and must not be taken for the present.
     dropped: HashMap<Key, u64>,
+    /// Those of which the watch has told that they are gone, oldest first: no answer is on its way for ever.
+    gone: VecDeque<(Key, u64)>,
+}
+
+impl<K> State<K> {
+    /// The watch told that the object is gone, and its last version.
+    fn remember(&mut self, key: Key, version: u64) {
+        if self.gone.len() == REMEMBERED
+            && let Some((key, version)) = self.gone.pop_front()
+            && self.dropped.get(&key) == Some(&version)
+        {
+            self.dropped.remove(&key);
+        }
+        self.dropped.insert(key.clone(), version);
+        self.gone.push_back((key, version));
+    }
+}
+
+/// One object.
+enum Known<K> {
+    Whole(Arc<K>),
+    /// A third of the size. The resourceVersion is beside the text, since every piece of news asks for it.
+    Text(u64, Box<[u8]>),
+}
+
+impl<K: Resource + Serialize + DeserializeOwned> Known<K> {
+    fn new(object: &Arc<K>, at_rest: bool) -> Known<K> {
+        // What cannot be written as text is kept as it is.
+        let text = at_rest.then(|| serde_json::to_vec(object.as_ref()).ok()).flatten();
+        text.map_or_else(
+            || Known::Whole(object.clone()),
+            |text| Known::Text(version(object.as_ref()), text.into_boxed_slice()),
+        )
+    }
+
+    fn version(&self) -> u64 {
+        match self {
+            Known::Whole(object) => version(object.as_ref()),
+            Known::Text(version, _) => *version,
+        }
+    }
+
+    fn whole(&self) -> Option<Arc<K>> {
+        match self {
+            Known::Whole(object) => Some(object.clone()),
+            // It was written from an object of this very type.
+            Known::Text(_, text) => serde_json::from_slice(text).ok().map(Arc::new),
+        }
+    }
 }
 
 /// What an event told.
@@ -42,9 +100,18 @@ pub enum News<K> {
     Gone(Arc<K>),
 }
 
-impl<K: Resource + 'static> Cache<K> {
-    /// An empty cache.
+impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
+    /// An empty cache for objects that are kept as they are.
     pub fn new(indexes: &'static [Index<K>]) -> Self {
+        Self::with(indexes, None)
+    }
+
+    /// An empty cache for a kind of ours: without what the API server notes of writers, and as text while at rest.
+    pub fn of_ours(indexes: &'static [Index<K>], at_rest: fn(&K) -> bool) -> Self {
+        Self::with(indexes, Some(at_rest))
+    }
+
+    fn with(indexes: &'static [Index<K>], ours: Option<fn(&K) -> bool>) -> Self {
         let groups = indexes.iter().map(|_| HashMap::new()).collect();
         Cache {
             state: Mutex::new(State {
@@ -53,8 +120,10 @@ impl<K: Resource + 'static> Cache<K> {
                 listing: None,
                 unreadable: HashSet::new(),
                 dropped: HashMap::new(),
+                gone: VecDeque::new(),
             }),
             indexes,
+            ours,
             synced: watch::Sender::new(false),
         }
     }
@@ -66,19 +135,31 @@ impl<K: Resource + 'static> Cache<K> {
 
     /// The object, when it is known.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.lock().objects.get(key).cloned()
+        self.lock().objects.get(key).and_then(Known::whole)
+    }
+
+    /// True when the object is there.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.lock().objects.contains_key(key)
+    }
+
+    /// How many objects an index groups under each text.
+    pub fn sizes(&self, index: usize) -> Vec<(String, usize)> {
+        let state = self.lock();
+        let groups = state.groups.get(index).into_iter().flatten();
+        groups.map(|(text, keys)| (text.clone(), keys.len())).collect()
     }
 
     /// The objects that an index groups under a text.
     pub fn group(&self, index: usize, text: &str) -> Vec<Arc<K>> {
         let state = self.lock();
         let keys = state.groups.get(index).and_then(|groups| groups.get(text));
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        keys.into_iter().flatten().filter_map(|key| state.objects.get(key)?.whole()).collect()
     }
 
     /// All objects.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.lock().objects.values().cloned().collect()
+        self.lock().objects.values().filter_map(Known::whole).collect()
     }
 
     /// Takes in an object from the answer to a write. `None`: it was known, or something newer is.
@@ -113,7 +194,7 @@ impl<K: Resource + 'static> Cache<K> {
     pub fn saw_gone(&self, last: &K) -> Option<News<K>> {
         let mut state = self.lock();
         let key = Key::of(last);
-        if state.objects.get(&key).is_some_and(|known| version(known.as_ref()) > version(last)) {
+        if state.objects.get(&key).is_some_and(|known| known.version() > version(last)) {
             return None;
         }
         let known = self.drop_object(&mut state, &key)?;
@@ -144,16 +225,15 @@ impl<K: Resource + 'static> Cache<K> {
             Event::Delete(object) => {
                 let key = Key::of(&object);
                 let newer = state.objects.get(&key).is_some_and(|known| {
-                    known.meta().uid != object.meta().uid && version(known.as_ref()) > version(&object)
+                    let another = || known.whole().is_some_and(|known| known.meta().uid != object.meta().uid);
+                    known.version() > version(&object) && another()
                 });
                 if newer {
                     return Vec::new();
                 }
                 // The event tells the last state, with what was there when it stopped matching.
                 self.drop_object(&mut state, &key);
-                if state.dropped.get(&key).is_some_and(|dropped| *dropped <= version(&object)) {
-                    state.dropped.remove(&key);
-                }
+                state.remember(key, version(&object));
                 vec![News::Gone(Arc::new(object))]
             }
             Event::Init => {
@@ -168,7 +248,8 @@ impl<K: Resource + 'static> Cache<K> {
             }
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
-                state.dropped.clear();
+                let State { dropped, gone, .. } = &mut *state;
+                dropped.retain(|key, version| gone.contains(&(key.clone(), *version)));
                 state.unreadable.retain(|key| listed.contains(key));
                 let gone: Vec<Key> =
                     state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
@@ -181,9 +262,9 @@ impl<K: Resource + 'static> Cache<K> {
         }
     }
 
-    fn put(&self, state: &mut State<K>, object: K) -> Option<News<K>> {
+    fn put(&self, state: &mut State<K>, mut object: K) -> Option<News<K>> {
         let key = Key::of(&object);
-        if state.objects.get(&key).is_some_and(|known| version(known.as_ref()) >= version(&object)) {
+        if state.objects.get(&key).is_some_and(|known| known.version() >= version(&object)) {
             return None;
         }
         if state.dropped.get(&key).is_some_and(|dropped| *dropped >= version(&object)) {
@@ -197,19 +278,23 @@ impl<K: Resource + 'static> Cache<K> {
                 groups.entry(text).or_default().insert(key.clone());
             }
         }
+        if self.ours.is_some() {
+            object.meta_mut().managed_fields = None;
+        }
+        let at_rest = self.ours.is_some_and(|is_at_rest| is_at_rest(&object));
         let object = Arc::new(object);
-        state.objects.insert(key, object.clone());
+        state.objects.insert(key, Known::new(&object, at_rest));
         Some(News::Changed(object))
     }
 
     fn drop_object(&self, state: &mut State<K>, key: &Key) -> Option<Arc<K>> {
         state.unreadable.remove(key);
         self.ungroup(state, key);
-        state.objects.remove(key)
+        state.objects.remove(key)?.whole()
     }
 
     fn ungroup(&self, state: &mut State<K>, key: &Key) {
-        let Some(object) = state.objects.get(key).cloned() else { return };
+        let Some(object) = state.objects.get(key).and_then(Known::whole) else { return };
         for (index, groups) in self.indexes.iter().zip(&mut state.groups) {
             for text in index(&object) {
                 if let Some(keys) = groups.get_mut(&text) {
@@ -291,8 +376,28 @@ mod tests {
         assert!(cache.saw_gone(&object("a", 7)).is_some());
         assert!(cache.take_in(Event::Apply(object("a", 7))).is_empty());
         cache.take_in(Event::Delete(object("a", 7)));
-        assert!(cache.lock().dropped.is_empty(), "and nothing of it is kept for ever");
         assert_eq!(cache.take_in(Event::Apply(object("a", 9))).len(), 1, "made anew");
+    }
+
+    /// The incident was deleted while its status was being written: it would be there for ever, and its mitigations
+    /// would wait for it to record their end.
+    #[test]
+    fn the_answer_to_a_write_does_not_bring_back_what_was_deleted_meanwhile() {
+        let cache = cache();
+        cache.saw(object("a", 5));
+        cache.take_in(Event::Delete(object("a", 7)));
+        assert!(cache.saw(object("a", 6)).is_none());
+        assert!(!cache.contains(&Key::new("ns", "a")));
+        assert!(cache.saw(object("a", 8)).is_some(), "made anew");
+        for i in 0..2 * REMEMBERED as u64 {
+            cache.take_in(Event::Delete(object(&format!("b{i}"), 10 + i)));
+        }
+        let state = cache.lock();
+        assert_eq!(
+            (state.dropped.len(), state.gone.len()),
+            (REMEMBERED, REMEMBERED),
+            "nothing grows for ever"
+        );
     }
 
     #[test]
@@ -306,6 +411,32 @@ mod tests {
         cache.take_in(Event::Init);
         cache.take_in(Event::InitDone);
         assert!(!cache.is_unreadable(&key), "a new list did not have it");
+    }
+
+    #[test]
+    fn what_is_at_rest_is_kept_as_text_and_is_the_same_when_it_is_looked_at() {
+        let is_at_rest: fn(&ConfigMap) -> bool = |o| o.metadata.name.as_deref() == Some("at-rest");
+        let cache: Cache<ConfigMap> =
+            Cache::of_ours(&[|o| o.metadata.uid.iter().cloned().collect()], is_at_rest);
+        let resting = ConfigMap {
+            data: Some([("결제".to_owned(), "\u{1b}\"\n".to_owned())].into()),
+            ..object("at-rest", 5)
+        };
+        assert!(cache.saw(resting.clone()).is_some());
+        let key = Key::of(&resting);
+        assert!(matches!(cache.lock().objects.get(&key), Some(Known::Text(5, _))));
+        assert_eq!(cache.get(&key).as_deref(), Some(&resting));
+        let mut noted = object("noted", 5);
+        noted.metadata.managed_fields = Some(vec![Default::default()]);
+        assert!(matches!(cache.saw(noted), Some(News::Changed(o)) if o.metadata.managed_fields.is_none()));
+        cache.take_in(Event::Delete(object("noted", 6)));
+        assert!(cache.contains(&key) && cache.group(0, "u").len() == 1);
+        assert_eq!(cache.sizes(0), [("u".to_owned(), 1)]);
+        assert!(cache.take_in(Event::Apply(object("at-rest", 4))).is_empty(), "older than what is known");
+        assert_eq!(cache.take_in(Event::Apply(object("at-rest", 6))).len(), 1);
+        let last = cache.saw_gone(&object("at-rest", 7));
+        assert!(matches!(last, Some(News::Gone(last)) if version(last.as_ref()) == 6));
+        assert!(cache.group(0, "u").is_empty());
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         .collect();
     let postmortem = postmortem::about(ctx, &group, uid).into_iter().next();
     let original_exists = incident.spec.duplicate_of.as_ref().map(|original| {
-        original.name != *key.name && ctx.incidents.get(&Key::new(&key.namespace, &original.name)).is_some()
+        original.name != *key.name && ctx.incidents.contains(&Key::new(&key.namespace, &original.name))
     });
     let known = incident.status.iter().flat_map(|status| &status.mitigations).map(|s| s.name.clone());
     let unreadable: Vec<String> =

@@ -22,7 +22,7 @@ use crate::{
     },
     mitigation::{Found, Look, ObjectId, record::Record},
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -194,7 +194,14 @@ impl<'a> Visit<'a> {
             self.ctx.takes.give_back(self.uid());
         }
         let awaits = plan.await_target.then(|| self.await_target()).flatten();
-        Ok(plan.wake.map(moment).into_iter().chain(awaits).min())
+        Ok(plan.wake.map(moment).into_iter().chain(awaits).chain(self.record_deadline()).min())
+    }
+
+    /// When it may go although its incident has not recorded the end, once nothing else keeps it.
+    fn record_deadline(&self) -> Option<Instant> {
+        let ended = self.mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_ended);
+        let deleted = self.mitigation.metadata.deletion_timestamp.as_ref().filter(|_| ended)?;
+        deleted.0.checked_add(SignedDuration::from_secs(RECORD_DEADLINE_SECONDS + 1)).ok().map(moment)
     }
 
     /// uids of the other mitigations of these objects that have not ended.
@@ -376,15 +383,11 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
-    async fn remove_finalizer(mut self) -> Result<Option<Instant>, Error> {
+    async fn remove_finalizer(self) -> Result<Option<Instant>, Error> {
         self.ctx.lookouts.follow(self.key, None);
-        // An object that stands alone is gone next, and its end with it: telling is enough.
-        let old = self.stored.status.clone();
-        if self.mitigation.spec.incident_ref.is_some() {
-            self.write_status().await?;
-        } else {
-            self.tell(old.as_ref());
-        }
+        // The object is gone next, and its end with it. An incident that is there has recorded it from the status by
+        // now, and nobody else is left to read one: telling is enough.
+        self.tell(self.stored.status.as_ref());
         let index = self.stored.finalizers().iter().position(|f| f == FINALIZER);
         let Some(index) = index else { return Ok(None) };
         let path = format!("/metadata/finalizers/{index}");

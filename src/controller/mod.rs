@@ -4,14 +4,15 @@
 //! and by the answers to our own writes, queues, status writes, Events.
 
 mod access;
-mod cache;
+pub mod cache;
 pub mod client;
 mod error;
 mod events;
 mod evidence;
+pub mod guard;
 mod incident;
 mod invalid;
-mod key;
+pub mod key;
 mod lookout;
 mod mitigation;
 mod news;
@@ -31,8 +32,8 @@ pub use run::{Options, run};
 
 use crate::{
     api::{
-        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, TimelineEntry,
-        TimelineEntryType,
+        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, Stage,
+        TimelineEntry, TimelineEntryType,
     },
     decide::{
         conditions::{find, status as status_of},
@@ -144,8 +145,24 @@ const ENTRY_INDEXES: &[Index<TimelineEntry>] = &[
 const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
     &[|p| p.spec.incident_ref.iter().map(|i| text(p.metadata.namespace.as_ref(), &i.name)).collect()];
 /// Incidents by the one of which they are a duplicate.
-const INCIDENT_INDEXES: &[Index<Incident>] =
-    &[|i| i.spec.duplicate_of.iter().map(|d| text(i.metadata.namespace.as_ref(), &d.name)).collect()];
+const BY_ORIGINAL: usize = 0;
+/// Incidents by what is counted of them, as words in a row.
+const BY_LABELS: usize = 1;
+
+const INCIDENT_INDEXES: &[Index<Incident>] = &[
+    |i| i.spec.duplicate_of.iter().map(|d| text(i.metadata.namespace.as_ref(), &d.name)).collect(),
+    |i| {
+        let stage = i.status.as_ref().and_then(|s| s.stage);
+        let stage = stage.map_or("New".to_owned(), |s| s.to_string());
+        let severity = i.spec.severity.map_or("unstated".to_owned(), |s| s.to_string());
+        vec![format!("{severity} {stage} {}", i.spec.drill == Some(true))]
+    },
+];
+
+/// Nothing happens to an incident that is over, unless somebody writes to it.
+fn is_over(incident: &Incident) -> bool {
+    matches!(incident.status.as_ref().and_then(|s| s.stage), Some(Stage::Closed | Stage::Cancelled))
+}
 
 fn text(namespace: Option<&String>, name: &str) -> String {
     format!("{}/{name}", namespace.map_or("", String::as_str))
@@ -169,10 +186,10 @@ impl Context {
             takes: Takes::default(),
             policies: Cache::new(&[]),
             client,
-            incidents: Cache::new(INCIDENT_INDEXES),
-            mitigations: Cache::new(MITIGATION_INDEXES),
-            entries: Cache::new(ENTRY_INDEXES),
-            postmortems: Cache::new(POSTMORTEM_INDEXES),
+            incidents: Cache::of_ours(INCIDENT_INDEXES, is_over),
+            mitigations: Cache::of_ours(MITIGATION_INDEXES, |_| false),
+            entries: Cache::of_ours(ENTRY_INDEXES, |_| false),
+            postmortems: Cache::of_ours(POSTMORTEM_INDEXES, |_| false),
             queues,
             events,
             metrics,
@@ -193,7 +210,7 @@ impl Context {
         if !own {
             self.queues.incidents.add(key.clone());
         }
-        for duplicate in self.incidents.group(0, &key.to_string()) {
+        for duplicate in self.incidents.group(BY_ORIGINAL, &key.to_string()) {
             self.queues.incidents.add(Key::of(duplicate.as_ref()));
         }
         let releases = crate::decide::incident::releases(incident).is_some();
@@ -297,14 +314,12 @@ impl Context {
         self.metrics.set_depth("postmortem", queues.postmortems.depth());
         self.metrics.set_waiting(&self.notifier.waiting());
         self.metrics.incidents.clear();
-        for incident in self.incidents.all() {
-            let stage = incident.status.as_ref().and_then(|s| s.stage);
-            let labels = crate::metrics::IncidentLabels {
-                severity: incident.spec.severity.map_or("unstated".to_owned(), |s| s.to_string()),
-                stage: stage.map_or("New".to_owned(), |s| s.to_string()),
-                drill: (incident.spec.drill == Some(true)).to_string(),
-            };
-            self.metrics.incidents.get_or_create(&labels).inc();
+        for (words, count) in self.incidents.sizes(BY_LABELS) {
+            let mut words = words.split(' ').map(str::to_owned);
+            let mut next = || words.next().unwrap_or_default();
+            let labels = crate::metrics::IncidentLabels { severity: next(), stage: next(), drill: next() };
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.incidents.get_or_create(&labels).set(count);
         }
         self.metrics.mitigations.clear();
         for mitigation in self.mitigations.all() {

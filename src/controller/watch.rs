@@ -6,6 +6,7 @@ use super::{
     Context, Key,
     cache::{Cache, News},
     client::watch_config,
+    guard::Guarded,
     invalid::Reports,
     targets::news_text,
 };
@@ -18,11 +19,11 @@ use crate::{
 };
 use futures::StreamExt;
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, NamespaceResourceScope},
+    Api, Client, Resource,
+    core::NamespaceResourceScope,
     runtime::{WatchStreamExt, watcher},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc};
 use tracing::{debug, warn};
 
@@ -97,13 +98,14 @@ fn start_one<K>(
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
+        + Serialize
         + DeserializeOwned
         + Debug
         + Send
         + Sync
         + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = match namespace {
+    let api: Api<Guarded<K>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
@@ -158,10 +160,10 @@ fn readable<K>(
     ctx: &Arc<Context>,
     reports: &Arc<Reports>,
     cache: &Cache<K>,
-    event: watcher::Event<DeserializeGuard<K>>,
+    event: watcher::Event<Guarded<K>>,
 ) -> Readable<K>
 where
-    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let mut gone = false;
     let (wrap, guarded): (fn(K) -> watcher::Event<K>, _) = match event {
@@ -175,10 +177,7 @@ where
         }
     };
     match guarded.0 {
-        Ok(mut object) => {
-            // The largest part of many objects, and of no use here.
-            object.managed_fields_mut().clear();
-            object.managed_fields_mut().shrink_to_fit();
+        Ok(object) => {
             reports.forget::<K>(&Key::of(&object));
             Readable::Event(wrap(object))
         }

@@ -83,6 +83,43 @@ async fn the_life_of_a_mitigation_costs_exactly_these_requests() {
     assert_eq!(events, 2);
 }
 
+/// The same for an incident: the entry becomes an object, and each thing that happens is one write of the record.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_an_incident_costs_exactly_these_requests() {
+    let namespace = TestNamespace::new("costs").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    let mut web = workload::deployment("web", 3);
+    // Without pods: it follows at once.
+    web["spec"]["paused"] = true.into();
+    namespace.create(web).await;
+    let entry = json!({"name": "stop", "reason": "web makes it worse", "evidence": "None",
+        "targetRef": {"kind": "Deployment", "name": "web"}, "scale": {"replicas": 0}});
+    let mark = audit::mark();
+    namespace.create(workload::incident("down", json!({"title": "down", "mitigations": [entry]}))).await;
+    effective(&namespace, "down-stop").await;
+    let (begun, _) = asked(&operator, mark).await;
+    let count = |asked: &[String], request: &str| asked.iter().filter(|a| *a == request).count();
+    for (request, times) in [
+        ("create mitigations/down-stop 201", 1..=1),
+        ("get deployments/web 200", 1..=1),
+        ("patch deployments/web 200", 1..=1),
+        // Applied, then effective; the incident may hear of both at once.
+        ("patch mitigations/down-stop/status 200", 2..=2),
+        ("patch incidents/down/status 200", 1..=2),
+    ] {
+        assert!(times.contains(&count(&begun, request)), "{request}: {begun:?}");
+    }
+    assert!(begun.len() <= 7, "and nothing else: {begun:?}");
+
+    let mark = audit::mark();
+    namespace.kubectl(&["delete", "incident", "down", "--wait=false"]).success();
+    wait_gone(&namespace.api::<incident_operator::api::Mitigation>(), "down-stop").await;
+    let (ended, _) = asked(&operator, mark).await;
+    assert_eq!(count(&ended, "patch deployments/web 200"), 2, "{ended:?}");
+    assert_eq!(count(&ended, "patch mitigations/down-stop 200"), 1, "{ended:?}");
+    assert!(ended.iter().all(|a| !a.starts_with("list")), "{ended:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn at_rest_the_operator_asks_for_nothing_but_watches_and_its_lease() {
     let namespace = TestNamespace::new("rest").await;

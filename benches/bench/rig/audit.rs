@@ -1,0 +1,76 @@
+//! The API server's audit log: who asked what.
+
+use super::Rig;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    time::Duration,
+};
+
+/// A place in the log.
+#[derive(Clone, Copy)]
+pub struct Mark(u64);
+
+/// A request of the operator.
+pub struct Request {
+    /// get, list, watch, create, …
+    pub verb: String,
+    /// Plural, with the subresource.
+    pub resource: String,
+    /// Size of the body, where the log keeps it.
+    pub bytes: usize,
+    /// Path and query.
+    pub uri: String,
+}
+
+impl Rig {
+    /// The present end of the log, once what was asked so far is in it.
+    pub async fn mark(&self) -> anyhow::Result<Mark> {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(Mark(std::fs::metadata(self.dir.join("audit.log"))?.len()))
+    }
+
+    /// What the operator has asked since.
+    pub async fn requests(&self, since: Mark) -> anyhow::Result<Vec<Request>> {
+        let until = self.mark().await?;
+        let mut file = File::open(self.dir.join("audit.log"))?;
+        file.seek(SeekFrom::Start(since.0))?;
+        let mut text = Vec::new();
+        file.take(until.0 - since.0).read_to_end(&mut text)?;
+        let mut seen = HashSet::new();
+        let mut requests = Vec::new();
+        for line in text.split(|byte| *byte == b'\n') {
+            // A line may be cut by the mark.
+            let Ok(event) = serde_json::from_slice::<Value>(line) else { continue };
+            let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            if !text("/user/username").ends_with(":incident-operator") {
+                continue;
+            }
+            // A watch is there twice: when it begins and when it ends. One that began before the mark is not counted.
+            let watch = text("/verb") == "watch";
+            if watch && text("/stage") != "ResponseStarted" || !seen.insert(text("/auditID").to_owned()) {
+                continue;
+            }
+            let sub = text("/objectRef/subresource");
+            let resource = text("/objectRef/resource");
+            requests.push(Request {
+                verb: text("/verb").to_owned(),
+                resource: if sub.is_empty() { resource.to_owned() } else { format!("{resource}/{sub}") },
+                bytes: event.get("requestObject").map_or(0, |body| body.to_string().len()),
+                uri: text("/requestURI").to_owned(),
+            });
+        }
+        Ok(requests)
+    }
+}
+
+/// How many requests of each kind.
+pub fn counted<'a>(requests: impl IntoIterator<Item = &'a Request>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for request in requests {
+        *counts.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
+    }
+    counts
+}
