@@ -4,7 +4,8 @@
 //! decision never rests on what was true before our own write, and the watch event that follows is recognised
 //! as an echo.
 //!
-//! Objects that are at rest, as closed incidents are, are kept as text: they are many, and hardly ever looked at.
+//! Objects that are at rest, as closed incidents are, are kept as compressed text: they are many, and hardly ever looked
+//! at.
 
 use super::key::Key;
 use kube::{Resource, runtime::watcher::Event};
@@ -62,7 +63,8 @@ impl<K> State<K> {
 /// One object.
 enum Known<K> {
     Whole(Arc<K>),
-    /// A third of the size. The resourceVersion is beside the text, since every piece of news asks for it.
+    /// JSON, compressed: as text alone it would be no smaller than decoded. The resourceVersion is beside it, since every
+    /// piece of news asks for it.
     Text(u64, Box<[u8]>),
 }
 
@@ -72,7 +74,10 @@ impl<K: Resource + Serialize + DeserializeOwned> Known<K> {
         let text = at_rest.then(|| serde_json::to_vec(object.as_ref()).ok()).flatten();
         text.map_or_else(
             || Known::Whole(object.clone()),
-            |text| Known::Text(version(object.as_ref()), text.into_boxed_slice()),
+            |text| {
+                let text = lz4_flex::compress_prepend_size(&text);
+                Known::Text(version(object.as_ref()), text.into_boxed_slice())
+            },
         )
     }
 
@@ -87,7 +92,10 @@ impl<K: Resource + Serialize + DeserializeOwned> Known<K> {
         match self {
             Known::Whole(object) => Some(object.clone()),
             // It was written from an object of this very type.
-            Known::Text(_, text) => serde_json::from_slice(text).ok().map(Arc::new),
+            Known::Text(_, text) => {
+                let text = lz4_flex::decompress_size_prepended(text).ok()?;
+                serde_json::from_slice(&text).ok().map(Arc::new)
+            }
         }
     }
 }
@@ -155,6 +163,13 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         let state = self.lock();
         let keys = state.groups.get(index).and_then(|groups| groups.get(text));
         keys.into_iter().flatten().filter_map(|key| state.objects.get(key)?.whole()).collect()
+    }
+
+    /// The keys of all objects that are not at rest.
+    pub fn not_at_rest(&self) -> Vec<Key> {
+        let state = self.lock();
+        let awake = state.objects.iter().filter(|(_, known)| matches!(known, Known::Whole(_)));
+        awake.map(|(key, _)| key.clone()).collect()
     }
 
     /// All objects.

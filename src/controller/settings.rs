@@ -119,11 +119,8 @@ impl Context {
 
     /// Looks at what the configuration bears upon: deadlines are worked out anew from recorded facts.
     fn look_at_everything(&self) {
-        for incident in self.incidents.all() {
-            let stage = incident.status.as_ref().and_then(|s| s.stage);
-            if !matches!(stage, Some(Stage::Closed | Stage::Cancelled)) {
-                self.queues.incidents.add(super::Key::of(incident.as_ref()));
-            }
+        for incident in self.incidents.not_at_rest() {
+            self.queues.incidents.add(incident);
         }
         for postmortem in self.postmortems.all() {
             self.queues.postmortems.add(super::Key::of(postmortem.as_ref()));
