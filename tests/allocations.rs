@@ -170,5 +170,6 @@ fn what_a_visit_allocates_has_not_grown() {
         writeln!(report, "    (\"{what}\", {blocks}, {bytes}), was ({usual_blocks}, {usual_bytes}){mark}")
             .unwrap();
     }
+    println!("{report}");
     assert!(!grown, "allocations and bytes kept:\n{report}");
 }
