@@ -5,10 +5,7 @@
 //! force, and a metric and a condition of every open incident say so.
 
 use super::Context;
-use crate::{
-    api::Stage,
-    config::{Settings, read},
-};
+use crate::config::{Settings, read};
 use std::{
     fs::Metadata,
     os::unix::fs::MetadataExt,
