@@ -65,6 +65,7 @@ fn visit(incident: &Incident, entries: &[Arc<TimelineEntry>]) -> incident::Plan 
         original_exists: None,
         unreadable: &[],
         signed: true,
+        outcomes: &[],
         settings: &settings,
     };
     incident::decide(&seen, now())
