@@ -6,7 +6,7 @@ use incident_operator::{
     api::{Incident, Mitigation, TimelineEntry},
     config::Settings,
     controller::{cache::Cache, guard::Guarded},
-    decide::{incident, mitigation},
+    decide::{access, incident, mitigation, policy},
     mitigation::{Found, ObjectId, TargetKind},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -88,6 +88,7 @@ fn closed() -> Incident {
 
 fn look(mitigation: &Mitigation, objects: &mitigation::Objects, found: &Found) -> mitigation::Plan {
     let (dry_run_passed, holders) = (HashSet::new(), HashSet::new());
+    let (policies, answers) = (policy::InForce::Known(Vec::new()), access::Answers::new());
     let seen = mitigation::Observed {
         mitigation,
         objects,
@@ -96,6 +97,11 @@ fn look(mitigation: &Mitigation, objects: &mitigation::Objects, found: &Found) -
         refused: None,
         dry_run_passed: &dry_run_passed,
         evidence: None,
+        policies: &policies,
+        signed: false,
+        answers: &answers,
+        approvals: &[],
+        reservation: None,
         holders: &holders,
     };
     mitigation::decide(&seen, now())

@@ -20,9 +20,7 @@ fn purpose(request: &str) -> &'static str {
         "patch mitigations/status" => "applied; effective",
         "patch mitigations" => "the finalizer goes",
         "patch incidents/status" => "declared and applied; effective",
-        "create selfsubjectaccessreviews" | "create subjectaccessreviews" => {
-            "whether the requester still may, asked beside the read"
-        }
+        "create localsubjectaccessreviews" => "whether the requester still may, asked beside the read",
         "create events" => "the mirror of the record",
         "create configmaps" => "the evidence",
         _ => "",

@@ -32,8 +32,8 @@ pub use run::{Options, run};
 
 use crate::{
     api::{
-        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, Stage,
-        TimelineEntry, TimelineEntryType,
+        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, Stage, TimelineEntry,
+        TimelineEntryType,
     },
     decide::{
         conditions::{find, status as status_of},

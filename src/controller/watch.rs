@@ -114,12 +114,12 @@ fn start_one<K>(
 
 fn follow<K>(
     ctx: &Arc<Context>,
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Guarded<K>>,
     reports: &Arc<Reports>,
     cache: fn(&Context) -> &Cache<K>,
     heard: fn(&Arc<Context>, &News<K>),
 ) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (ctx, reports) = (ctx.clone(), reports.clone());
     tokio::spawn(async move {
