@@ -24,12 +24,12 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Allocations and bytes that are still there afterwards, as they were when this was last changed. A tenth more fails.
 /// Whoever has good reason for more writes the new number here; who needs less does the same, to keep it.
 const USUAL: &[(&str, u64, usize)] = &[
-    ("an incident of 20 entries is read from a watch", 485, 6187),
-    ("a closed incident is kept", 250, 5000),
-    ("a visit of a closed incident finds nothing to do", 169, 5462),
-    ("the first visit of an incident with a mitigation", 158, 6778),
-    ("the first look at a mitigation", 64, 1290),
-    ("the take is decided", 305, 6425),
+    ("an incident of 20 entries is read from a watch", 497, 6396),
+    ("a closed incident is kept", 244, 1816),
+    ("a visit of a closed incident finds nothing to do", 180, 5671),
+    ("the first visit of an incident with a mitigation", 178, 7187),
+    ("the first look at a mitigation", 64, 1278),
+    ("the take is decided", 324, 6478),
 ];
 
 fn now() -> Timestamp {
@@ -178,5 +178,8 @@ fn what_a_visit_allocates_has_not_grown() {
             .unwrap();
     }
     println!("{report}");
-    assert!(!grown, "allocations and bytes kept:\n{report}");
+    assert!(
+        !grown,
+        "allocations and bytes kept; where there is good reason, write the new numbers into USUAL:\n{report}"
+    );
 }
