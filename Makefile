@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test fmt fmt-check lint unit schema e2e crds bench helm-check image-check deny sbom clean
+.PHONY: help up down demo test test-gitops fmt fmt-check lint unit schema e2e crds bench helm-check image-check deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -27,6 +27,10 @@ demo: up ## "up", then the story of one incident in real kubectl output
 
 test: ## all checks and tests; what CI runs
 	@tests/test.sh
+
+test-gitops: ## mitigations against the real kustomize-controller of Flux; builds it the first time
+	@tests/flux/build.sh >/dev/null
+	@FLUX=1 tests/e2e.sh $(ARGS)
 
 fmt: ## format the Rust code
 	@$(rust)
