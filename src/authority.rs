@@ -5,8 +5,9 @@
 //! policies which the chart renders from this table; see [`crate::manifests`].
 
 use crate::{
-    api::{ActionName, MitigationTemplate},
+    api::{ActionName, MitigationTemplate, TargetRef},
     decide::access::Need,
+    mitigation::scalable,
 };
 use serde_json::{Value, json};
 
@@ -238,6 +239,7 @@ pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
     };
     let named = |on: &OnKind| if on.on_target { target.name.clone() } else { String::new() };
     let right = rights.iter().find(fits).map(|on| Need { right: on.right, name: named(on) });
+    let right = right.or_else(|| (action == ActionName::Scale).then(|| scale_of_listed(target)).flatten());
     // What the table does not know is for those who may do everything.
     let unknown = || Need { right: right_on_everything(), name: String::new() };
     let right = right.or_else(|| (!rights.is_empty()).then(unknown));
@@ -251,6 +253,14 @@ pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
 
 const fn right_on_everything() -> Right {
     right("*", "*", "*")
+}
+
+/// The same right on a kind that the configuration lists, or listed once.
+fn scale_of_listed(target: &TargetRef) -> Option<Need> {
+    let group = target.api_version.as_deref().map(|v| v.rsplit_once('/').map_or("", |(group, _)| group));
+    let kind = scalable::known(group, &target.kind)?;
+    let right = Right { verb: "patch", group: kind.group, resource: kind.plural, subresource: "scale" };
+    Some(Need { right, name: target.name.clone() })
 }
 
 impl std::fmt::Display for Right {
@@ -386,6 +396,25 @@ mod tests {
                 let known =
                     rights.iter().any(|on| on.kind == kind.kind && on.api_version == kind.api_version());
                 assert!(known, "{:?} works on {}, and no right says who may ask", engine.name(), kind.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn a_listed_kind_asks_for_the_right_on_its_own_scale() {
+        scalable::tests::listed();
+        for (version, kind, asked) in [
+            (None, "Worker", "patch workers.shop.example/scale \"w\""),
+            (Some("shop.example/v1"), "Pool", "patch pools.shop.example/scale \"w\""),
+            (None, "ReplicaSet", "patch replicasets.apps/scale \"w\""),
+            (None, "Deployment", "patch deployments.apps/scale \"w\""),
+        ] {
+            let template = json!({"reason": "r", "targetRef": {"apiVersion": version, "kind": kind, "name": "w"},
+                "scale": {"replicas": 0}});
+            let template: MitigationTemplate = serde_json::from_value(template).expect("it is one");
+            for taken in [true, false] {
+                let needs: Vec<_> = wanted(&template, taken).iter().map(ToString::to_string).collect();
+                assert_eq!(needs, [asked]);
             }
         }
     }

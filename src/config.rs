@@ -12,6 +12,7 @@ mod networks;
 mod read;
 
 use crate::api::{Priority, Role, Severity};
+use crate::mitigation::scalable::Stated;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use calendar::Calendar;
@@ -81,6 +82,21 @@ pub struct ScalableKind {
     pub kind: String,
     /// Plural name, as in the address of the resource.
     pub plural: String,
+    /// Where its number of replicas is, in dots, when that is not .spec.replicas.
+    pub replicas_path: Option<String>,
+}
+
+impl ScalableKind {
+    /// As the action scale takes it.
+    pub fn stated(&self) -> Stated<'_> {
+        Stated {
+            group: &self.group,
+            version: &self.version,
+            kind: &self.kind,
+            plural: &self.plural,
+            replicas_path: self.replicas_path.as_deref(),
+        }
+    }
 }
 
 impl Settings {

@@ -3,6 +3,7 @@
 #
 #   tests/e2e.sh [FILTER] [-- ARGUMENTS]   passed on to the test program, e.g. "schema::" or "scale_"
 #
+#   FLUX=1   runs the tests that need the real Flux, and no others (make test-gitops)
 #   KEEP=1   leaves the control plane running in target/test, and uses it again: for one's own quick runs
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -44,15 +45,22 @@ rm -rf "$dir/logs"
 "$here/controlplane/cluster.sh" up test "$dir" 7>&-
 # Nothing runs in "consented": the tests read there which roles the chart binds, and bind the same in the
 # namespaces that they make.
-"$here/controlplane/install.sh" "$dir" consented 7>&-
+CHART_VALUES=$here/e2e/values.yaml "$here/controlplane/install.sh" "$dir" consented 7>&-
+
+if [ -n "${FLUX:-}" ]; then
+  "$here/flux/start.sh" "$dir" 7>&-
+  [ $# -gt 0 ] && only=() || only=(flux::)
+else
+  only=(--skip flux::)
+fi
 
 step "running the end-to-end tests"
 # The tests wait more than they compute, so there are more of them at a time than cores.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} E2E_DIR=$dir
-cargo test --locked --test e2e -- "$@" 7>&-
+cargo test --locked --test e2e -- "${only[@]}" "$@" 7>&-
 
 # The audit log of all tests tells which rights the operator used.
-if [ $# = 0 ]; then
+if [ $# = 0 ] && [ -z "${FLUX:-}" ]; then
   step "comparing the operator's rights with what it used"
   cargo test --locked --test rbac 7>&-
 fi

@@ -14,6 +14,7 @@ mod mitigation;
 pub mod names;
 mod policy;
 mod postmortem;
+mod template;
 mod timeline;
 
 pub use action::*;
@@ -25,6 +26,7 @@ pub use incident_status::*;
 pub use mitigation::*;
 pub use policy::*;
 pub use postmortem::*;
+pub use template::*;
 pub use timeline::*;
 
 /// The API group of every resource of this project.

@@ -211,7 +211,8 @@ pub struct ChannelFile {
     pub timeout: Option<Interval>,
 }
 
-/// A kind with a scale subresource. The operator also needs the rights on it: see docs/security.md.
+/// A kind with a scale subresource. The chart gives the operator its rights on it from the same list: see
+/// docs/actions.md.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScalableKindFile {
@@ -224,6 +225,9 @@ pub struct ScalableKindFile {
     /// Its plural name, such as rollouts.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub plural: String,
+    /// Where its number of replicas is, as its scale subresource says; .spec.replicas when left out.
+    #[schemars(length(max = 253))]
+    pub replicas_path: Option<String>,
 }
 
 /// Where requests to channels may go. Only the hosts of the channels are asked, over https, and only at public

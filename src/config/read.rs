@@ -6,6 +6,7 @@ use super::{
     file::{ChannelFile, Day, DayKind, File, Interval, OutgoingFile, ScalableKindFile, SeverityFile},
 };
 use crate::api::{Priority, Severity};
+use crate::mitigation::scalable;
 use k8s_openapi::jiff::{civil::Weekday, tz::TimeZone};
 use serde_saphyr::{Location, Spanned};
 use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
@@ -182,8 +183,8 @@ fn outgoing(file: OutgoingFile) -> Result<Outgoing, Mistake> {
 }
 
 fn scalable_kinds(kinds: Vec<Spanned<ScalableKindFile>>) -> Result<Vec<ScalableKind>, Mistake> {
-    let mut seen = BTreeSet::new();
-    let read = kinds.into_iter().enumerate().map(|(i, Spanned { value: kind, referenced, .. })| {
+    let mut listed: Vec<ScalableKind> = Vec::new();
+    for (i, Spanned { value: kind, referenced, .. }) in kinds.into_iter().enumerate() {
         let wrong = |field: &str, message: String| {
             Mistake::at(&referenced, format!("scalableKinds[{i}].{field}"), message)
         };
@@ -198,17 +199,20 @@ fn scalable_kinds(kinds: Vec<Spanned<ScalableKindFile>>) -> Result<Vec<ScalableK
         if !is_label(&kind.plural) {
             return Err(wrong("plural", format!("{:?} is no plural name, such as rollouts", kind.plural)));
         }
-        if !seen.insert((group.to_owned(), kind.kind.clone())) {
-            return Err(wrong("kind", format!("{} of {group:?} is there twice", kind.kind)));
-        }
-        Ok(ScalableKind {
+        let kind = ScalableKind {
             group: group.to_owned(),
             version: version.to_owned(),
             kind: kind.kind,
             plural: kind.plural,
-        })
-    });
-    read.collect()
+            replicas_path: kind.replicas_path,
+        };
+        let before: Vec<_> = listed.iter().map(ScalableKind::stated).collect();
+        if let Some(objection) = scalable::objection(&before, kind.stated()) {
+            return Err(wrong("kind", objection));
+        }
+        listed.push(kind);
+    }
+    Ok(listed)
 }
 
 fn channels(channels: Vec<Spanned<ChannelFile>>, outgoing: &Outgoing) -> Result<Vec<Channel>, Mistake> {

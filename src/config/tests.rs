@@ -200,6 +200,14 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
             "scalableKinds[0].apiVersion: \"a/b/c\" is not group/version",
         ),
         ("scalableKinds: [{apiVersion: a/b, kind: rollout, plural: rollouts}]\n", "scalableKinds[0].kind: "),
+        (
+            "scalableKinds: [{apiVersion: apps/v1, kind: Deployment, plural: deployments}]\n",
+            "scalableKinds[0].kind: Deployment is scaled anyway",
+        ),
+        (
+            "scalableKinds: [{apiVersion: a/b, kind: C, plural: cs, replicasPath: .status.n}]\n",
+            "scalableKinds[0].kind: .status.n is no path below .spec",
+        ),
         ("outgoing: {allowedNetworks: [10.0.0.0/99]}\n", "line 1, column 30: outgoing.allowedNetworks[0]: "),
         ("outgoing: {caFile: ca.pem}\n", "outgoing.caFile: "),
         ("a: [\n", "line "),

@@ -151,6 +151,12 @@ impl Lookouts {
         }
     }
 
+    /// Whether a mitigation is looked at again when an object of this kind changes.
+    pub fn is_following(&self, mitigation: &Key, kind: TargetKind) -> bool {
+        let open = lock(&self.open);
+        open.iter().any(|(scope, l)| scope.kind == kind && lock(&l.followers).contains(mitigation))
+    }
+
     fn open(self: &Arc<Self>, scope: &Scope, kept: bool) -> Arc<Lookout> {
         let mut open = lock(&self.open);
         if let Some(known) = open.get(scope) {

@@ -12,7 +12,7 @@ use super::{
     watch::start_targets,
 };
 use crate::{
-    api::{FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus, TimelineEntry},
+    api::{DesiredState, FINALIZER, Mitigation, MitigationPhase as Phase, MitigationStatus, TimelineEntry},
     decide::{
         access::{Answers, Question, foreseen},
         incident::{recorded_end, releases},
@@ -90,7 +90,21 @@ impl<'a> Visit<'a> {
             objects.insert(id, read?.map(Arc::new));
         }
         let ids = crate::decide::mitigation::objects(&known);
-        for id in target_id(&known).into_iter().chain(ids) {
+        let target = target_id(&known);
+        let status = known.status.as_ref();
+        let holds = status.is_some_and(|status| !status.objects.is_empty())
+            && status.and_then(|status| status.phase) != Some(Phase::Releasing)
+            && known.metadata.deletion_timestamp.is_none()
+            && known.spec.template.desired_state != Some(DesiredState::Released);
+        // What is followed may be another by now.
+        let is_news = |id: &ObjectId| ctx.lookouts.is_following(key, id.kind);
+        if let Some(id) = target.as_ref().filter(|id| holds && !ids.contains(id) && !is_news(id))
+            && let Some(object) = ctx.targets.recent(&key.namespace, id)
+        {
+            // Only other objects are held; of the target nothing but its effect is read.
+            objects.entry(id.clone()).or_insert(Some(object));
+        }
+        for id in target.into_iter().chain(ids) {
             if !objects.contains_key(&id)
                 && let Some(object) = ctx.targets.known(&key.namespace, &id)
             {
@@ -217,21 +231,18 @@ impl<'a> Visit<'a> {
                 others.insert(other.uid().unwrap_or_default(), !ended(&other));
             }
         }
-        others.remove(self.mitigation.metadata.uid.as_deref().unwrap_or_default());
-        for object in self.objects.values().flatten() {
-            for record in Record::all(object) {
-                let own = self.mitigation.metadata.uid.as_ref() == Some(&record.uid);
-                if own || others.contains_key(&record.uid) || self.leftovers.contains(&record.uid) {
-                    continue;
-                }
-                let what = format!("looking for mitigation {}/{}", self.key.namespace, record.mitigation);
-                let there = self.api.get_opt(&record.mitigation).await.map_err(Error::api(what))?;
-                let holds = there.is_some_and(|m| m.metadata.uid.as_ref() == Some(&record.uid) && !ended(&m));
-                if !holds {
-                    self.leftovers.insert(record.uid.clone());
-                }
-                others.insert(record.uid, holds);
+        others.remove(self.uid());
+        for uid in &self.leftovers {
+            others.entry(uid.clone()).or_insert(false);
+        }
+        for record in unknown(&self.objects, self.uid(), &others) {
+            let what = format!("looking for mitigation {}/{}", self.key.namespace, record.mitigation);
+            let there = self.api.get_opt(&record.mitigation).await.map_err(Error::api(what))?;
+            let holds = there.is_some_and(|m| m.metadata.uid.as_ref() == Some(&record.uid) && !ended(&m));
+            if !holds {
+                self.leftovers.insert(record.uid.clone());
             }
+            others.insert(record.uid, holds);
         }
         Ok(others.into_iter().filter(|(_, holds)| *holds).map(|(uid, _)| uid).collect())
     }
@@ -460,5 +471,59 @@ impl<'a> Visit<'a> {
         let appeared = move || ctx.wake_mitigations_of(&text, None);
         let awaited = self.ctx.targets.await_target(&self.key.namespace, &id, wanted, appeared);
         (!awaited).then(|| Instant::now() + LOOK_AGAIN)
+    }
+}
+
+/// The records on objects, each once, of which it is not known whether their mitigation holds anything.
+fn unknown(objects: &Objects, own: &str, known: &HashMap<String, bool>) -> Vec<Record> {
+    let mut unknown: Vec<Record> = Vec::new();
+    for record in objects.values().flatten().flat_map(|object| Record::all(object)) {
+        let told = record.uid == own || known.contains_key(&record.uid);
+        if !told && !unknown.iter().any(|other| other.uid == record.uid) {
+            unknown.push(record);
+        }
+    }
+    unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mitigation::{CONFIG_MAP, record::key};
+
+    fn held_by(uids: &[&str]) -> Option<Arc<DynamicObject>> {
+        let annotations: HashMap<String, String> = uids
+            .iter()
+            .map(|uid| {
+                let record = json!({"v": 1, "uid": uid, "mitigation": "m", "action": "featureFlag",
+                    "target": "t", "fields": [], "at": "2026-11-23T10:00:00Z"});
+                (key(uid), record.to_string())
+            })
+            .collect();
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "flags", "uid": "t", "annotations": annotations}});
+        Some(Arc::new(serde_json::from_value(object).unwrap()))
+    }
+
+    /// Who is not among the holders loses its record, so each reading of an object is asked about anew.
+    #[test]
+    fn a_record_that_comes_to_light_with_a_later_reading_is_asked_about() {
+        let uids = |objects: &Objects, known: &HashMap<String, bool>| {
+            let mut found: Vec<String> =
+                unknown(objects, "aaaaaaaa-own", known).into_iter().map(|record| record.uid).collect();
+            found.sort();
+            found
+        };
+        let id = ObjectId::new(CONFIG_MAP, "flags");
+        let mut known = HashMap::from([("bbbbbbbb-cached".to_owned(), true)]);
+        let mut objects = Objects::from([(id.clone(), held_by(&["aaaaaaaa-own", "bbbbbbbb-cached"]))]);
+        assert_eq!(uids(&objects, &known), Vec::<String>::new());
+        // Somebody took the object before us: its record is there when it is read again.
+        objects.insert(id, held_by(&["bbbbbbbb-cached", "cccccccc-new"]));
+        objects.insert(ObjectId::new(CONFIG_MAP, "more"), held_by(&["cccccccc-new", "dddddddd-new"]));
+        objects.insert(ObjectId::new(CONFIG_MAP, "gone"), None);
+        assert_eq!(uids(&objects, &known), ["cccccccc-new", "dddddddd-new"]);
+        known.insert("cccccccc-new".to_owned(), false);
+        assert_eq!(uids(&objects, &known), ["dddddddd-new"]);
     }
 }

@@ -41,7 +41,6 @@ use crate::{
         postmortem::is_open,
     },
     metrics::Metrics,
-    mitigation::held_kinds,
 };
 use cache::{Cache, Index, News};
 use events::Events;
@@ -179,7 +178,7 @@ impl Context {
     ) -> Arc<Context> {
         let queues = Queues::default();
         Arc::new(Context {
-            targets: Arc::new(Targets::new(client.clone(), watches.clone(), &held_kinds())),
+            targets: Arc::new(Targets::new(client.clone(), watches.clone())),
             evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
             lookouts: Arc::new(Lookouts::new(watches.clone(), queues.mitigations.clone())),
             namespaces: Namespaces::new(watches),

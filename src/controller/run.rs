@@ -169,9 +169,7 @@ impl Context {
             .into_iter()
             .filter(crate::mitigation::TargetKind::is_always_watched)
         {
-            if let Some(cache) = self.targets.cache(kind) {
-                cache.wait_synced().await;
-            }
+            self.targets.cache(kind).wait_synced().await;
         }
     }
 }

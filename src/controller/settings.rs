@@ -5,7 +5,10 @@
 //! force, and a metric and a condition of every open incident say so.
 
 use super::Context;
-use crate::config::{Settings, read};
+use crate::{
+    config::{ScalableKind, Settings, read},
+    mitigation::scalable,
+};
 use std::{
     fs::Metadata,
     os::unix::fs::MetadataExt,
@@ -43,6 +46,7 @@ impl Live {
                 Settings::default().but_refused(refused)
             }
         });
+        scalable::allow(settings.scalable_kinds.iter().map(ScalableKind::stated));
         Live { current: watch::Sender::new(Arc::new(settings)), file }
     }
 
@@ -66,6 +70,7 @@ impl Live {
             }
         };
         let changed = *before != now;
+        scalable::allow(now.scalable_kinds.iter().map(ScalableKind::stated));
         self.current.send_replace(Arc::new(now));
         changed
     }
@@ -118,6 +123,9 @@ impl Context {
     fn look_at_everything(&self) {
         for incident in self.incidents.not_at_rest() {
             self.queues.incidents.add(incident);
+        }
+        for mitigation in self.mitigations.not_at_rest() {
+            self.queues.mitigations.add(mitigation);
         }
         for postmortem in self.postmortems.all() {
             self.queues.postmortems.add(super::Key::of(postmortem.as_ref()));

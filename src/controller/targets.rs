@@ -23,9 +23,11 @@ use kube::{
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+/// How long a target that is only looked at, and so not watched, counts as known once it was read.
+const RECENT: Duration = Duration::from_secs(30);
 /// Targets that are waited for at the same time; more are looked at now and then instead.
 const MAX_AWAITED: usize = 256;
 
@@ -35,11 +37,15 @@ const NO_INDEX: &[Index<DynamicObject>] = &[];
 pub struct Targets {
     requests: Client,
     watches: Client,
-    kinds: HashMap<TargetKind, Cache<DynamicObject>>,
+    kinds: Mutex<HashMap<TargetKind, Arc<Cache<DynamicObject>>>>,
+    recent: Mutex<HashMap<(TargetKind, Key), Read>>,
     awaited: Mutex<HashSet<(TargetKind, Key)>>,
     /// Kinds that are watched because somebody touched one.
     begun: Mutex<HashSet<TargetKind>>,
 }
+
+/// What was read, and when.
+type Read = (Instant, Arc<DynamicObject>);
 
 /// Why a write to a target was not done.
 pub enum NotDone {
@@ -55,19 +61,21 @@ pub enum NotDone {
 
 impl Targets {
     /// No target is known yet.
-    pub fn new(requests: Client, watches: Client, kinds: &[TargetKind]) -> Targets {
+    pub fn new(requests: Client, watches: Client) -> Targets {
         Targets {
             requests,
             watches,
-            kinds: kinds.iter().map(|kind| (*kind, Cache::new(NO_INDEX))).collect(),
+            kinds: Mutex::default(),
+            recent: Mutex::default(),
             awaited: Mutex::default(),
             begun: Mutex::default(),
         }
     }
 
     /// What is known of the held objects of a kind.
-    pub fn cache(&self, kind: TargetKind) -> Option<&Cache<DynamicObject>> {
-        self.kinds.get(&kind)
+    pub fn cache(&self, kind: TargetKind) -> Arc<Cache<DynamicObject>> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.entry(kind).or_insert_with(|| Arc::new(Cache::new(NO_INDEX))).clone()
     }
 
     /// The watch of the held objects of a kind.
@@ -90,13 +98,27 @@ impl Targets {
 
     /// The object, when it is held by somebody and so known.
     pub fn known(&self, namespace: &str, id: &ObjectId) -> Option<Arc<DynamicObject>> {
-        self.kinds.get(&id.kind)?.get(&key_of(namespace, id))
+        self.cache(id.kind).get(&key_of(namespace, id))
     }
 
     /// Reads the object.
     pub async fn read(&self, namespace: &str, id: &ObjectId) -> Result<Option<DynamicObject>, Error> {
         let api = api_in(&self.requests, id.kind, Some(namespace));
-        api.get_opt(&id.name).await.map_err(Error::api(format!("reading {id} in {namespace}")))
+        let read = api.get_opt(&id.name).await.map_err(Error::api(format!("reading {id} in {namespace}")))?;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|_, (since, _)| since.elapsed() < RECENT);
+        if let Some(object) = read.as_ref().filter(|object| !is_held(object)) {
+            let known = (Instant::now(), Arc::new(object.clone()));
+            recent.insert((id.kind, key_of(namespace, id)), known);
+        }
+        Ok(read)
+    }
+
+    /// What was read a moment ago of a target that nothing is held of.
+    pub fn recent(&self, namespace: &str, id: &ObjectId) -> Option<Arc<DynamicObject>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, object) = recent.get(&(id.kind, key_of(namespace, id)))?;
+        (since.elapsed() < RECENT).then(|| object.clone())
     }
 
     /// Writes to the object, or to its status.
@@ -209,9 +231,10 @@ impl Targets {
     }
 
     fn saw(&self, kind: TargetKind, object: &DynamicObject) {
-        let Some(cache) = self.kinds.get(&kind) else { return };
-        let held = object.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MITIGATED_LABEL));
-        if held {
+        let cache = self.cache(kind);
+        let key = Key::of(object);
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, key));
+        if is_held(object) {
             cache.saw(object.clone());
         } else {
             cache.saw_gone(object);
@@ -219,9 +242,9 @@ impl Targets {
     }
 
     fn forget(&self, namespace: &str, id: &ObjectId) {
-        if let Some(cache) = self.kinds.get(&id.kind) {
-            cache.forget(&key_of(namespace, id));
-        }
+        let slot = (id.kind, key_of(namespace, id));
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+        self.cache(id.kind).forget(&key_of(namespace, id));
     }
 
     /// Calls `appeared` as soon as the object is there, or once nobody wants it any more. `false`: too many are
@@ -266,6 +289,10 @@ impl Targets {
         });
         true
     }
+}
+
+fn is_held(object: &DynamicObject) -> bool {
+    object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(MITIGATED_LABEL))
 }
 
 /// True when an answer names neither an object nor a field.

@@ -204,6 +204,7 @@ where
 pub fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) {
     let ctx = ctx.clone();
     let events = ctx.targets.watch(kind, namespace);
+    let cache = ctx.targets.cache(kind);
     tokio::spawn(async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -214,7 +215,6 @@ pub fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&st
                     continue;
                 }
             };
-            let Some(cache) = ctx.targets.cache(kind) else { return };
             for news in cache.take_in(event) {
                 ctx.wake_mitigations_of(&news_text(kind, &news), None);
             }

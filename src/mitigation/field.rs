@@ -22,6 +22,8 @@ pub enum How {
     Member(Member),
     /// By its hash, like [`How::Digest`]: the template of a workload, kept in its revisions.
     Revision(Box<Pin>),
+    /// As it is, and several mitigations may hold it at once: whoever goes last puts back what was there first.
+    Shared,
 }
 
 /// One member of a list that others add to as well.
@@ -97,7 +99,7 @@ impl How {
     /// The value that is compared, from the field as it is. `wanted` is what a subset is looked for.
     pub fn seen(&self, raw: Option<&Value>, wanted: Option<&Value>) -> Option<Value> {
         match self {
-            How::Plain => raw.cloned(),
+            How::Plain | How::Shared => raw.cloned(),
             How::Inside(place) => place.read(raw?.as_str()?),
             How::Digest | How::Revision(_) => raw.map(digest),
             How::Member(member) => member.read(raw?),
@@ -129,6 +131,11 @@ impl Change {
     pub fn set(target: &DynamicObject, path: impl Into<String>, to: Value) -> Change {
         let path = path.into();
         Change { how: How::Plain, from: field(target, &path), to: Some(to), raw: None, path }
+    }
+
+    /// A field gets a value that other mitigations may give it as well.
+    pub fn share(target: &DynamicObject, path: impl Into<String>, to: Value) -> Change {
+        Change { how: How::Shared, ..Change::set(target, path, to) }
     }
 
     /// A field deep in the object gets a value; what is missing around it is added with it, and removed with it.

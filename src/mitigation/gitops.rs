@@ -90,7 +90,7 @@ pub fn prepare(
     };
     for part in parts.iter_mut().filter(|part| part.id == *id) {
         if let super::Asked::Change(changes) = &mut part.asked {
-            changes.push(Change::set(target, path, json!("disabled")));
+            changes.push(Change::share(target, path, json!("disabled")));
         }
     }
     Ok(())

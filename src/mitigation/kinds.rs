@@ -1,5 +1,6 @@
 //! The kinds of objects that actions change, make or look at.
 
+use super::scalable;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 
 /// A kind of objects.
@@ -131,7 +132,8 @@ impl TargetKind {
 
     /// The known kind of this name. The version does not matter: an object is the same in each.
     pub fn named(group: &str, kind: &str) -> Option<TargetKind> {
-        ALL.iter().find(|known| known.group == group && known.kind == kind).copied()
+        let own = ALL.iter().find(|known| known.group == group && known.kind == kind).copied();
+        own.or_else(|| scalable::known(Some(group), kind))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod document;
 pub mod evidence;
 mod feature_flag;
 pub mod field;
+mod field_set;
 mod freeze;
 mod gateway;
 pub mod gitops;
@@ -21,6 +22,7 @@ mod rate_limit;
 pub mod record;
 pub mod revisions;
 mod rollback;
+pub mod scalable;
 mod scale;
 mod scene;
 pub mod selector;
@@ -48,6 +50,11 @@ pub trait Engine {
 
     /// Kinds the action works on. Empty for a step that a person does by hand.
     fn kinds(&self) -> &'static [TargetKind];
+
+    /// Further kinds of targets, which the configuration lists.
+    fn listed_kinds(&self) -> Vec<TargetKind> {
+        Vec::new()
+    }
 
     /// Further kinds that it changes or makes.
     fn touches(&self) -> &'static [TargetKind] {
@@ -245,7 +252,7 @@ fn distinct(of: impl Fn(&dyn Engine) -> Vec<TargetKind>) -> Vec<TargetKind> {
 
 /// The kind a template's target is of, or why the action does not work on it.
 pub fn target_kind(engine: &dyn Engine, target: &TargetRef) -> Result<TargetKind, Refusal> {
-    let kinds = engine.kinds();
+    let kinds = [engine.kinds().to_vec(), engine.listed_kinds()].concat();
     let found = kinds.iter().find(|k| {
         k.kind == target.kind && target.api_version.as_ref().is_none_or(|version| *version == k.api_version())
     });

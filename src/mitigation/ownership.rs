@@ -1,6 +1,9 @@
 //! Who wrote a field, from `metadata.managedFields`, and what kind of writer that is.
 
-use super::patch::pointer;
+use super::{
+    field_set::{below, lost, maps, merged, owns, parts, without, without_leaf},
+    patch::pointer,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
@@ -51,16 +54,6 @@ fn manager(entry: &ManagedFieldsEntry) -> &str {
     entry.manager.as_deref().unwrap_or("unknown")
 }
 
-/// True when the set of fields holds the field at the JSON Pointer.
-fn owns(fields: &Value, path: &str) -> bool {
-    parts(path).iter().try_fold(fields, |at, part| at.get(part)).is_some()
-}
-
-/// The parts of a JSON Pointer as sets of fields spell them.
-fn parts(path: &str) -> Vec<String> {
-    path.split('/').skip(1).map(|part| format!("f:{}", part.replace("~1", "/").replace("~0", "~"))).collect()
-}
-
 /// A field manager that owned a field before we changed it. Our write took the field from it, and nothing but
 /// `metadata.managedFields` itself says so; unless it is given back, the field belongs to nobody afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,13 +88,14 @@ impl Owner {
         }
     }
 
+    /// Whether both are the same entry, whenever that was written last.
     fn is_same(&self, other: &Owner) -> bool {
-        Owner { fields: None, ..self.clone() } == Owner { fields: None, ..other.clone() }
+        let bare = |owner: &Owner| Owner { time: None, fields: None, ..owner.clone() };
+        bare(self) == bare(other)
     }
 
     fn is(&self, entry: &ManagedFieldsEntry) -> bool {
-        let found = Owner::of(entry);
-        Owner { time: None, ..found } == Owner { time: None, fields: None, ..self.clone() }
+        self.is_same(&Owner::of(entry))
     }
 }
 
@@ -128,63 +122,6 @@ fn others(target: &DynamicObject) -> impl Iterator<Item = &ManagedFieldsEntry> {
     entries(target).iter().filter(|entry| !manager(entry).starts_with("incident-operator"))
 }
 
-/// The set of fields below a path.
-fn below(fields: &Value, path: &str) -> Option<Value> {
-    parts(path).iter().try_fold(fields, |at, part| at.get(part)).cloned()
-}
-
-/// What of a set of fields goes to whoever changes the value like this.
-fn lost(set: &Value, from: Option<&Value>, to: Option<&Value>) -> Option<Value> {
-    let members = set.as_object().filter(|members| !members.is_empty());
-    let Some(members) = members else { return (from != to).then(|| json!({})) };
-    let kept = members.iter().filter_map(|(part, child)| {
-        let child = match part.as_str() {
-            "." => (from.is_some() && to.is_none()).then(|| json!({})),
-            _ => lost(child, member(from, part), member(to, part)),
-        };
-        Some((part.clone(), child?))
-    });
-    let kept: serde_json::Map<String, Value> = kept.collect();
-    (!kept.is_empty()).then_some(Value::Object(kept))
-}
-
-/// The member of a value that a part of a set of fields stands for.
-fn member<'v>(value: Option<&'v Value>, part: &str) -> Option<&'v Value> {
-    let value = value?;
-    let (kind, name) = part.split_once(':')?;
-    let parsed = || serde_json::from_str::<Value>(name).ok();
-    match kind {
-        "f" => value.get(name),
-        "k" => {
-            let keys = parsed()?;
-            // A key that has its default may be missing in the item.
-            let is = |item: &&Value| {
-                keys.as_object().is_some_and(|keys| {
-                    keys.iter().all(|(key, value)| item.get(key).is_none_or(|there| there == value))
-                })
-            };
-            value.as_array()?.iter().find(is)
-        }
-        "v" => {
-            let wanted = parsed()?;
-            value.as_array()?.iter().find(|item| **item == wanted)
-        }
-        "i" => value.get(name.parse::<usize>().ok()?),
-        _ => None,
-    }
-}
-
-/// A set of fields without those of another.
-fn without(set: &Value, other: &Value) -> Option<Value> {
-    let members = set.as_object().filter(|members| !members.is_empty())?;
-    let left = members.iter().filter_map(|(part, child)| match other.get(part) {
-        None => Some((part.clone(), child.clone())),
-        Some(there) => Some((part.clone(), without(child, there)?)),
-    });
-    let left: serde_json::Map<String, Value> = left.collect();
-    (!left.is_empty()).then_some(Value::Object(left))
-}
-
 /// JSON Patch operations on `metadata.managedFields`: fields are given back to those who owned them, and what is
 /// noted of our own writes is removed, all of it or, with `only`, these fields.
 ///
@@ -197,7 +134,12 @@ pub fn give_back(
     only: Option<&[&str]>,
 ) -> Vec<Value> {
     let mut ops = Vec::new();
-    let mut returning: Vec<(&Owner, Value)> = Vec::new();
+    let mut returning: Vec<(Owner, Value)> = Vec::new();
+    let mut give =
+        |owner: &Owner, fields: Value| match returning.iter_mut().find(|(known, _)| known.is_same(owner)) {
+            Some((_, known)) => *known = merged(known, &fields),
+            None => returning.push((owner.clone(), fields)),
+        };
     for (path, before) in owned {
         for owner in *before {
             let mut back = Some(owner.fields.clone().unwrap_or_else(|| json!({})));
@@ -209,9 +151,15 @@ pub fn give_back(
             }
             let Some(back) = back else { continue };
             let back = parts(path).iter().rev().fold(back, |inner, part| json!({part.as_str(): inner}));
-            match returning.iter_mut().find(|(known, _)| known.is_same(owner)) {
-                Some((_, fields)) => *fields = merged(fields, &back),
-                None => returning.push((owner, back)),
+            give(owner, back);
+        }
+    }
+    if only.is_none() {
+        for path in entries(target).iter().filter(|e| manager(e) == ours).flat_map(|e| maps(&fields_of(e))) {
+            if let Some(heir) = heir(target, ours, &path) {
+                let dot =
+                    path.iter().rev().fold(json!({".": {}}), |inner, part| json!({part.as_str(): inner}));
+                give(&Owner::of(heir), dot);
             }
         }
     }
@@ -263,35 +211,22 @@ pub fn give_back(
     ops
 }
 
-/// Two sets of fields in one. An empty object inside a set stands for the field itself; as soon as it has children,
-/// that is said by a dot.
-fn merged(fields: &Value, more: &Value) -> Value {
-    let mut map = fields.as_object().cloned().unwrap_or_default();
-    for (part, child) in more.as_object().into_iter().flatten() {
-        let both = match map.get(part) {
-            None => child.clone(),
-            Some(there) if there == child => continue,
-            Some(leaf) if *leaf == json!({}) => merged(&json!({".": {}}), child),
-            Some(there) if *child == json!({}) => merged(there, &json!({".": {}})),
-            Some(there) => merged(there, child),
-        };
-        map.insert(part.clone(), both);
+/// Who would own a map, had we not been there first: whoever writes the first member of a map owns the map, too.
+fn heir<'t>(target: &'t DynamicObject, ours: &str, path: &[String]) -> Option<&'t ManagedFieldsEntry> {
+    let members = |entry: &ManagedFieldsEntry| {
+        let fields = fields_of(entry);
+        let there = path.iter().try_fold(&fields, |at, part| at.get(part)).and_then(Value::as_object);
+        there.is_some_and(|members| !members.is_empty()).then(|| there.is_some_and(|m| m.contains_key(".")))
+    };
+    let all = || entries(target).iter().filter(|e| manager(e) != ours).filter(|e| members(e).is_some());
+    if all().any(|entry| members(entry) == Some(true)) {
+        return None;
     }
-    Value::Object(map)
-}
-
-/// A set of fields without one, and without what is empty then.
-fn without_leaf(fields: &Value, parts: &[String]) -> Value {
-    let mut map = fields.as_object().cloned().unwrap_or_default();
-    let Some((first, rest)) = parts.split_first() else { return fields.clone() };
-    let Some(child) = map.get(first) else { return fields.clone() };
-    let remaining = if rest.is_empty() { json!({}) } else { without_leaf(child, rest) };
-    if remaining == json!({}) && (rest.is_empty() || *child != json!({})) {
-        map.remove(first);
-    } else {
-        map.insert(first.clone(), remaining);
-    }
-    Value::Object(map)
+    // Another action of ours hands it on in its turn.
+    let people = others(target).filter(|entry| members(entry).is_some());
+    let first = people.min_by_key(|entry| entry.time.as_ref().map(|time| time.0)).or_else(|| all().next());
+    // Who applies owns members alone.
+    first.filter(|entry| entry.operation.as_deref() == Some("Update"))
 }
 
 const AUTOSCALERS: &[&str] = &["kube-controller-manager", "horizontal-pod-autoscaler", "keda", "vpa-"];
@@ -404,6 +339,38 @@ mod tests {
         let after =
             apply(&held, give_back(&held, "incident-operator-scale", &[("/spec/replicas", &owned)], None));
         assert_eq!(after, scaled);
+    }
+
+    #[test]
+    fn a_map_that_began_with_ours_goes_to_whoever_came_next() {
+        let ours = "incident-operator-scale";
+        let noted = json!({"f:metadata": {"f:annotations": {".": {}, "f:record": {}}}});
+        let one = |key: &str| json!({"f:metadata": {"f:annotations": {key: {}}}});
+        let at = |mut entry: Value, time: &str| {
+            entry["time"] = time.into();
+            entry
+        };
+        let early = at(entry("zoe", one("f:a")), "2026-01-01T00:00:01Z");
+        let late = at(entry("ann", one("f:b")), "2026-01-01T00:00:02Z");
+        let held = managed(json!([entry(ours, noted.clone()), late.clone(), early]));
+        let wanted = json!({"f:metadata": {"f:annotations": {".": {}, "f:a": {}}}});
+        let after = apply(&held, give_back(&held, ours, &[], None));
+        assert_eq!(after, json!([late.clone(), at(entry("zoe", wanted), "2026-01-01T00:00:01Z")]));
+        // Who applies owns no maps; who has it already keeps it; a map that is gone needs no owner.
+        let mut applied = late.clone();
+        applied["operation"] = "Apply".into();
+        let owned = entry("bob", json!({"f:metadata": {"f:annotations": {".": {}, "f:c": {}}}}));
+        for left in [json!([applied]), json!([late, owned]), json!([])] {
+            let mut all = left.as_array().unwrap().clone();
+            all.insert(0, entry(ours, noted.clone()));
+            let held = managed(Value::Array(all));
+            assert_eq!(apply(&held, give_back(&held, ours, &[], None)), left);
+        }
+        // Another action of ours keeps it for who comes then.
+        let other = "incident-operator-pauseRollout";
+        let held = managed(json!([entry(ours, noted), entry(other, one("f:other"))]));
+        let after = apply(&held, give_back(&held, ours, &[], None));
+        assert_eq!(after[0]["fieldsV1"]["f:metadata"]["f:annotations"], json!({".": {}, "f:other": {}}));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The JSON Patches on a target. Every one tests what it was decided on, so that a change by somebody else in
 //! between makes it fail as a whole instead of being overwritten.
 
+mod builder;
+
 use super::{
     field::{Change, How, field},
     ownership::{Owner, give_back},
     record::{HeldField, Record, key},
 };
 use crate::api::MITIGATED_LABEL;
+use builder::Builder;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -20,150 +23,6 @@ pub fn pointer(parts: &[&str]) -> String {
 /// The parts of a JSON Pointer, as they are.
 pub fn pointer_parts(pointer: &str) -> Vec<String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect()
-}
-
-fn annotation(uid: &str) -> String {
-    pointer(&["metadata", "annotations", &key(uid)])
-}
-
-fn label() -> String {
-    pointer(&["metadata", "labels", MITIGATED_LABEL])
-}
-
-/// Collects operations and remembers what they rest on.
-struct Builder<'a> {
-    target: &'a DynamicObject,
-    tests: Vec<Value>,
-    ops: Vec<Value>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(target: &'a DynamicObject) -> Self {
-        let uid = json!({"op": "test", "path": "/metadata/uid", "value": target.metadata.uid});
-        Builder { target, tests: vec![uid], ops: Vec::new() }
-    }
-
-    /// JSON Patch cannot test that something is absent; then the whole object must be unchanged.
-    fn test_unchanged(&mut self) {
-        let version = &self.target.metadata.resource_version;
-        let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
-        if !self.tests.contains(&test) {
-            self.tests.push(test);
-        }
-    }
-
-    fn test(&mut self, path: &str, value: Option<&Value>) {
-        match value {
-            Some(value) => self.tests.push(json!({"op": "test", "path": path, "value": value})),
-            None => self.test_unchanged(),
-        }
-    }
-
-    fn set(&mut self, path: &str, value: &Value) {
-        self.ops.push(json!({"op": "add", "path": path, "value": value}));
-    }
-
-    fn remove(&mut self, path: &str) {
-        self.ops.push(json!({"op": "remove", "path": path}));
-    }
-
-    fn set_record(&mut self, record: &Record) {
-        if self.target.metadata.annotations.is_none() {
-            self.test_unchanged();
-            self.set("/metadata/annotations", &json!({}));
-        }
-        self.set(&annotation(&record.uid), &json!(record.to_text()));
-    }
-
-    fn set_label(&mut self) {
-        match &self.target.metadata.labels {
-            Some(labels) if labels.get(MITIGATED_LABEL).is_some_and(|v| v == "true") => return,
-            Some(_) => {}
-            None => {
-                self.test_unchanged();
-                self.set("/metadata/labels", &json!({}));
-            }
-        }
-        self.set(&label(), &json!("true"));
-    }
-
-    /// Writes a field, and the maps around it where they are missing.
-    fn set_field(&mut self, path: &str, value: Option<&Value>) {
-        let Some(value) = value else {
-            if field(self.target, path).is_some() {
-                self.remove(path);
-            }
-            return;
-        };
-        let mut missing = Vec::new();
-        let mut at = path;
-        while let Some((parent, _)) = at.rsplit_once('/')
-            && !parent.is_empty()
-            // The maps of metadata are seen to with record and label.
-            && !parent.starts_with("/metadata")
-            && field(self.target, parent).is_none()
-        {
-            missing.push(parent);
-            at = parent;
-        }
-        for parent in missing.into_iter().rev() {
-            self.test_unchanged();
-            let made = json!({"op": "add", "path": parent, "value": {}});
-            if !self.ops.contains(&made) {
-                self.ops.push(made);
-            }
-        }
-        self.set(path, value);
-    }
-
-    /// Tests each field as it is and writes it, all or none.
-    fn write(&mut self, writes: &[(String, Option<Value>)]) {
-        for (path, _) in writes {
-            self.test(path, field(self.target, path).as_ref());
-        }
-        for (path, value) in writes {
-            self.set_field(path, value.as_ref());
-        }
-    }
-
-    /// Drops a record as it stands.
-    fn drop_record(&mut self, uid: &str) {
-        let path = annotation(uid);
-        let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(uid)));
-        if let Some(text) = text {
-            self.tests.push(json!({"op": "test", "path": path, "value": text}));
-            self.remove(&path);
-        }
-    }
-
-    /// Drops records that nobody answers for any more.
-    fn drop_leftovers(&mut self, record: &Record, holders: &HashSet<String>) {
-        for other in Record::all(self.target) {
-            if other.uid != record.uid && !holders.contains(&other.uid) {
-                self.drop_record(&other.uid);
-            }
-        }
-    }
-
-    /// Drops the record, and the label when nobody else holds the object.
-    fn drop_hold(&mut self, record: &Record, holders: &HashSet<String>) {
-        self.drop_record(&record.uid);
-        self.drop_leftovers(record, holders);
-        let other =
-            Record::all(self.target).find(|other| other.uid != record.uid && holders.contains(&other.uid));
-        let labelled = self.target.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MITIGATED_LABEL));
-        if let Some(other) = other {
-            // Whoever goes last takes the label; were two to go at once, each would leave it to the other.
-            let text = self.target.metadata.annotations.as_ref().and_then(|a| a.get(&key(&other.uid)));
-            self.tests.push(json!({"op": "test", "path": annotation(&other.uid), "value": text}));
-        } else if labelled {
-            self.remove(&label());
-        }
-    }
-
-    fn build(self) -> Value {
-        Value::Array(self.tests.into_iter().chain(self.ops).collect())
-    }
 }
 
 /// What is to be written so that held fields get these values; `None` removes a field. `Err`: a document cannot be
@@ -182,7 +41,7 @@ fn writes<'v>(
         });
         let slot = &mut writes[index].1;
         *slot = match how {
-            How::Plain | How::Digest | How::Subset | How::Revision(_) => value.cloned(),
+            How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => value.cloned(),
             How::Member(member) => member.write(slot.take(), value.is_some()),
             How::Inside(place) => {
                 let text = slot.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -240,15 +99,33 @@ pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
 
 /// Restores prior values where the fields still have ours, and notes that on the record. Ending the hold is a write
 /// of its own: only then does the API server say who owns the fields.
-pub fn restore(target: &DynamicObject, record: &Record, raw: &[Option<Value>]) -> Result<Value, String> {
+///
+/// A field that another mitigation shares keeps its value: whoever goes last puts it back.
+pub fn restore(
+    target: &DynamicObject,
+    record: &Record,
+    raw: &[Option<Value>],
+    holders: &HashSet<String>,
+) -> Result<Value, String> {
     let mut patch = Builder::new(target);
-    let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
-    let writes = writes(target, to)?;
+    let sharer = |held: &HeldField| {
+        held.sharers(target).find(|other| other.uid != record.uid && holders.contains(&other.uid))
+    };
+    let mut to = Vec::new();
+    for (held, raw) in record.fields.iter().zip(raw) {
+        match sharer(held) {
+            Some(other) => patch.test_record(&other.uid),
+            None => to.push((held.path.as_str(), &held.how, raw.as_ref())),
+        }
+    }
+    let writes = writes(target, to.into_iter())?;
     patch.write(&writes);
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
     let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
         How::Plain => HeldField { prior: raw.clone(), ..held.clone() },
-        How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Revision(_) => held.clone(),
+        How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Revision(_) | How::Shared => {
+            held.clone()
+        }
     });
     patch.set_record(&Record { restored: true, fields: fields.collect(), ..record.clone() });
     Ok(patch.build())
@@ -294,7 +171,10 @@ pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>
     let owned: Vec<(&str, &[Owner])> = record
         .fields
         .iter()
-        .map(|held| (held.path.as_str(), if undone { held.owners.as_slice() } else { none }))
+        .map(|held| {
+            let shared = held.sharers(target).any(|other| other.uid != record.uid);
+            (held.path.as_str(), if undone && !shared { held.owners.as_slice() } else { none })
+        })
         .collect();
     let paths: Vec<&str> = record.fields.iter().map(|held| held.path.as_str()).collect();
     let shared = Record::all(target).any(|other| {
@@ -354,7 +234,7 @@ pub(crate) mod tests {
 
     fn back(target: &Value, record: &Record) -> Value {
         let raw: Vec<_> = record.fields.iter().map(|held| held.prior.clone()).collect();
-        restore(&object(target.clone()), record, &raw).unwrap()
+        restore(&object(target.clone()), record, &raw, &nobody()).unwrap()
     }
 
     fn nobody() -> HashSet<String> {
@@ -444,8 +324,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_label_stays_while_another_mitigation_holds_the_object() {
-        let mut other = record(Some(json!(1)));
-        other.uid = "99999999-other".into();
+        let other = Record { uid: "99999999-other".into(), ..record(Some(json!(1))) };
         let before = deployment(json!({
             "labels": {MITIGATED_LABEL: "true"},
             "annotations": {key(&other.uid): other.to_text(), key("0123456789"): record(Some(json!(3))).to_text()}}));
@@ -455,6 +334,83 @@ pub(crate) mod tests {
         let after =
             apply(&held, &let_go(&object(held.clone()), &record(Some(json!(3))), &holders, false)).unwrap();
         assert_eq!(after["metadata"]["labels"][MITIGATED_LABEL], "true");
+    }
+
+    #[test]
+    fn whoever_goes_last_takes_the_label_whatever_the_order_and_two_cannot_go_at_once() {
+        let uids = ["aaaaaaaa-1", "bbbbbbbb-2", "cccccccc-3"];
+        let record_of = |uid: &str| Record { uid: uid.into(), ..record(Some(json!(1))) };
+        let mut annotations = json!({"a": "b"});
+        for uid in uids {
+            annotations[key(uid)] = record_of(uid).to_text().into();
+        }
+        let held =
+            deployment(json!({"labels": {MITIGATED_LABEL: "true", "c": "d"}, "annotations": annotations}));
+        let leaves = |now: &Value, uid: &str, holders: &HashSet<String>| {
+            let_go(&object(now.clone()), &record_of(uid), holders, false)
+        };
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut holders: HashSet<String> = uids.iter().map(|uid| (*uid).to_owned()).collect();
+            let mut now = held.clone();
+            for (gone, index) in order.into_iter().enumerate() {
+                let patch = leaves(&now, uids[index], &holders);
+                // Of the other two, the one that this one counts on cannot have gone in between.
+                let others = order[gone + 1..].iter().map(|other| leaves(&now, uids[*other], &holders));
+                let after = apply(&now, &patch).unwrap();
+                for other in others {
+                    let Ok(both) = apply(&after, &other) else { continue };
+                    let left = Record::all(&object(both.clone())).count();
+                    assert_eq!(left > 0, both["metadata"]["labels"][MITIGATED_LABEL] == "true", "{both:#}");
+                }
+                now = after;
+                holders.remove(uids[index]);
+                assert_eq!(now["metadata"]["labels"][MITIGATED_LABEL] == "true", gone < 2, "{order:?}");
+            }
+            assert_eq!(now["metadata"]["annotations"], json!({"a": "b"}));
+            assert_eq!(now["metadata"]["labels"], json!({"c": "d"}));
+        }
+    }
+
+    #[test]
+    fn what_two_mitigations_share_is_put_back_by_whoever_goes_last() {
+        let path = "/metadata/annotations/frozen";
+        let (a, b) = ("aaaaaaaa-1", "bbbbbbbb-2");
+        let holders = HashSet::from([a.to_owned(), b.to_owned()]);
+        let record_of = |target: &DynamicObject, uid: &str, change: &Change| Record {
+            uid: uid.into(),
+            fields: vec![HeldField::capture(target, change)],
+            ..record(None)
+        };
+        for prior in [None, Some("no")] {
+            for order in [[a, b], [b, a]] {
+                let annotations = prior.map_or(json!({"x": "y"}), |prior| json!({"x": "y", "frozen": prior}));
+                let before = deployment(json!({"annotations": annotations, "labels": {"c": "d"}}));
+                let mut now = before.clone();
+                for uid in [a, b] {
+                    let target = object(now.clone());
+                    let change = Change::share(&target, path, json!("yes"));
+                    let record = record_of(&target, uid, &change);
+                    assert_eq!(
+                        record.fields[0].prior,
+                        prior.map(|prior| json!(prior)),
+                        "the very first value"
+                    );
+                    now = apply(&now, &take(&target, &record, &[change], &holders).unwrap()).unwrap();
+                }
+                for (i, uid) in order.into_iter().enumerate() {
+                    let target = object(now.clone());
+                    let record = Record::find(&target, uid).unwrap();
+                    let raw = [record.fields[0].prior.clone()];
+                    now = apply(&now, &restore(&target, &record, &raw, &holders).unwrap()).unwrap();
+                    let target = object(now.clone());
+                    let record = Record::find(&target, uid).unwrap();
+                    assert!(record.fields[0].is_back(&target));
+                    now = apply(&now, &let_go(&target, &record, &holders, true)).unwrap();
+                    assert_eq!(now["metadata"]["annotations"]["frozen"] == "yes", i == 0, "{order:?}");
+                }
+                assert_eq!(now, before);
+            }
+        }
     }
 
     #[test]

@@ -84,6 +84,12 @@ impl HeldField {
     /// What is kept of a field that is about to change. The prior value is that of the object that is patched, and
     /// not the one that the change was planned on: that may have been older.
     pub fn capture(target: &DynamicObject, change: &Change) -> Self {
+        let first = Record::all(target)
+            .flat_map(|record| record.fields)
+            .find(|held| change.how == How::Shared && held.how == How::Shared && held.path == change.path);
+        if let Some(first) = first {
+            return first;
+        }
         let present = field(target, &change.path);
         HeldField {
             owners: losers(
@@ -116,7 +122,17 @@ impl HeldField {
 
     /// True when the field has its prior value.
     pub fn is_back(&self, target: &DynamicObject) -> bool {
-        self.how.seen(field(target, &self.path).as_ref(), self.prior.as_ref()) == self.prior
+        self.sharers(target).next().is_some()
+            || self.how.seen(field(target, &self.path).as_ref(), self.prior.as_ref()) == self.prior
+    }
+
+    /// The records on an object that hold this field as well and have not put it back.
+    pub fn sharers<'t>(&self, target: &'t DynamicObject) -> impl Iterator<Item = Record> + use<'t> {
+        let (path, shared) = (self.path.clone(), self.how == How::Shared);
+        Record::all(target).filter(move |record| {
+            let holds = |held: &HeldField| held.how == How::Shared && held.path == path;
+            shared && !record.restored && record.fields.iter().any(holds)
+        })
     }
 
     /// True when holding both would disturb one of them.
@@ -124,6 +140,7 @@ impl HeldField {
         match (&self.how, &change.how) {
             (How::Inside(a), How::Inside(b)) if self.path == change.path => a.overlaps(b),
             (How::Member(a), How::Member(b)) if self.path == change.path => a == b,
+            (How::Shared, How::Shared) if self.path == change.path => false,
             _ => overlaps(&self.path, &change.path),
         }
     }

@@ -134,7 +134,7 @@ fn told(revisions: &[Revision]) -> String {
 fn held(record: &Record) -> Option<(&HeldField, &Pin)> {
     record.fields.iter().find_map(|held| match &held.how {
         How::Revision(pin) => Some((held, pin.as_ref())),
-        How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) => None,
+        How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Shared => None,
     })
 }
 
@@ -146,7 +146,7 @@ fn values(
 ) -> Vec<Option<Value>> {
     let value = |held: &HeldField| match &held.how {
         How::Revision(_) => Some(template.clone()),
-        How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) => other(held),
+        How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Shared => other(held),
     };
     record.fields.iter().map(value).collect()
 }
@@ -241,7 +241,9 @@ impl Engine for Rollback {
         let images = change.raw.as_ref().map(revisions::images).unwrap_or_default().join(", ");
         let pin = match &change.how {
             How::Revision(pin) => format!(" {pin}"),
-            How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) => String::new(),
+            How::Plain | How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Shared => {
+                String::new()
+            }
         };
         format!("roll back {}/{}{pin}, which runs {images}", target.kind, target.name)
     }

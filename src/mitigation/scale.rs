@@ -4,18 +4,26 @@
 //! HorizontalPodAutoscaler that would scale it again is held off, before the number is changed.
 //!
 //! The operator needs `patch` on the workload itself and not only on its scale subresource, because the prior
-//! number is kept on the workload in the same patch.
+//! number is kept on the workload in the same patch. Besides Deployments and StatefulSets it works on what the
+//! configuration lists, if that has a scale subresource.
 
 mod autoscalers;
+mod paths;
 mod refusals;
 
 use super::{
     API_SERVICE, CUSTOM_RESOURCE_DEFINITION, Change, DEPLOYMENT, Effect, Engine, HORIZONTAL_POD_AUTOSCALER,
-    Look, MUTATING_WEBHOOKS, ObjectId, Part, Rule, SCALED_OBJECT, SERVICE, STATEFUL_SET, Scene, Stop,
-    TargetKind, Undo, VALIDATING_WEBHOOKS, field, prior, record::Record,
+    Look, MUTATING_WEBHOOKS, ObjectId, POD, Part, Rule, SCALED_OBJECT, SERVICE, STATEFUL_SET, Scene, Stop,
+    TargetKind, Undo, VALIDATING_WEBHOOKS,
+    field::{self, How, field},
+    prior,
+    record::{HeldField, Record},
+    scalable,
+    workload::has_condition,
 };
 use crate::api::{ActionName, Scale, TargetRef};
 use kube::core::DynamicObject;
+use paths::Paths;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -37,16 +45,21 @@ impl Engine for Scale {
         &[DEPLOYMENT, STATEFUL_SET]
     }
 
+    fn listed_kinds(&self) -> Vec<TargetKind> {
+        scalable::allowed().iter().map(|listed| listed.kind).collect()
+    }
+
     fn touches(&self) -> &'static [TargetKind] {
         &[HORIZONTAL_POD_AUTOSCALER, SCALED_OBJECT]
     }
 
     fn looks_at(&self) -> &'static [TargetKind] {
-        &[SERVICE, VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS, API_SERVICE, CUSTOM_RESOURCE_DEFINITION]
+        &[POD, SERVICE, VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS, API_SERVICE, CUSTOM_RESOURCE_DEFINITION]
     }
 
     fn parts(&self, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
-        refusals::check(self.replicas, scene)?;
+        let paths = paths::paths(scene)?;
+        refusals::check(self.replicas, &paths, scene)?;
         if let Some(scaled) = autoscalers::scaled_object(scene)? {
             return Ok(vec![autoscalers::pause(scaled, self.replicas)]);
         }
@@ -54,7 +67,12 @@ impl Engine for Scale {
         if let Some(autoscaler) = autoscalers::horizontal(scene)? {
             parts.extend(autoscalers::hold_off(autoscaler, self.replicas));
         }
-        let change = Change::set(scene.target, REPLICAS, json!(self.replicas));
+        let to = json!(self.replicas);
+        let around = paths.wanted.rsplit_once('/').map_or("", |(around, _)| around);
+        let change = match field(scene.target, around) {
+            Some(_) => Change::set(scene.target, paths.wanted, to),
+            None => Change::set_deep(scene.target, &paths.wanted, to),
+        };
         parts.push(Part::change(scene.id, vec![change]));
         Ok(parts)
     }
@@ -62,8 +80,6 @@ impl Engine for Scale {
     fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
         let target = scene.target;
         let wanted = i64::from(self.replicas);
-        let number = |path| field(target, path).and_then(|v| v.as_i64());
-        let observed = number("/status/observedGeneration").unwrap_or(0);
         let awaited = |seen: String| {
             Ok(Effect::Awaited {
                 what: match wanted {
@@ -73,15 +89,22 @@ impl Engine for Scale {
                 seen,
             })
         };
-        if observed < target.metadata.generation.unwrap_or(0) {
+        let observed = number(target, "/status/observedGeneration");
+        // A controller of others need not tell which generation it has seen.
+        let observed = observed.or_else(|| paths::is_built_in(scene).then_some(0));
+        if observed.is_some_and(|observed| observed < target.metadata.generation.unwrap_or(0)) {
             return awaited("the workload's controller has not seen the change yet".to_owned());
         }
-        let running = number("/status/replicas").unwrap_or(0);
+        let Some(Counted { there, ready }) = counted(scene)? else {
+            return Ok(Effect::Unclear {
+                reason: "NotReported",
+                message: format!("nothing tells how many pods of {} there are: look at them", scene.id),
+            });
+        };
         // Deployments count terminating pods apart; StatefulSets count them in status.replicas.
-        let terminating = number("/status/terminatingReplicas").unwrap_or(0);
-        let ready = number("/status/readyReplicas").unwrap_or(0);
-        if running > wanted && !autoscalers::may_exceed(wanted, scene)? {
-            awaited(format!("{running} pods are there, {wanted} wanted"))
+        let terminating = number(target, "/status/terminatingReplicas").unwrap_or(0);
+        if there > wanted && !autoscalers::may_exceed(wanted, scene)? {
+            awaited(format!("{there} pods are there, {wanted} wanted"))
         } else if wanted == 0 && terminating > 0 {
             awaited(format!("{terminating} pods are still terminating"))
         } else if ready < wanted {
@@ -96,18 +119,23 @@ impl Engine for Scale {
     fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
         // A workload that is stopped through its autoscaler is not held itself, so nobody tells of it otherwise.
         let held = scene.touched.is_empty() || scene.touched.contains(scene.id);
-        (!held).then_some(Look::List { kind: scene.id.kind, labels: None })
+        if !held {
+            return Some(Look::List { kind: scene.id.kind, labels: None });
+        }
+        let selector = paths::paths(scene).ok().and_then(|paths| paths::selector(scene.target, &paths));
+        selector.map(|labels| Look::List { kind: POD, labels: Some(labels) })
     }
 
     fn undo(
         &self,
         scene: &Scene<'_>,
         id: &ObjectId,
-        object: &DynamicObject,
+        _object: &DynamicObject,
         record: &Record,
     ) -> Result<Undo, Stop> {
         let Undo::Restore(mut values) = prior(record) else { return Ok(prior(record)) };
-        let replicas = record.fields.iter().position(|held| held.path == REPLICAS);
+        let is_number = |held: &HeldField| held.how == How::Plain && held.path.starts_with("/spec/");
+        let replicas = record.fields.iter().position(is_number);
         let (Some(index), true) = (replicas, id == scene.id) else { return Ok(Undo::Restore(values)) };
         // Absent means 1 where Kubernetes reads it; that is left as it was.
         let Some(back) = values[index].as_ref().and_then(Value::as_i64) else {
@@ -118,7 +146,12 @@ impl Engine for Scale {
         let Some(percent) = self.restore_step_percent else { return Ok(Undo::Restore(values)) };
         let now = record.fields[index].applied.as_ref().and_then(Value::as_i64).unwrap_or(0);
         let step = ((back * i64::from(percent) + 99) / 100).max(1);
-        let ready = field(object, "/status/readyReplicas").and_then(|v| v.as_i64()).unwrap_or(0);
+        let ready = match counted(scene) {
+            Ok(counted) => counted.map_or(0, |counted| counted.ready),
+            Err(look @ Stop::Look(_)) => return Err(look),
+            // The kind is not listed any more: each step takes its time.
+            Err(Stop::Refused(_)) => 0,
+        };
         if let Some(stepped) = record.stepped
             && ready < now
             && let Ok(until) = stepped.checked_add(STEP_PATIENCE)
@@ -145,20 +178,20 @@ impl Engine for Scale {
     }
 
     fn summary(&self, target: &TargetRef, parts: &[Part]) -> String {
-        let change = parts.iter().flat_map(Part::changes).find(|change| change.path == REPLICAS);
-        let Some(change) = change else {
-            let by = parts.first().map(|part| part.id.to_string()).unwrap_or_default();
+        let (own, others): (Vec<&Part>, Vec<&Part>) =
+            parts.iter().partition(|part| part.id.kind.kind == target.kind && part.id.name == target.name);
+        let Some(change) = own.iter().flat_map(|part| part.changes()).next() else {
+            let by = others.first().map(|part| part.id.to_string()).unwrap_or_default();
             return format!("scale {}/{} to {} through {by}", target.kind, target.name, self.replicas);
         };
         let from = change.from.as_ref().map_or("the default".into(), Value::to_string);
-        let first = parts.iter().find(|part| !part.changes().iter().any(|c| c.path == REPLICAS));
-        let first = first.map(|part| format!("hold off {}, then ", part.id)).unwrap_or_default();
+        let first = others.first().map(|part| format!("hold off {}, then ", part.id)).unwrap_or_default();
         format!("{first}scale {}/{} from {from} to {}", target.kind, target.name, self.replicas)
     }
 
     fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
         let mut warnings = Vec::new();
-        let present = replicas(scene.target);
+        let present = replicas(scene.target, &paths::paths(scene)?);
         if present == i64::from(self.replicas) {
             warnings.push(format!("the number is {} already: nothing will change", self.replicas));
         }
@@ -188,9 +221,37 @@ impl Engine for Scale {
     }
 }
 
+fn number(target: &DynamicObject, path: &str) -> Option<i64> {
+    field(target, path).and_then(|value| value.as_i64())
+}
+
 /// The number of replicas the workload asks for; Kubernetes takes 1 when it is absent.
-fn replicas(target: &DynamicObject) -> i64 {
-    field(target, REPLICAS).and_then(|v| v.as_i64()).unwrap_or(1)
+fn replicas(target: &DynamicObject, paths: &Paths) -> i64 {
+    number(target, &paths.wanted).unwrap_or(1)
+}
+
+/// Pods of the target.
+struct Counted {
+    there: i64,
+    ready: i64,
+}
+
+/// How many pods there are; `None` when nothing tells.
+fn counted(scene: &Scene<'_>) -> Result<Option<Counted>, Stop> {
+    let (target, paths) = (scene.target, paths::paths(scene)?);
+    if let Some(ready) = &paths.ready {
+        let count = |path| number(target, path).unwrap_or(0);
+        return Ok(Some(Counted { there: count(&paths.there), ready: count(ready) }));
+    }
+    let told = number(target, &paths.there);
+    let Some(selector) = paths::selector(target, &paths) else {
+        return Ok(told.map(|told| Counted { there: told, ready: told }));
+    };
+    // What a controller tells of itself may be old; the pods are not.
+    let pods = scene.list(POD, Some(&selector))?;
+    let count = |pods: usize| i64::try_from(pods).unwrap_or(i64::MAX);
+    let ready = count(pods.iter().filter(|pod| has_condition(pod, "Ready")).count());
+    Ok(Some(Counted { there: count(pods.len()).max(told.unwrap_or(0)), ready }))
 }
 
 #[cfg(test)]

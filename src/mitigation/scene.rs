@@ -174,7 +174,7 @@ pub enum Undo {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::mitigation::{ALL, patch::tests::object};
+    use crate::mitigation::{ALL, patch::tests::object, scalable};
 
     /// A namespace as a test sees it: a target, and the other objects that are there.
     pub(crate) struct Stage {
@@ -190,7 +190,11 @@ pub(crate) mod tests {
 
     fn kind_of(object: &DynamicObject) -> TargetKind {
         let kind = &object.types.as_ref().expect("objects of tests say what they are").kind;
-        *ALL.iter().find(|known| known.kind == kind).unwrap_or_else(|| panic!("{kind} is no known kind"))
+        ALL.iter()
+            .find(|known| known.kind == kind)
+            .copied()
+            .or_else(|| scalable::known(None, kind))
+            .unwrap_or_else(|| panic!("{kind} is no known kind"))
     }
 
     fn has_labels(object: &DynamicObject, selector: &str) -> bool {

@@ -21,9 +21,14 @@ render() {
 render
 render --set 'namespaces={shop,billing}'
 render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
+render --values tests/e2e/values.yaml
 render --set watchNamespace=shop --set metrics.serviceMonitor.enabled=true
 
 if helm template incident-operator "$chart" --set replcas=2 >/dev/null 2>"$scratch/err"; then
   fail "the chart takes a misspelt value (replcas): see $chart/values.schema.json"
+fi
+twice='config.scalableKinds=[{"apiVersion":"apps/v1","kind":"Deployment","plural":"deployments"}]'
+if helm template incident-operator "$chart" --set-json "$twice" >/dev/null 2>"$scratch/err"; then
+  fail "the chart lists a kind that scale works on anyway: see $chart/templates/_scalable.tpl"
 fi
 say "the chart is clean and renders"

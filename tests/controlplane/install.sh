@@ -3,6 +3,8 @@
 # operator change workloads in the namespaces that are named; they are made if they are missing.
 #
 #   install.sh DIR NAMESPACE...
+#
+#   CHART_VALUES   a file with further values of the chart
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/controlplane/lib.sh
@@ -23,7 +25,7 @@ kubectl label namespace incident-operator --overwrite pod-security.kubernetes.io
 names=$(IFS=,; printf '%s' "$*")
 log=$dir/helm.log
 helm upgrade --install incident-operator "$chart" --namespace incident-operator \
-  --set "namespaces={$names}" --wait --timeout 90s >"$log" 2>&1 ||
+  ${CHART_VALUES:+--values "$CHART_VALUES"} --set "namespaces={$names}" --wait --timeout 90s >"$log" 2>&1 ||
   { tail -n 20 "$log" >&2; fail "helm could not install $chart; the whole output: $log"; }
 kubectl wait --for=condition=Established --timeout=30s \
   crd -l app.kubernetes.io/part-of=incident-operator >/dev/null ||

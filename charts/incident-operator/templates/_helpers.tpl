@@ -60,6 +60,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not $data }}
 {{- fail (printf "%s is missing or empty: run `make crds`" .file) }}
 {{- end }}
+{{- include "incident-operator.scalable" (dict "root" .root "file" .file "data" $data) }}
 {{- toJson $data }}
 {{- end }}
 

@@ -1,5 +1,5 @@
 //! Watches that keep only what somebody looks at. A CustomResourceDefinition may have half a megabyte, and of all of
-//! them it is only asked who converts them: the rest is skipped while it is read, and never takes memory.
+//! them it is only asked who converts them and where a scale subresource keeps its numbers: the rest is skipped while it is read, and never takes memory.
 
 use crate::{
     controller::targets::api_in,
@@ -54,6 +54,24 @@ struct Slim {
 struct Spec {
     conversion: Option<Value>,
     service: Option<Value>,
+    scope: Option<String>,
+    #[serde(default)]
+    versions: Vec<Version>,
+}
+
+/// One version of a CustomResourceDefinition.
+#[derive(Clone, Debug, Deserialize)]
+struct Version {
+    name: String,
+    #[serde(default)]
+    served: bool,
+    #[serde(default)]
+    subresources: Subresources,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Subresources {
+    scale: Option<Value>,
 }
 
 impl From<Slim> for DynamicObject {
@@ -64,7 +82,12 @@ impl From<Slim> for DynamicObject {
             resource_version: slim.metadata.resource_version,
             ..ObjectMeta::default()
         };
-        let spec = json!({"conversion": slim.spec.conversion, "service": slim.spec.service});
+        let versions = slim.spec.versions.into_iter().map(|version| {
+            json!({"name": version.name, "served": version.served,
+                "subresources": {"scale": version.subresources.scale}})
+        });
+        let spec = json!({"conversion": slim.spec.conversion, "service": slim.spec.service,
+            "scope": slim.spec.scope, "versions": versions.collect::<Vec<_>>()});
         DynamicObject { types: None, metadata, data: json!({"spec": spec}) }
     }
 }

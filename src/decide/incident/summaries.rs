@@ -223,7 +223,7 @@ fn field_change(field: &PriorValue) -> String {
     let object = field.object.as_ref().map(|o| format!(" of {o}")).unwrap_or_default();
     let path = match &how {
         How::Inside(place) => format!("{} in {}{object}", place.path.join("."), dotted(&field.path)),
-        How::Plain | How::Subset | How::Digest | How::Member(_) | How::Revision(_) => {
+        How::Plain | How::Subset | How::Digest | How::Member(_) | How::Revision(_) | How::Shared => {
             format!("{}{object}", dotted(&field.path))
         }
     };

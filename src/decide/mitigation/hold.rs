@@ -322,7 +322,7 @@ fn drift(object: &DynamicObject, record: &Record) -> String {
     let told = changed.map(|held| {
         let has = match held.how {
             How::Digest | How::Revision(_) => "another value".to_owned(),
-            How::Plain | How::Subset => text(field(object, &held.path)),
+            How::Plain | How::Subset | How::Shared => text(field(object, &held.path)),
             How::Inside(_) | How::Member(_) => text(held.seen(object)),
         };
         format!("{} is {has} instead of {}", held.path, text(held.applied.clone()))

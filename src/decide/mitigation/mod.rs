@@ -12,6 +12,7 @@ mod by_hand;
 mod evidence;
 mod gate;
 mod hold;
+mod holdings;
 mod plan;
 mod release;
 mod take;
@@ -34,6 +35,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 pub use gate::evidence_policy;
+use holdings::Holding;
+pub use holdings::{objects, target_id};
 pub use plan::*;
 
 /// How long a change may take to show its effect, when the mitigation does not say.
@@ -94,46 +97,6 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     d.plan
 }
 
-/// The target of a mitigation, of a kind that some action knows.
-pub fn target_id(mitigation: &Mitigation) -> Option<ObjectId> {
-    let template = &mitigation.spec.template;
-    let target = &template.target_ref;
-    let allowed =
-        mitigation::engine(&template.action).and_then(|engine| mitigation::target_kind(engine, target).ok());
-    let group = target.api_version.as_deref().map(|v| v.rsplit_once('/').map_or("", |(group, _)| group));
-    let kind = allowed.or_else(|| {
-        let same = |k: &&TargetKind| k.kind == target.kind && group.is_none_or(|group| k.group == group);
-        mitigation::ALL.iter().find(same).copied()
-    });
-    Some(ObjectId::new(kind?, &target.name))
-}
-
-/// The objects that a mitigation touches, as far as its status tells: its target, unless it says otherwise.
-pub fn objects(mitigation: &Mitigation) -> Vec<ObjectId> {
-    let stated = announced(mitigation);
-    if stated.is_empty() { target_id(mitigation).into_iter().collect() } else { stated }
-}
-
-fn announced(mitigation: &Mitigation) -> Vec<ObjectId> {
-    let stated = mitigation.status.iter().flat_map(|status| &status.objects);
-    stated
-        .filter_map(|object| {
-            let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-            Some(ObjectId::new(TargetKind::named(group, &object.kind)?, &object.name))
-        })
-        .collect()
-}
-
-/// An object that the mitigation holds, or is to hold.
-struct Holding<'a> {
-    id: ObjectId,
-    /// As it is; `None` when it is gone or another by now.
-    object: Option<&'a DynamicObject>,
-    record: Option<Record>,
-    /// The record on the object is not the one that was written there; this is the true one.
-    forged: bool,
-}
-
 struct Decision<'a> {
     seen: &'a Observed<'a>,
     m: &'a Mitigation,
@@ -156,7 +119,7 @@ impl<'a> Decision<'a> {
         status.target = Some(format!("{}/{}", target.kind, target.name));
         status.phase.get_or_insert(Phase::Pending);
         let plan = Plan { status, effect: None, wake: None, await_target: false, follow: None };
-        let touched = announced(m);
+        let touched = holdings::announced(m);
         let mut d = Decision { seen, m, now, plan, id: target_id(m), touched };
         if fresh {
             d.first_visit();
@@ -321,54 +284,6 @@ impl<'a> Decision<'a> {
         c.set("Ready", False, reason, message);
     }
 
-    // ---- objects -------------------------------------------------------------------------------------------
-
-    fn uid(&self) -> &'a str {
-        self.m.metadata.uid.as_deref().unwrap_or_default()
-    }
-
-    /// What was read of an object. `None`: the plan says to read it.
-    fn read(&mut self, id: &ObjectId) -> Option<Option<&'a DynamicObject>> {
-        let seen = self.seen;
-        let known = seen.objects.get(id);
-        if known.is_none() {
-            self.plan.effect = Some(Effect::Read(id.clone()));
-        }
-        known.map(|object| object.as_deref())
-    }
-
-    /// The target, when it is there and, once it was changed, is still the same object.
-    fn target(&mut self) -> Option<Option<&'a DynamicObject>> {
-        let Some(id) = self.id.clone() else { return Some(None) };
-        let target = self.read(&id)?;
-        Some(target.filter(|target| {
-            self.plan.status.target_uid.is_none() || self.plan.status.target_uid == target.metadata.uid
-        }))
-    }
-
-    /// Every object that it holds. `None`: the plan says what to read first.
-    fn holdings(&mut self) -> Option<Vec<Holding<'a>>> {
-        let mut holdings = Vec::new();
-        let with_status = Mitigation { status: Some(self.plan.status.clone()), ..self.m.clone() };
-        for id in objects(&with_status) {
-            let object = if Some(&id) == self.id.as_ref() {
-                self.target()?
-            } else {
-                let uid =
-                    self.plan.status.objects.iter().find(|o| o.name == id.name && o.kind == id.kind.kind);
-                let uid = uid.and_then(|o| o.uid.clone());
-                self.read(&id)?.filter(|object| uid.is_none() || uid == object.metadata.uid)
-            };
-            let mut record = object.and_then(|object| Record::find(object, self.uid()));
-            let mut forged = false;
-            if let (Some(object), Some(found)) = (object, record.as_mut()) {
-                forged = self.correct(&id, object, found);
-            }
-            holdings.push(Holding { id, object, record, forged });
-        }
-        Some(holdings)
-    }
-
     /// What the action sees. `None` without a target.
     fn scene<'s>(&'s self, id: &'s ObjectId, target: &'s DynamicObject) -> Scene<'s>
     where
@@ -387,80 +302,6 @@ impl<'a> Decision<'a> {
             now: self.now,
             found: self.seen.found,
         }
-    }
-
-    /// How an object is called in values that are told: not at all when it is the target.
-    fn label_of(&self, id: &ObjectId) -> Option<String> {
-        (Some(id) != self.id.as_ref()).then(|| id.to_string())
-    }
-
-    /// The record of an object as far as status tells it, when it was removed from the object.
-    fn record_from_status(&self, id: &ObjectId, target: &DynamicObject) -> Option<Record> {
-        let parse = |text: &String| serde_json::from_str::<Value>(text).ok();
-        let label = self.label_of(id);
-        let told = self.plan.status.prior.iter().filter(|p| p.object == label);
-        let fields = told
-            .map(|p| {
-                Some(HeldField {
-                    path: p.path.clone(),
-                    how: p
-                        .how
-                        .as_ref()
-                        .map_or(Some(mitigation::field::How::Plain), |how| serde_json::from_str(how).ok())?,
-                    prior: p.value.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
-                    applied: p.applied.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
-                    owners: Vec::new(),
-                })
-            })
-            .collect::<Option<Vec<_>>>()?;
-        // When it was changed and how often does not begin anew with the record.
-        let at = self.plan.status.applied_time.as_ref().map_or(self.now, |time| time.0);
-        let attempts = self.plan.status.attempts.unwrap_or(1);
-        let reasserts = u8::try_from(attempts.saturating_sub(1)).unwrap_or(MAX_REASSERTS);
-        (!fields.is_empty()).then(|| Record { at, reasserts, ..self.new_record(Some(target), fields) })
-    }
-
-    fn new_record(&self, target: Option<&DynamicObject>, fields: Vec<HeldField>) -> Record {
-        Record {
-            v: 1,
-            uid: self.uid().to_owned(),
-            mitigation: self.m.metadata.name.clone().unwrap_or_default(),
-            incident: self.seen.incident.name.clone(),
-            action: self.m.spec.template.action.name().as_str().to_owned(),
-            target: target.and_then(|target| target.metadata.uid.clone()).unwrap_or_default(),
-            fields,
-            at: whole_seconds(self.now).0,
-            reasserts: 0,
-            reasserted: None,
-            stepped: None,
-            restored: false,
-            made: target.is_none(),
-        }
-    }
-
-    /// Puts right what a record says of the prior values, where it differs from what status has on record: status is
-    /// locked, and the annotation is not. True when somebody changed it.
-    fn correct(&mut self, id: &ObjectId, object: &DynamicObject, found: &mut Record) -> bool {
-        // What is more than status has room for cannot be compared.
-        let whole = self.was_applied() && self.plan.status.prior.len() < MAX_PRIOR;
-        // What is restored says what went back, and no value is written by it any more.
-        let compared = whole && !found.restored;
-        let Some(kept) = self.record_from_status(id, object).filter(|_| compared) else { return false };
-        let same = |a: &HeldField, b: &HeldField| a.path == b.path && a.how == b.how && a.prior == b.prior;
-        if kept.fields.len() == found.fields.len()
-            && kept.fields.iter().zip(&found.fields).all(|(kept, found)| same(kept, found))
-        {
-            return false;
-        }
-        let path = patch::pointer(&["metadata", "annotations", &mitigation::record::key(self.uid())]);
-        let who = writer(object, &path).map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
-        self.plan.status.record_changed_by = Some(who);
-        let fields = kept.fields.into_iter().map(|kept| {
-            let owners = found.fields.iter().find(|field| field.path == kept.path);
-            HeldField { owners: owners.map(|field| field.owners.clone()).unwrap_or_default(), ..kept }
-        });
-        found.fields = fields.collect();
-        true
     }
 
     /// Looks at something, or refuses.

@@ -15,6 +15,13 @@ impl<'a> Decision<'a> {
         if self.is_by_hand() {
             return self.release_by_hand(end);
         }
+        if self.id.is_none() && self.was_applied() {
+            // Its kind was taken from the configuration, and nothing else says how to reach the object.
+            let kind = &self.m.spec.template.target_ref.kind;
+            return self.cannot_release(&format!(
+                "since {kind} is no kind that this operator knows: list it in the configuration's scalableKinds again"
+            ));
+        }
         let Some(target) = self.target() else { return };
         let Some(holdings) = self.holdings() else { return };
         if !self.releaser_may(&holdings) {
@@ -103,7 +110,11 @@ impl<'a> Decision<'a> {
         };
         match how {
             Ok(Undo::Restore(values)) => {
-                self.write_values(id, Write::Restore, patch::restore(object, record, &values));
+                self.write_values(
+                    id,
+                    Write::Restore,
+                    patch::restore(object, record, &values, self.seen.holders),
+                );
             }
             Ok(Undo::Step(values)) => {
                 self.write_values(
@@ -184,7 +195,7 @@ impl<'a> Decision<'a> {
                         return self.write_values(
                             &id,
                             Write::Restore,
-                            patch::restore(object, &record, &values),
+                            patch::restore(object, &record, &values, self.seen.holders),
                         );
                     }
                     _ => self.plan.status.left = Some(format!("{id}: its record was removed")),

@@ -354,9 +354,12 @@ impl<'a> Decision<'a> {
                     object: object.clone(),
                     path: match &change.how {
                         How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain | How::Digest | How::Subset | How::Member(_) | How::Revision(_) => {
-                            change.path.clone()
-                        }
+                        How::Plain
+                        | How::Digest
+                        | How::Subset
+                        | How::Member(_)
+                        | How::Revision(_)
+                        | How::Shared => change.path.clone(),
                     },
                     from: text(change.from.as_ref()),
                     to: text(change.to.as_ref()),

@@ -26,7 +26,10 @@ fn scaling<'a>(
         |object: &DynamicObject, path: &str| field(object, path).and_then(|v| v.as_str().map(str::to_owned));
     all.iter().map(AsRef::as_ref).find(|object| {
         let kind = text(object, "/spec/scaleTargetRef/kind").unwrap_or_else(|| default_kind.to_owned());
+        let version = text(object, "/spec/scaleTargetRef/apiVersion");
+        let group = version.as_deref().map(|version| version.rsplit_once('/').map_or("", |(group, _)| group));
         kind == scene.id.kind.kind
+            && group.is_none_or(|group| group == scene.id.kind.group)
             && text(object, "/spec/scaleTargetRef/name").as_deref() == Some(scene.id.name.as_str())
     })
 }

@@ -2,14 +2,17 @@
 
 use super::{
     API_SERVICE, CUSTOM_RESOURCE_DEFINITION, MUTATING_WEBHOOKS, ObjectId, SERVICE, Scene, Stop,
-    VALIDATING_WEBHOOKS, field, replicas,
+    VALIDATING_WEBHOOKS, field,
+    paths::{self, Paths},
+    replicas,
 };
 use kube::core::DynamicObject;
 use serde_json::Value;
 
 /// Refuses what must not be done.
-pub fn check(to: i32, scene: &Scene<'_>) -> Result<(), Stop> {
+pub fn check(to: i32, paths: &Paths, scene: &Scene<'_>) -> Result<(), Stop> {
     let target = scene.target;
+    paths::refuse_deaf(scene)?;
     let owner = target.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
     if let Some(owner) = owner {
         return Err(Stop::refuse(
@@ -20,7 +23,7 @@ pub fn check(to: i32, scene: &Scene<'_>) -> Result<(), Stop> {
             ),
         ));
     }
-    if i64::from(to) >= replicas(target) {
+    if i64::from(to) >= replicas(target, paths) {
         return Ok(());
     }
     let when_scaled = field(target, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled");
@@ -40,11 +43,11 @@ pub fn check(to: i32, scene: &Scene<'_>) -> Result<(), Stop> {
     if label("app.kubernetes.io/name").is_some_and(|name| name == "incident-operator") {
         return Err(Stop::refuse("Self", "this is the operator itself: nobody would put it back"));
     }
-    if to == 0 { api_backend(scene) } else { Ok(()) }
+    if to == 0 { api_backend(paths, scene) } else { Ok(()) }
 }
 
 /// Refuses a workload that the API server calls for requests to go through.
-fn api_backend(scene: &Scene<'_>) -> Result<(), Stop> {
+fn api_backend(paths: &Paths, scene: &Scene<'_>) -> Result<(), Stop> {
     let mut needed: Vec<(String, String)> = Vec::new();
     for kind in [VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS] {
         for object in scene.everywhere(kind)? {
@@ -69,14 +72,13 @@ fn api_backend(scene: &Scene<'_>) -> Result<(), Stop> {
             needed.push((name, format!("the conversion of {}", name_of(object))));
         }
     }
-    let pods = field(scene.target, "/spec/template/metadata/labels");
+    let pods = pod_labels(paths, scene);
     for (name, what) in needed {
         let Some(service) = scene.one(&ObjectId::new(SERVICE, &name))? else { continue };
         let selector = field(service, "/spec/selector");
         let selector = selector.as_ref().and_then(Value::as_object).filter(|s| !s.is_empty());
-        let selects = selector.is_some_and(|selector| {
-            selector.iter().all(|(key, value)| pods.as_ref().and_then(|pods| pods.get(key)) == Some(value))
-        });
+        let selects =
+            selector.is_some_and(|selector| selector.iter().all(|(key, value)| pods.get(key) == Some(value)));
         if selects {
             return Err(Stop::refuse(
                 "ServesTheApi",
@@ -87,6 +89,18 @@ fn api_backend(scene: &Scene<'_>) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// The labels of the target's pods, as far as it tells them.
+fn pod_labels(paths: &Paths, scene: &Scene<'_>) -> Value {
+    if let Some(labels) = field(scene.target, "/spec/template/metadata/labels") {
+        return labels;
+    }
+    let selector = paths::selector(scene.target, paths).unwrap_or_default();
+    let terms = selector.split(',').filter_map(|term| term.split_once('='));
+    terms
+        .map(|(key, value)| (key.trim().to_owned(), Value::from(value.trim_start_matches('=').trim())))
+        .collect()
 }
 
 fn here(service: Option<&Value>, scene: &Scene<'_>) -> Option<String> {

@@ -211,3 +211,100 @@ fn more_replicas_are_effective_only_when_they_are_ready() {
     assert_eq!(what, "waiting until 5 pods are ready");
     assert_eq!(seen, "4 of 5 pods are ready");
 }
+
+// ---- kinds that the configuration lists ----------------------------------------------------------------------
+
+fn definition(plural: &str, scale: Value) -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.shop.example")},
+        "spec": {"scope": "Namespaced", "versions": [
+            {"name": "v1", "served": true, "subresources": {"scale": scale}}, {"name": "v0", "served": false}]}})
+}
+
+fn usual() -> Value {
+    json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.running",
+        "labelSelectorPath": ".status.selector"})
+}
+
+fn listed(kind: &str, spec: Value, status: Value) -> Value {
+    scalable::tests::listed();
+    json!({"apiVersion": "shop.example/v1", "kind": kind, "metadata": {"name": "w", "uid": "w", "generation": 3},
+        "spec": spec, "status": status})
+}
+
+fn pod(name: &str, ready: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "w"}},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+#[test]
+fn of_a_listed_kind_the_number_is_where_its_definition_says() {
+    let stage =
+        Stage::new(listed("Worker", json!({"replicas": 4}), json!({}))).with(definition("workers", usual()));
+    assert_eq!(planned(&to(0), &stage).unwrap(), [change("Worker/w", REPLICAS, json!(0))]);
+    let deep = definition(
+        "pools",
+        json!({"specReplicasPath": ".spec.workers.count",
+        "statusReplicasPath": ".status.running"}),
+    );
+    let stage = |spec| Stage::new(listed("Pool", spec, json!({}))).with(deep.clone());
+    assert_eq!(
+        planned(&to(0), &stage(json!({"workers": {"count": 2}}))).unwrap(),
+        [change("Pool/w", "/spec/workers/count", json!(0))]
+    );
+    // What is missing around it goes with the release.
+    assert_eq!(
+        planned(&to(0), &stage(json!({}))).unwrap(),
+        [change("Pool/w", "/spec/workers", json!({"count": 0}))]
+    );
+}
+
+#[test]
+fn a_listed_kind_without_a_scale_that_can_be_patched_is_refused_in_words() {
+    let target = || listed("Worker", json!({"replicas": 4}), json!({}));
+    let mut unserved = definition("workers", usual());
+    unserved["spec"]["versions"][0]["served"] = false.into();
+    let mut cluster = definition("workers", usual());
+    cluster["spec"]["scope"] = "Cluster".into();
+    let elsewhere = json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.running"});
+    for (stage, words) in [
+        (Stage::new(target()), "no CustomResourceDefinition workers.shop.example"),
+        (Stage::new(target()).with(definition("workers", json!(null))), "no scale subresource in v1"),
+        (Stage::new(target()).with(unserved), "not served as v1"),
+        (Stage::new(target()).with(cluster), "does not lie in namespaces"),
+        (Stage::new(target()).with(definition("workers", elsewhere)), "set replicasPath to .spec.size"),
+    ] {
+        let refusal = planned(&to(0), &stage).unwrap_err();
+        assert_eq!(refusal.reason, "NotScalable");
+        assert!(refusal.message.contains(words), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn of_a_listed_kind_the_pods_themselves_are_counted_where_it_tells_which_they_are() {
+    let ask = |scale: Scale, status: Value, pods: &[Value]| {
+        let target = listed("Worker", json!({"replicas": scale.replicas}), status);
+        let stage = Stage::new(target).with(definition("workers", usual()));
+        let stage = pods.iter().fold(stage, |stage, pod| stage.with(pod.clone()));
+        stage.ask(|scene| scale.effect(scene)).unwrap()
+    };
+    let told = |running: i64| json!({"running": running, "selector": "app=w"});
+    assert!(matches!(ask(to(0), told(0), &[]), Effect::Seen(_)));
+    assert!(matches!(ask(to(0), told(0), &[pod("a", "True")]), Effect::Awaited { .. }), "a pod is left");
+    assert!(matches!(ask(to(0), told(1), &[]), Effect::Awaited { .. }), "its controller has not seen it");
+    assert!(matches!(ask(to(1), told(1), &[pod("a", "False")]), Effect::Awaited { .. }), "not ready");
+    assert!(matches!(ask(to(1), told(1), &[pod("a", "True")]), Effect::Seen(_)));
+    // Without a selector its own word counts, and without that nothing does.
+    assert!(matches!(ask(to(0), json!({"running": 0}), &[pod("a", "True")]), Effect::Seen(_)));
+    assert!(matches!(ask(to(0), json!({}), &[]), Effect::Unclear { reason: "NotReported", .. }));
+    let behind = json!({"running": 0, "observedGeneration": 2});
+    assert!(matches!(ask(to(0), behind, &[]), Effect::Awaited { .. }), "an older generation");
+}
+
+#[test]
+fn an_autoscaler_of_a_kind_of_the_same_name_in_another_group_is_not_the_targets() {
+    let other =
+        json!({"minReplicas": 0, "scaleTargetRef": {"apiVersion": "other.example/v1", "kind": "Deployment"}});
+    let stage = Stage::new(deployment(json!({}))).with(autoscaler(other));
+    assert_eq!(planned(&to(0), &stage).unwrap(), [change("Deployment/importer", REPLICAS, json!(0))]);
+}
