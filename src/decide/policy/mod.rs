@@ -2,14 +2,15 @@
 //! must allow a mitigation there.
 //!
 //! Each rule is one function of a policy and of what is asked for, and answers why not: a reason and a message. A
-//! policy that cannot be understood selects every namespace and allows nothing, since nobody can tell what it was
-//! to protect.
+//! policy that cannot be understood allows nothing where it holds, and holds everywhere when that cannot be told.
 
 pub mod approval;
 pub mod limits;
 mod status;
 
 pub use status::{problem, status};
+
+use status::selects_who_knows_what;
 
 use crate::{
     api::{
@@ -47,7 +48,7 @@ impl InForce {
 /// Of all policies those that hold in a namespace with these labels.
 pub fn in_force(all: Vec<Arc<MitigationPolicy>>, labels: &Labels) -> Vec<Arc<MitigationPolicy>> {
     let holds = |policy: &Arc<MitigationPolicy>| {
-        problem(&policy.spec).is_some() || matches(policy.spec.namespace_selector.as_ref(), labels)
+        selects_who_knows_what(&policy.spec) || matches(policy.spec.namespace_selector.as_ref(), labels)
     };
     let mut found: Vec<_> = all.into_iter().filter(holds).collect();
     found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));

@@ -27,6 +27,11 @@ pub fn problem(policy: &MitigationPolicySpec) -> Option<(&'static str, String)> 
     Some(("InvalidDuration", bad))
 }
 
+/// Whether it cannot be told which namespaces a policy selects.
+pub fn selects_who_knows_what(policy: &MitigationPolicySpec) -> bool {
+    policy.namespace_selector.as_ref().is_some_and(|selector| bad_selector(selector).is_some())
+}
+
 fn bad_selector(selector: &Selector) -> Option<String> {
     let pairs = selector.match_labels.iter().flatten();
     let pairs = pairs.map(|(key, value)| bad_key(key).or_else(|| bad_value(&value.0)));
@@ -84,7 +89,11 @@ pub fn status(policy: &MitigationPolicy, now: Timestamp) -> MitigationPolicyStat
             c.set("Stalled", False, "InForce", "nothing is in the way");
         }
         Some((reason, why)) => {
-            let message = format!("{why}; until this is mended, no mitigation is made in any namespace");
+            let place = match selects_who_knows_what(&policy.spec) {
+                true => "in any namespace",
+                false => "where the policy holds",
+            };
+            let message = format!("{why}; until this is mended, no mitigation is made {place}");
             c.set("Ready", False, reason, message.clone());
             c.set("Stalled", True, reason, message);
         }

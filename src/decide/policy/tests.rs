@@ -94,3 +94,34 @@ fn the_narrowest_limit_counts_and_is_never_passed_by_one() {
     assert_eq!(check(&limits, &present(0, Some("2026-11-23T09:50:00Z")), now), None);
     assert!(Limits::of(&[]).is_none());
 }
+
+#[test]
+fn a_policy_that_cannot_be_understood_says_so_and_allows_nothing_where_it_holds() {
+    let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+    let says = |spec: Value| {
+        let status = status(&policy("p", spec), now);
+        let of = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).unwrap().clone();
+        (of("Ready").status, of("Stalled").status, of("Ready").message)
+    };
+    use crate::api::ConditionStatus::{False, True};
+    let (ready, stalled, _) = says(json!({}));
+    assert_eq!((ready, stalled), (True, False));
+    let (ready, stalled, message) = says(json!({"maxDuration": "2d"}));
+    assert_eq!((ready, stalled), (False, True));
+    assert!(message.contains("maxDuration") && message.ends_with("where the policy holds"), "{message}");
+    let (_, _, message) = says(json!({"namespaceSelector": {"matchLabels": {"a b": "c"}}}));
+    assert!(message.ends_with("in any namespace"), "{message}");
+
+    let bad = json!({"namespaceSelector": {"matchLabels": {"team": "shop"}}, "maxDuration": "2d"});
+    let template =
+        serde_json::from_value(json!({"reason": "x", "targetRef": {"kind": "Deployment", "name": "a"},
+        "scale": {"replicas": 0}}))
+        .unwrap();
+    let refused = |labels: Value| {
+        let known = InForce::Known(in_force(vec![policy("p", bad.clone())], &self::labels(labels)));
+        let asked = Asked { template: &template, labels: None, evidence: EvidencePolicy::None };
+        refusal(&known, &asked).map(|refusal| refusal.reason)
+    };
+    assert_eq!(refused(json!({"team": "shop"})), Some("PolicyInvalid"));
+    assert_eq!(refused(json!({})), None);
+}
