@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test test-gitops fmt fmt-check lint unit schema e2e crds bench helm-check image-check deny sbom clean
+.PHONY: help up down demo test test-gitops fmt fmt-check lint unit schema e2e crds bench helm-check image-check test-rules deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -68,6 +68,9 @@ helm-check: ## lint the chart and render it
 
 image-check: ## build the image's final stage and run the binary in it
 	@tests/image/check.sh
+
+test-rules: ## test the alert rules with the real promtool, which is built first: up to ten minutes, once
+	@tests/alerts/test.sh
 
 deny: ## check licences, sources and known vulnerabilities of the crates that we build on
 	@tests/supply/deny.sh

@@ -117,6 +117,12 @@ impl Settings {
         Settings { refused: Some(why), ..self }
     }
 
+    /// Where this comes from, in words.
+    pub fn origin(&self) -> &'static str {
+        let plain = Settings { refused: None, ..self.clone() };
+        if plain == Settings::default() { "the defaults are" } else { "what was read before stays" }
+    }
+
     /// Every file that the configuration names, with the field that names it.
     pub fn files(&self) -> Vec<(String, &PathBuf)> {
         self.channels.iter().flat_map(Channel::files).collect()

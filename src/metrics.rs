@@ -1,10 +1,14 @@
-//! Metrics, under the names that dashboards for controllers know, and the domain's own.
+//! Metrics, under the names that dashboards for controllers know, and the domain's own. [`docs`] lists them all.
+
+pub mod docs;
+mod record;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use record::Record;
 use std::time::Duration;
 
 /// Labels of a reconcile.
@@ -119,6 +123,8 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     channel_failing: Family<ChannelLabels, Gauge>,
     waiting: Family<ChannelLabels, Gauge>,
+    /// Of each open incident, set when metrics are read, and how long incidents took.
+    pub record: Record,
     config_valid: Gauge,
     leader: Gauge,
     depth: Family<Controller, Gauge>,
@@ -151,6 +157,7 @@ impl Default for Metrics {
             deliveries: Family::default(),
             channel_failing: Family::default(),
             waiting: Family::default(),
+            record: Record::default(),
             config_valid: Gauge::default(),
             leader: Gauge::default(),
             depth: Family::default(),
@@ -160,87 +167,112 @@ impl Default for Metrics {
             action_items: Family::default(),
             registry: Registry::default(),
         };
-        registry.register("controller_runtime_reconcile", "Reconciles by result", metrics.reconciles.clone());
+        registry.register(
+            "controller_runtime_reconcile",
+            docs::help("controller_runtime_reconcile"),
+            metrics.reconciles.clone(),
+        );
         registry.register(
             "controller_runtime_reconcile_errors",
-            "Reconciles that failed, by category",
+            docs::help("controller_runtime_reconcile_errors"),
             metrics.failures.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_panics",
-            "Reconciles that panicked",
+            docs::help("controller_runtime_reconcile_panics"),
             metrics.panics.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_time_seconds",
-            "Time of a reconcile",
+            docs::help("controller_runtime_reconcile_time_seconds"),
             metrics.times.clone(),
         );
-        registry.register("rest_client_requests", "Requests to the API server", metrics.requests.clone());
+        registry.register(
+            "rest_client_requests",
+            docs::help("rest_client_requests"),
+            metrics.requests.clone(),
+        );
         registry.register(
             "incident_operator_mitigation_operations",
-            "Writes to targets by action, operation and result",
+            docs::help("incident_operator_mitigation_operations"),
             metrics.operations.clone(),
         );
         registry.register(
             "incident_operator_events_dropped",
-            "Kubernetes Events that were not sent; the timeline is complete without them",
+            docs::help("incident_operator_events_dropped"),
             metrics.events_dropped.clone(),
         );
         registry.register(
             "incident_operator_config_reads",
-            "Readings of the configuration file by result",
+            docs::help("incident_operator_config_reads"),
             metrics.config_reads.clone(),
         );
         registry.register(
             "incident_operator_config_valid",
-            "1 while the configuration file is in force as it is, 0 while it is refused and an earlier one is",
+            docs::help("incident_operator_config_valid"),
             metrics.config_valid.clone(),
         );
         registry.register(
             "incident_operator_deliveries",
-            "Attempts to deliver a message by channel and result",
+            docs::help("incident_operator_deliveries"),
             metrics.deliveries.clone(),
         );
         registry.register(
             "incident_operator_channel_failing",
-            "1 while the last attempt to deliver a message to the channel failed",
+            docs::help("incident_operator_channel_failing"),
             metrics.channel_failing.clone(),
         );
         registry.register(
             "incident_operator_deliveries_waiting",
-            "Incidents and postmortems with messages that wait for the channel",
+            docs::help("incident_operator_deliveries_waiting"),
             metrics.waiting.clone(),
         );
-        registry.register("workqueue_depth", "Objects that wait to be looked at", metrics.depth.clone());
+        registry.register("workqueue_depth", docs::help("workqueue_depth"), metrics.depth.clone());
         registry.register(
             "leader_election_master_status",
-            "1 while this process leads",
+            docs::help("leader_election_master_status"),
             metrics.leader.clone(),
         );
         registry.register(
             "incident_operator_incidents",
-            "Incidents by severity and stage",
+            docs::help("incident_operator_incidents"),
             metrics.incidents.clone(),
         );
         registry.register(
             "incident_operator_mitigations",
-            "Mitigations by action and phase",
+            docs::help("incident_operator_mitigations"),
             metrics.mitigations.clone(),
         );
         registry.register(
             "incident_operator_postmortems",
-            "Postmortems by state, and whether they are reviewed and whether their review is overdue",
+            docs::help("incident_operator_postmortems"),
             metrics.postmortems.clone(),
         );
         registry.register(
             "incident_operator_action_items",
-            "Open action items of postmortems by priority, and whether they are overdue",
+            docs::help("incident_operator_action_items"),
             metrics.action_items.clone(),
         );
+        let record = &metrics.record;
+        for (name, family) in [
+            ("incident_operator_time_to_detect_seconds", &record.detect),
+            ("incident_operator_time_to_acknowledge_seconds", &record.acknowledge),
+            ("incident_operator_time_to_mitigate_seconds", &record.mitigate),
+            ("incident_operator_time_to_resolve_seconds", &record.resolve),
+        ] {
+            registry.register(name, docs::help(name), family.clone());
+        }
+        let name = "incident_operator_incident_milestone_timestamp_seconds";
+        registry.register(name, docs::help(name), record.milestones.clone());
+        let name = "incident_operator_incident_next_due_timestamp_seconds";
+        registry.register(name, docs::help(name), record.next_due.clone());
+        let name = "incident_operator_incident_updates_missed";
+        registry.register(name, docs::help(name), record.missed.clone());
+        let name = "incident_operator_checklist_overdue";
+        registry.register(name, docs::help(name), record.checklist_overdue.clone());
         let build: Family<Build, Gauge> = Family::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("incident_operator_build_info", "The version that runs", build);
+        registry.register("incident_operator_build_info", docs::help("incident_operator_build_info"), build);
         Metrics { registry, ..metrics }
     }
 }
@@ -331,6 +363,44 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_metric_is_in_the_list_and_what_is_in_the_list_is_registered() {
+        let metrics = Metrics::default();
+        let text = format!("{:?}", metrics.registry);
+        for doc in docs::DOCS {
+            assert!(text.contains(&format!("\"{}\"", doc.name)), "{} is not registered", doc.name);
+            assert!(!doc.help.is_empty());
+        }
+        let registered = text.matches("Descriptor {").count();
+        assert_eq!(registered, docs::DOCS.len(), "a metric is registered that src/metrics/docs.rs lacks");
+    }
+
+    #[test]
+    fn alerts_and_dashboard_name_metrics_and_labels_that_exist() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/incident-operator/files");
+        let name = regex_lite::Regex::new(
+            r"\b((?:incident_operator|controller_runtime|rest_client|workqueue|leader_election)_[a-z_]+)(\{[^}]*\})?",
+        )
+        .unwrap();
+        let label = regex_lite::Regex::new(r"([a-z_]+)\s*(?:=~|!~|!=|=)").unwrap();
+        for file in ["alerts.yaml", "dashboard.json"] {
+            let text =
+                std::fs::read_to_string(root.join(file)).unwrap().replace("incident_operator: self", "");
+            let mut found = 0;
+            for captures in name.captures_iter(&text) {
+                let wanted = &captures[1];
+                let doc = docs::DOCS.iter().find(|d| docs::scraped(d).iter().any(|s| s == wanted));
+                let doc = doc.unwrap_or_else(|| panic!("{file}: there is no metric {wanted}"));
+                let selector = captures.get(2).map_or("", |m| m.as_str());
+                for stated in label.captures_iter(selector) {
+                    assert!(doc.labels.contains(&&stated[1]), "{file}: {wanted} has no label {}", &stated[1]);
+                }
+                found += 1;
+            }
+            assert!(found > 10, "{file}");
+        }
+    }
 
     #[test]
     fn what_is_counted_can_be_read() {

@@ -6,6 +6,7 @@
 use crate::{
     api::{Priority, Severity},
     config::{PostmortemDeadline, Settings, file::File},
+    metrics::docs::{DOCS, Kind, scraped},
 };
 use anyhow::{Context, bail};
 use schemars::generate::SchemaSettings;
@@ -14,6 +15,8 @@ use std::{fmt::Write, fs, path::Path, time::Duration};
 
 /// Where the schema of the configuration goes.
 const CHART_SCHEMA: &str = "charts/incident-operator/values.schema.json";
+const ALERTS: &str = "charts/incident-operator/files/alerts.yaml";
+const METRICS: &str = "docs/metrics.md";
 const CONFIGURATION: &str = "docs/configuration.md";
 
 /// Every file that is partly generated, as it should be: its path below the top of the repository, and its text.
@@ -21,9 +24,12 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("reading {path}"));
     let configuration = replaced(&read(CONFIGURATION)?, "fields", &fields())?;
     let configuration = replaced(&configuration, "defaults", &defaults())?;
+    let metrics_page = replaced(&read(METRICS)?, "metrics", &metrics())?;
+    let metrics_page = replaced(&metrics_page, "alerts", &alerts(&read(ALERTS)?)?)?;
     Ok(vec![
         (CHART_SCHEMA.to_owned(), chart_schema(&read(CHART_SCHEMA)?)?),
         (CONFIGURATION.to_owned(), configuration),
+        (METRICS.to_owned(), metrics_page),
     ])
 }
 
@@ -204,6 +210,42 @@ fn defaults() -> String {
     let days = [Priority::P0, Priority::P1, Priority::P2, Priority::P3]
         .map(|p| settings.action_item_days(p).map_or("never".to_owned(), |days| days.to_string()));
     text + &format!("| `actionItems` | {} |\n", days.join(" | "))
+}
+
+/// A table of the metrics.
+fn metrics() -> String {
+    let mut text = "| Metric | Is | Labels | Tells |\n|---|---|---|---|\n".to_owned();
+    for doc in DOCS {
+        let names = match doc.kind {
+            Kind::Histogram => format!("`{}`", doc.name),
+            Kind::Counter | Kind::Gauge => format!("`{}`", scraped(doc).concat()),
+        };
+        let labels: Vec<_> = doc.labels.iter().map(|l| format!("`{l}`")).collect();
+        let kind = format!("{:?}", doc.kind).to_lowercase();
+        let _ = writeln!(text, "| {names} | {kind} | {} | {} |", labels.join(", "), doc.help);
+    }
+    text
+}
+
+/// A table of the alerts in a file of rules.
+fn alerts(text: &str) -> anyhow::Result<String> {
+    let rules: Value = serde_saphyr::from_str(text).with_context(|| format!("reading {ALERTS}"))?;
+    let mut table = "| Alert | Severity | After | Says |\n|---|---|---|---|\n".to_owned();
+    let groups = rules["groups"].as_array().into_iter().flatten();
+    for rule in groups.flat_map(|g| g["rules"].as_array().into_iter().flatten()) {
+        let text = |value: &Value| value.as_str().unwrap_or("at once").to_owned();
+        let summary =
+            text(&rule["annotations"]["summary"]).replace("{{ $labels.", "<").replace("{{ $value", "<n");
+        let _ = writeln!(
+            table,
+            "| `{}` | {} | {} | {} |",
+            text(&rule["alert"]),
+            text(&rule["labels"]["severity"]),
+            text(&rule["for"]),
+            summary.replace(" }}", ">").replace(['<', '>'], "*"),
+        );
+    }
+    Ok(table)
 }
 
 fn interval(length: Option<Duration>) -> String {

@@ -291,6 +291,7 @@ async fn record(ctx: &Context, key: &Key, incident: &Incident, plan: &Plan) -> R
         other => other?,
     };
     if let Some(object) = written {
+        ctx.metrics.record.reached(incident, &object);
         if let Some(news) = ctx.incidents.saw(object) {
             ctx.heard_of_incident(&news, true);
         }

@@ -320,6 +320,13 @@ impl Context {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.incidents.get_or_create(&labels).set(count);
         }
+        self.metrics.record.clear();
+        let now = k8s_openapi::jiff::Timestamp::now();
+        for key in self.incidents.not_at_rest() {
+            if let Some(incident) = self.incidents.get(&key) {
+                self.metrics.record.set(&incident, now);
+            }
+        }
         self.metrics.mitigations.clear();
         for mitigation in self.mitigations.all() {
             let labels = crate::metrics::MitigationLabels {

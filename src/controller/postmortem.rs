@@ -223,9 +223,10 @@ async fn first_visit(
     let before = known.status.clone().unwrap_or_default();
     let unseen = PostmortemStatus {
         observed_generation: before.observed_generation,
-        // What is told of as an Event is told by the write that completes the visit.
+        // What is told of as an Event or a message is told by the write that completes the visit.
         conditions: before.conditions,
         reminders: before.reminders,
+        communication: before.communication,
         ..status
     };
     let there = match status::write(api, known, known.status.as_ref(), &unseen).await? {

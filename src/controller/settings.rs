@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub struct Live {
     current: watch::Sender<Arc<Settings>>,
     file: Option<PathBuf>,
+    /// What the file was before it was first read.
+    first: State,
 }
 
 /// What tells one state of a file from another; `None`: it is not there.
@@ -35,6 +37,7 @@ impl Live {
     /// Reads the file. Without one, or when it is wrong, the defaults are in force: what burns does not wait for a
     /// comma in a file.
     pub fn new(file: Option<PathBuf>) -> Live {
+        let first = file.as_deref().and_then(state);
         let settings = file.as_deref().map_or_else(Settings::default, |file| match load(file) {
             Ok(settings) => {
                 info!(file = %file.display(), channels = settings.channels.len(), "configuration read");
@@ -47,7 +50,7 @@ impl Live {
             }
         });
         scalable::allow(settings.scalable_kinds.iter().map(ScalableKind::stated));
-        Live { current: watch::Sender::new(Arc::new(settings)), file }
+        Live { current: watch::Sender::new(Arc::new(settings)), file, first }
     }
 
     /// The configuration in force now.
@@ -64,7 +67,7 @@ impl Live {
                 settings
             }
             Err(words) => {
-                let refused = format!("{words}; what was read before stays in force");
+                let refused = format!("{words}; {} in force", before.origin());
                 error!(error = refused, "the configuration is refused");
                 Settings::clone(&before).but_refused(refused)
             }
@@ -82,9 +85,10 @@ fn load(file: &Path) -> Result<Settings, String> {
     read(&text).map_err(|mistake| format!("{name}: {mistake}"))
 }
 
-async fn state(file: &Path) -> State {
+/// One look costs microseconds, so that it needs no thread of its own.
+fn state(file: &Path) -> State {
     let of = |m: Metadata| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len());
-    tokio::fs::metadata(file).await.ok().map(of)
+    std::fs::metadata(file).ok().map(of)
 }
 
 /// Keeps the configuration as the file is, until the process ends.
@@ -94,21 +98,19 @@ pub fn follow(ctx: &Arc<Context>) {
     let Some(file) = ctx.live.file.clone() else { return };
     let ctx = ctx.clone();
     tokio::spawn(async move {
-        // A change between the first reading and now is seen, too: nothing is known of that reading's state.
-        let mut known: Option<State> = None;
+        let mut known = ctx.live.first;
         loop {
-            let now = state(&file).await;
-            if known != Some(now) {
-                let first = known.replace(now).is_none();
-                let changed = ctx.live.reload(&file);
-                if changed || !first {
-                    ctx.metrics.config_read(ctx.settings().refused.is_none());
-                }
-                if changed {
-                    ctx.look_at_everything();
-                }
-            }
             tokio::time::sleep(LOOK_EVERY).await;
+            let now = state(&file);
+            if known == now {
+                continue;
+            }
+            known = now;
+            let changed = ctx.live.reload(&file);
+            ctx.metrics.config_read(ctx.settings().refused.is_none());
+            if changed {
+                ctx.look_at_everything();
+            }
         }
     });
 }

@@ -397,3 +397,6 @@ fn retry_after(text: &str) -> Option<Duration> {
     };
     Some(wait.min(MAX_WAIT))
 }
+
+#[cfg(test)]
+mod tests;

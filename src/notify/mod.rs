@@ -11,3 +11,6 @@ mod statuspage;
 mod webhook;
 
 pub use render::{Facts, Notice, Request, Step, render};
+
+#[cfg(test)]
+mod tests;

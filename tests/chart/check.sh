@@ -23,6 +23,15 @@ render --set 'namespaces={shop,billing}'
 render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
 render --values tests/e2e/values.yaml
 render --set watchNamespace=shop --set metrics.serviceMonitor.enabled=true
+render --set metrics.prometheusRule.enabled=true --set metrics.dashboard.enabled=true
+grep -q 'humanizeDuration' "$scratch/out" || fail "the chart's PrometheusRule lost the templates of Prometheus"
+render --set config.severities.SEV3.internalUpdate=30m --set 'secretMounts[0].name=slack'
+
+for wrong in config.severitys.SEV1.internalUpdate=5m config.severities.SEV1.internalUpdate=-5m 'config.channels[0].name=a'; do
+  if helm template incident-operator "$chart" --set "$wrong" >/dev/null 2>"$scratch/err"; then
+    fail "the chart takes a wrong configuration ($wrong): see $chart/values.schema.json"
+  fi
+done
 
 if helm template incident-operator "$chart" --set replcas=2 >/dev/null 2>"$scratch/err"; then
   fail "the chart takes a misspelt value (replcas): see $chart/values.schema.json"

@@ -1,5 +1,6 @@
 //! Whole lives of incidents in a small world without a server.
 
+mod deliveries;
 mod ending;
 mod entries;
 mod expansion;

@@ -11,6 +11,7 @@ pub mod operator;
 pub mod own_cluster;
 pub mod person;
 pub mod poll;
+pub mod receiver;
 pub mod record;
 pub mod schema;
 pub mod workload;
