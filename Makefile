@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test test-gitops fmt fmt-check lint unit schema e2e crds bench helm-check image-check test-rules deny sbom clean
+.PHONY: help up down demo test test-gitops test-trouble fmt fmt-check lint unit schema e2e crds bench helm-check image-check test-rules deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -56,6 +56,10 @@ e2e: ## schema and end-to-end tests on a control plane of their own; ARGS=FILTER
 
 bench: ## measure the operator beside raw requests; ONLY=P1,P3 some alone, BENCH=full the large sizes, too
 	@tests/bench.sh
+
+test-trouble: ## leaders and an API server in trouble, with the times that things take by themselves; about 20 minutes
+	@TROUBLE=full tests/e2e.sh trouble
+	@TROUBLE=full tests/e2e.sh lease::
 
 crds: ## generate crds/, the generated files of the chart and the generated parts of the documentation
 	@$(rust)

@@ -1,58 +1,68 @@
 //! Leader election: at most one process writes.
 //!
 //! Whether somebody else's lease has expired is judged by our own monotonic clock, from when we saw it change
-//! last, so clocks of different machines need not agree. Every write of the lease carries the resourceVersion
-//! it was decided on. A holder counts as leading only until its renew deadline, which lies before the moment
-//! at which another process may take over, and every write asks [`Claim::holds`] first.
+//! last ([`rules`]). Every write of the lease carries the resourceVersion it was decided on. A holder counts as
+//! leading only until its renew deadline, which lies before the moment at which another process may take over, and
+//! every write asks [`Claim::to_write`] first. It is given back only when no write is under way any more.
+//!
+//! What no lease can hold back: a request that has left the process already. So every write also carries what it
+//! was decided on (a uid, a resourceVersion, the value that is replaced) and is refused when that is not so any more.
+
+mod rules;
+
+pub use rules::Times;
 
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
-    jiff::Timestamp,
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
-use std::{future::Future, time::Duration};
+use rules::{Move, View};
+use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
-/// How long a lease is good for after its last renewal.
-pub const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// How long a holder leads after its last renewal.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between renewals.
-pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Time between looks at somebody else's lease: how long nobody leads after it was given back.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// Longest time one request for the lease may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest wait for the answers to writes under way before the lease is given back, and for that write itself.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// More writes than are ever under way.
+const WRITES: u32 = 1 << 16;
 
 /// Tells whether this process leads.
 #[derive(Clone)]
-pub struct Claim(watch::Receiver<Option<Instant>>);
+pub struct Claim {
+    until: watch::Receiver<Option<Instant>>,
+    writes: Arc<Semaphore>,
+}
 
 impl Claim {
     /// True while this process leads.
     pub fn holds(&self) -> bool {
-        self.0.borrow().is_some_and(|until| Instant::now() < until)
+        self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The right to one write, until its answer is there. `None`: this process does not lead.
+    pub fn to_write(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.writes.clone().try_acquire_owned().ok()?;
+        // Asked last: whoever gives the lease back ends the claim first and waits for the permits afterwards.
+        self.holds().then_some(permit)
     }
 
     /// Waits until this process leads.
     pub async fn acquired(&mut self) {
         // The sender ends with the process.
-        let _ = self.0.wait_for(|until| until.is_some_and(|until| Instant::now() < until)).await;
+        let _ = self.until.wait_for(|until| until.is_some_and(|until| Instant::now() < until)).await;
     }
 
     /// Waits until this process, having led, does not lead any more.
     pub async fn lost(&mut self) {
         loop {
-            let until = *self.0.borrow_and_update();
+            let until = *self.until.borrow_and_update();
             match until {
                 Some(until) if Instant::now() < until => {
                     tokio::select! {
-                        changed = self.0.changed() => if changed.is_err() { return },
+                        changed = self.until.changed() => if changed.is_err() { return },
                         () = tokio::time::sleep_until(until) => {}
                     }
                 }
@@ -66,53 +76,51 @@ impl Claim {
 pub struct Election {
     api: Api<Lease>,
     name: String,
-    identity: String,
+    view: View,
     claim: watch::Sender<Option<Instant>>,
-    /// The lease as seen last, and when it was seen to change.
-    seen: Option<(Lease, Instant)>,
-}
-
-/// What to do about a lease.
-#[derive(Debug, PartialEq, Eq)]
-enum Move {
-    Create,
-    Renew,
-    TakeOver,
-    Wait,
+    writes: Arc<Semaphore>,
 }
 
 impl Election {
     /// A candidate with this identity for the lease of this name.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> (Election, Claim) {
-        let (claim, receiver) = watch::channel(None);
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        times: Times,
+    ) -> (Election, Claim) {
+        let (claim, until) = watch::channel(None);
+        let writes = Arc::new(Semaphore::new(WRITES as usize));
         let election = Election {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
-            identity: identity.to_owned(),
+            view: View::new(identity, times),
             claim,
-            seen: None,
+            writes: writes.clone(),
         };
-        (election, Claim(receiver))
+        (election, Claim { until, writes })
     }
 
     /// Runs until `stop`, then gives the lease back.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let times = self.view.times;
         loop {
             let asked = Instant::now();
-            match timeout(REQUEST_TIMEOUT, self.step()).await {
+            match timeout(times.request_timeout(), self.step()).await {
                 Ok(Ok(true)) => {
                     if self.claim.borrow().is_none() {
-                        info!(lease = self.name, identity = self.identity, "leading");
+                        info!(lease = self.name, identity = self.view.identity, "leading");
                     }
                     // Counted from before the request, since that is when others count from at the latest.
-                    self.claim.send_replace(Some(asked + RENEW_DEADLINE));
+                    self.claim.send_replace(Some(asked + times.renew_deadline));
                 }
                 Ok(Ok(false)) => self.not_leading("somebody else holds the lease"),
                 Ok(Err(error)) => warn!(lease = self.name, %error, "lease request failed"),
                 Err(_) => warn!(lease = self.name, "lease request timed out"),
             }
-            let period = if self.claim.borrow().is_some() { RETRY_PERIOD } else { LOOK_PERIOD };
+            let period = if self.leads() { times.retry_period } else { times.look_period() };
             let jitter = period.mul_f64(0.9 + fastrand::f64() / 5.0);
             tokio::select! {
                 () = sleep(jitter) => {}
@@ -122,9 +130,13 @@ impl Election {
         self.give_back().await;
     }
 
+    fn leads(&self) -> bool {
+        self.claim.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
     fn not_leading(&self, why: &str) {
         if self.claim.send_replace(None).is_some() {
-            warn!(lease = self.name, identity = self.identity, why, "not leading any more");
+            warn!(lease = self.name, identity = self.view.identity, why, "not leading any more");
         }
     }
 
@@ -132,30 +144,31 @@ impl Election {
     async fn step(&mut self) -> Result<bool, kube::Error> {
         // Once more after a conflict: somebody may have edited the lease without taking it.
         for _ in 0..2 {
-            // While we hold it, nobody else is to write it, so a renewal needs no read before.
-            if self.next_move() != Move::Renew {
-                let lease = self.api.get_opt(&self.name).await?;
-                self.observe(lease);
+            // While we lead, nobody else is to write it, so a renewal needs no read before.
+            if !self.leads() || self.next_move() != Move::Renew {
+                self.look().await?;
             }
             let params = PostParams::default();
-            let present = self.seen.as_ref().map(|(lease, _)| lease);
-            let written = match self.next_move() {
+            let next = self.next_move();
+            let written = match next {
                 Move::Wait => return Ok(false),
-                Move::Create => self.api.create(&params, &self.wanted(None)).await,
+                Move::Create => {
+                    let mut lease = self.view.wanted(now());
+                    lease.metadata.name = Some(self.name.clone());
+                    self.api.create(&params, &lease).await
+                }
                 Move::Renew | Move::TakeOver => {
-                    self.api.replace(&self.name, &params, &self.wanted(present)).await
+                    self.api.replace(&self.name, &params, &self.view.wanted(now())).await
                 }
             };
             match written {
                 Ok(lease) => {
-                    self.seen = Some((lease, Instant::now()));
+                    self.view.observe(Some(lease), Instant::now());
                     return Ok(true);
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
                     debug!(lease = self.name, "somebody else wrote the lease first");
-                    self.seen = None;
-                    let lease = self.api.get_opt(&self.name).await?;
-                    self.observe(lease);
+                    self.look().await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -163,74 +176,28 @@ impl Election {
         Ok(false)
     }
 
-    fn observe(&mut self, lease: Option<Lease>) {
-        let same = match (&self.seen, &lease) {
-            (Some((known, _)), Some(lease)) => {
-                known.metadata.resource_version == lease.metadata.resource_version
-            }
-            _ => false,
-        };
-        if !same {
-            self.seen = lease.map(|lease| (lease, Instant::now()));
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.seen.as_ref().is_some_and(|(lease, _)| holder(lease) == Some(&self.identity))
+    async fn look(&mut self) -> Result<(), kube::Error> {
+        let lease = self.api.get_opt(&self.name).await?;
+        self.view.observe(lease, Instant::now());
+        Ok(())
     }
 
     fn next_move(&self) -> Move {
-        match &self.seen {
-            None => Move::Create,
-            Some(_) if self.is_ours() => Move::Renew,
-            Some((lease, since)) => {
-                let free = holder(lease).is_none_or(str::is_empty);
-                let length = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).unwrap_or(0);
-                let length = Duration::from_secs(u64::try_from(length).unwrap_or(0)).max(LEASE_DURATION);
-                if free || since.elapsed() >= length { Move::TakeOver } else { Move::Wait }
-            }
-        }
+        self.view.next_move(self.leads(), Instant::now())
     }
 
-    fn wanted(&self, present: Option<&Lease>) -> Lease {
-        let now = MicroTime(Timestamp::now());
-        let before = present.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let ours = before.holder_identity.as_deref() == Some(&self.identity);
-        Lease {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                resource_version: present.and_then(|lease| lease.metadata.resource_version.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(self.identity.clone()),
-                lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-                acquire_time: if ours { before.acquire_time } else { Some(now.clone()) },
-                renew_time: Some(now),
-                lease_transitions: Some(
-                    before.lease_transitions.unwrap_or(0) + i32::from(!ours && present.is_some()),
-                ),
-                ..LeaseSpec::default()
-            }),
-        }
-    }
-
-    /// Gives the lease back, so that a successor need not wait for it to expire.
-    async fn give_back(mut self) {
+    /// Gives the lease back, so that a successor need not wait for it to expire. One whose claim has run out gives
+    /// nothing back: somebody else may hold the lease by now.
+    async fn give_back(self) {
+        let led = self.leads();
         self.claim.send_replace(None);
-        let Some((mut lease, _)) =
-            self.seen.take().filter(|(lease, _)| holder(lease) == Some(&self.identity))
-        else {
+        let Some(lease) = self.view.given_back().filter(|_| led) else { return };
+        if timeout(GIVE_BACK_TIMEOUT, self.writes.acquire_many(WRITES)).await.is_err() {
+            warn!(lease = self.name, "a write is still under way: the lease is left to expire");
             return;
-        };
-        if let Some(spec) = lease.spec.as_mut() {
-            spec.holder_identity = Some(String::new());
         }
-        lease.metadata.managed_fields = None;
-        let given =
-            timeout(Duration::from_secs(2), self.api.replace(&self.name, &PostParams::default(), &lease))
-                .await;
-        match given {
+        let params = PostParams::default();
+        match timeout(GIVE_BACK_TIMEOUT, self.api.replace(&self.name, &params, &lease)).await {
             Ok(Ok(_)) => info!(lease = self.name, "lease given back"),
             Ok(Err(error)) => warn!(lease = self.name, %error, "lease not given back"),
             Err(_) => warn!(lease = self.name, "lease not given back in time"),
@@ -238,6 +205,8 @@ impl Election {
     }
 }
 
-fn holder(lease: &Lease) -> Option<&str> {
-    lease.spec.as_ref()?.holder_identity.as_deref()
+fn now() -> MicroTime {
+    // The API keeps microseconds: what was written must be recognised when it is read.
+    let micros = Timestamp::now().as_microsecond();
+    MicroTime(Timestamp::from_microsecond(micros).unwrap_or_default())
 }

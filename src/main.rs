@@ -3,12 +3,15 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use incident_operator::{
+    api::GoDuration,
     cli,
     controller::{self, Options},
-    crds, manifests, reference,
+    crds,
+    lease::Times,
+    manifests, reference,
     telemetry::{self, LogFormat},
 };
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Makes an incident a Kubernetes resource: starts the clocks, stops the bleeding, keeps the record.
 #[derive(Parser)]
@@ -55,6 +58,8 @@ enum Command {
         #[arg(long, default_value = ".")]
         root: PathBuf,
     },
+    /// Release every mitigation and wait for it, before the operator is uninstalled; exit code 1 when some are left.
+    ReleaseAll(ReleaseAll),
     /// Write what the chart needs to know of the code: CRDs and rights.
     Manifests {
         /// Folder to write to, the chart's `files`.
@@ -85,6 +90,19 @@ enum Export {
 }
 
 #[derive(clap::Args)]
+struct ReleaseAll {
+    /// Only this namespace; all of them when left out.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Only say what is in force; exit code 1 when something is.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long the releases may take.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(clap::Args)]
 struct Run {
     /// Only this namespace; all of them when left out.
     #[arg(long, env = "WATCH_NAMESPACE")]
@@ -95,7 +113,16 @@ struct Run {
     /// Name of that lease.
     #[arg(long, env = "LEASE_NAME", default_value = "incident-operator")]
     lease_name: String,
-    /// Name of this replica; a random one when left out.
+    /// How long a lease is good for after its last renewal; whole seconds.
+    #[arg(long, env = "LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+    /// How long the leading replica goes on after its last renewal.
+    #[arg(long, env = "RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
+    renew_deadline: Duration,
+    /// Time between renewals.
+    #[arg(long, env = "RETRY_PERIOD", default_value = "2s", value_parser = duration)]
+    retry_period: Duration,
+    /// Name of this replica, unlike all others'; a random one when left out.
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
     /// Address for /livez, /readyz and /metrics.
@@ -147,6 +174,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             print!("{}", cli::export::export_file(file)?)
         }
         Command::Lint { file } => return lint(&file),
+        Command::ReleaseAll(options) => return release_all(options),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -171,23 +199,44 @@ fn write_all(dir: &std::path::Path, files: Vec<(String, String)>) -> anyhow::Res
     Ok(())
 }
 
+#[tokio::main(flavor = "current_thread")]
+async fn release_all(options: ReleaseAll) -> anyhow::Result<ExitCode> {
+    let ReleaseAll { namespace, dry_run, timeout } = options;
+    let options = cli::release_all::Options { namespace, dry_run, timeout };
+    let done = cli::release_all::run(&way_to_the_cluster().await?, &options).await?;
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn way_to_the_cluster() -> anyhow::Result<kube::Config> {
+    kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn operate(run: Run) -> anyhow::Result<()> {
     telemetry::start(run.log_format);
-    let config =
-        kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")?;
+    let config = way_to_the_cluster().await?;
     let identity = run.identity.unwrap_or_else(|| format!("{}-{:08x}", gethostname(), fastrand::u32(..)));
+    let lease_times = Times {
+        lease_duration: run.lease_duration,
+        renew_deadline: run.renew_deadline,
+        retry_period: run.retry_period,
+    };
     let options = Options {
         namespace: run.watch_namespace.filter(|n| !n.is_empty()),
         lease_namespace: run.lease_namespace,
         lease_name: run.lease_name,
         identity,
+        lease_times: lease_times.checked().map_err(anyhow::Error::msg)?,
         listen: run.listen,
         signed: run.signed_requests,
         config: run.config,
         policies: run.mitigation_policies,
     };
     controller::run(config, options).await
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    GoDuration::from(text).get().ok_or_else(|| "use a duration such as 15s or 500ms".to_owned())
 }
 
 fn gethostname() -> String {

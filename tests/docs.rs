@@ -18,21 +18,27 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Names of tests are sentences: nothing else between backticks has so many words.
+fn named_tests(page: &str) -> Vec<&str> {
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 4 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    page.split('`').filter(is_test).collect()
+}
+
 #[test]
-fn every_test_that_the_security_page_names_exists() {
+fn every_test_that_a_page_names_exists() {
     let mut files = Vec::new();
     for folder in ["src", "tests"] {
         rust_files(&root().join(folder), &mut files);
     }
     let code: String =
         files.iter().map(|path| fs::read_to_string(path).expect("sources are readable")).collect();
-    let page = fs::read_to_string(root().join("docs/security.md")).expect("the page is there");
-    // Names of tests are sentences: nothing else between backticks has so many words.
-    let is_test = |word: &&str| {
-        word.matches('_').count() >= 4 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    let named: Vec<&str> = page.split('`').filter(is_test).collect();
-    assert!(named.len() > 25, "the page names the tests that hold its lines: {named:?}");
-    let missing: Vec<_> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
-    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
+    for (page, least) in [("docs/security.md", 25), ("docs/reliability.md", 25)] {
+        let text = fs::read_to_string(root().join(page)).expect("the page is there");
+        let named = named_tests(&text);
+        assert!(named.len() > least, "{page} names the tests that hold its lines: {named:?}");
+        let missing: Vec<_> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
+    }
 }

@@ -4,5 +4,6 @@
 pub mod check_config;
 pub mod export;
 pub mod postmortem;
+pub mod release_all;
 mod schema;
 mod yaml;

@@ -6,7 +6,7 @@
 
 use crate::{lease::Claim, metrics::Metrics};
 use futures::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, header::USER_AGENT};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
@@ -22,6 +22,16 @@ use tower::{BoxError, Layer, Service};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a watch lives before it is renewed; also how long a dead connection may go unnoticed.
 pub const WATCH_SECONDS: u32 = 55;
+
+/// The configuration with a user agent by which the audit log tells one replica from another.
+pub fn named(mut config: Config, identity: &str) -> Config {
+    let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+    let printable: String = identity.chars().filter(char::is_ascii_graphic).collect();
+    if let Ok(value) = HeaderValue::try_from(format!("{agent} ({printable})")) {
+        config.headers.push((USER_AGENT, value));
+    }
+    config
+}
 
 /// The configuration for a client that does not retry by itself.
 fn base(config: &Config) -> Config {
@@ -89,13 +99,17 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if writes && self.rules.claim.as_ref().is_some_and(|claim| !claim.holds()) {
-            return Box::pin(std::future::ready(Err(NotLeading.into())));
-        }
+        let permit = match self.rules.claim.as_ref().filter(|_| writes).map(Claim::to_write) {
+            Some(None) => return Box::pin(std::future::ready(Err(NotLeading.into()))),
+            Some(Some(permit)) => Some(permit),
+            None => None,
+        };
         let method = request.method().clone();
         let metrics = self.rules.metrics.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
+            // Until the answer is there, or is waited for no longer.
+            let _permit = permit;
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, answer).await;
             let answer = match answer {
                 Ok(answer) => answer.map_err(Into::into),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     health::{self, Health},
-    lease::Election,
+    lease::{Election, Times},
     metrics::Metrics,
 };
 use anyhow::Context as _;
@@ -34,7 +34,9 @@ use tracing::{error, info, warn};
 const CONCURRENCY: usize = 16;
 /// Longest visit.
 const VISIT_TIMEOUT: Duration = Duration::from_secs(45);
-/// Longest wait for visits under way when the process is asked to stop.
+/// Longest wait for visits under way when the process is asked to stop: a successor waits as long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for the lease to be given back after that.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the operator runs.
@@ -47,6 +49,8 @@ pub struct Options {
     pub lease_name: String,
     /// Who this process is.
     pub identity: String,
+    /// The times of the election.
+    pub lease_times: Times,
     /// Where metrics and health are served.
     pub listen: SocketAddr,
     /// Whether the API server vouches for the authors of requests.
@@ -57,13 +61,19 @@ pub struct Options {
     pub policies: bool,
 }
 
-/// Runs until SIGTERM or SIGINT, or until leadership is lost.
+/// Runs until SIGTERM or SIGINT.
 pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
+    let config = client::named(config, &options.identity);
     let metrics = Arc::new(Metrics::default());
     // The lease's own requests are not subject to the claim that they make.
     let lease_client = client::requests(&config, metrics.clone(), None).context("the Kubernetes client")?;
-    let (election, mut claim) =
-        Election::new(lease_client, &options.lease_namespace, &options.lease_name, &options.identity);
+    let (election, mut claim) = Election::new(
+        lease_client,
+        &options.lease_namespace,
+        &options.lease_name,
+        &options.identity,
+        options.lease_times,
+    );
     let requests = client::requests(&config, metrics.clone(), Some(claim.clone()))?;
     let watches = client::watches(&config)?;
     let events = Events::start(requests.clone(), &options.identity, metrics.clone());
@@ -72,7 +82,6 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let ctx =
         Context::new(requests, watches.clone(), events, metrics.clone(), Notifier::new(api_server), &options);
 
-    let (stop, stopping) = channel::channel(false);
     let health = Health::new();
     let serving = health::serve(options.listen, health.clone(), {
         let ctx = ctx.clone();
@@ -87,7 +96,8 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
 
     settings::follow(&ctx);
     watch::start(&ctx, &watches, options.namespace.as_deref());
-    let elected = tokio::spawn(election.run(until(stopping.clone())));
+    let (resign, resigning) = channel::channel(false);
+    let mut elected = tokio::spawn(election.run(until(resigning)));
     tokio::spawn({
         let (ctx, health) = (ctx.clone(), health.clone());
         async move {
@@ -98,34 +108,41 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     });
 
     let mut signals = Signals::new()?;
-    tokio::select! {
-        () = claim.acquired() => {}
-        name = signals.next() => {
-            info!(signal = name, "stopping");
-            stop.send_replace(true);
-            let _ = timeout(STOP_TIMEOUT, elected).await;
-            return Ok(());
+    // One round for each time that this process leads. In between it is a standby with warm caches.
+    let signal = loop {
+        tokio::select! {
+            () = claim.acquired() => {}
+            name = signals.next() => break name,
+            // It ends by a panic alone, and nobody could lead any more.
+            _ = &mut elected => anyhow::bail!("the election of a leader failed: see the log"),
         }
-    }
-    metrics.set_leader(true);
-    ctx.notifier.lead(claim.clone());
-    let workers = start_workers(&ctx, &stopping);
-    let outcome = tokio::select! {
-        name = signals.next() => {
-            info!(signal = name, "stopping");
-            Ok(())
+        metrics.set_leader(true);
+        ctx.notifier.lead(claim.clone());
+        let (end, ending) = channel::channel(false);
+        let workers = start_workers(&ctx, &ending);
+        let signal = tokio::select! {
+            name = signals.next() => Some(name),
+            () = claim.lost() => None,
+        };
+        metrics.set_leader(false);
+        end.send_replace(true);
+        if signal.is_some() {
+            health.set_stopping();
         }
-        () = claim.lost() => Err(anyhow::anyhow!("leadership was lost; another process takes over")),
+        // What is under way may end well; what does not is found as it is by the next leader.
+        if timeout(DRAIN_TIMEOUT, workers.wait()).await.is_err() {
+            warn!("some visits did not end in time; they are taken up by the next leader");
+        }
+        match signal {
+            Some(name) => break name,
+            None => warn!("this process does not lead any more: it stands by"),
+        }
     };
-    metrics.set_leader(false);
-    health.set_stopping();
-    stop.send_replace(true);
-    // What is under way may end well; what does not is found as it is by the next leader.
-    if timeout(STOP_TIMEOUT, workers.wait()).await.is_err() {
-        warn!("some visits did not end in time; they are taken up by the next leader");
-    }
+    info!(signal, "stopping");
+    // Stopped last: whoever still visits an object still leads.
+    resign.send_replace(true);
     let _ = timeout(STOP_TIMEOUT, elected).await;
-    outcome
+    Ok(())
 }
 
 async fn until(mut stopping: channel::Receiver<bool>) {

@@ -22,6 +22,10 @@ render
 render --set 'namespaces={shop,billing}'
 render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
 render --values tests/e2e/values.yaml
+render --set uninstall.activeMitigations=Release
+grep -q 'helm.sh/hook: pre-delete' "$scratch/out" || fail "helm uninstall does not look at mitigations first"
+render --set uninstall.activeMitigations=Ignore
+! grep -q 'helm.sh/hook' "$scratch/out" || fail "uninstall.activeMitigations=Ignore looks at mitigations all the same"
 render --set watchNamespace=shop --set metrics.serviceMonitor.enabled=true
 render --set metrics.prometheusRule.enabled=true --set metrics.dashboard.enabled=true
 grep -q 'humanizeDuration' "$scratch/out" || fail "the chart's PrometheusRule lost the templates of Prometheus"

@@ -17,7 +17,7 @@ const UNSIGNED: [(&str, &str); 2] = [
 ];
 
 /// A process that ends with the test.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for Process {
 
 impl OwnCluster {
     /// The operator under a ServiceAccount of a release, with the arguments that its Deployment states.
-    fn operator(&self, namespace: &str, name: &str) -> Process {
+    pub fn operator(&self, namespace: &str, name: &str) -> Process {
         let token = self.kubectl(&["create", "token", name, "-n", namespace]);
         let admin = kube::config::Kubeconfig::read_from(self.dir.join("kubeconfig")).expect("readable");
         let upstream = admin.clusters[0].cluster.as_ref().expect("it names a cluster");

@@ -175,7 +175,14 @@ impl<'a> Decision<'a> {
 
     fn decide(&mut self) {
         if self.phase().is_ended() {
-            return self.ended();
+            if !self.is_recorded() {
+                return self.ended();
+            }
+            // The record on an object goes before the end is told, so somebody wrote what is not true into status,
+            // or it came from a backup. What is still held is held, and undone when that is asked for.
+            let status = &mut self.plan.status;
+            status.phase = Some(Phase::Active);
+            (status.released_time, status.undone_by, status.left) = (None, None, None);
         }
         if self.deleted() && !self.has_finalizer() {
             // Somebody took the finalizer away: the object is going, and with it the right to act for it.
@@ -227,6 +234,11 @@ impl<'a> Decision<'a> {
             Some(reason) if template.release_on == Some(ReleaseOn::Resolve) => Some(End::Incident(reason)),
             _ => None,
         }
+    }
+
+    /// Whether an object that is known carries our record.
+    fn is_recorded(&self) -> bool {
+        self.seen.objects.values().flatten().any(|object| Record::find(object, self.uid()).is_some())
     }
 
     fn expired(&self) -> bool {

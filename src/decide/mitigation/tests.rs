@@ -787,4 +787,27 @@ fn of_two_objects_that_are_made_both_are_there_before_the_change_counts_as_made(
     assert_eq!(mitigation.status.unwrap().phase, Some(Phase::Released));
 }
 
+/// Whatever somebody wrote into status: as long as the target carries the record it is held, and it is undone when
+/// that is asked for.
+#[test]
+fn an_end_that_somebody_wrote_into_status_is_no_end_while_the_target_carries_the_record() {
+    for end in
+        [Phase::Released, Phase::Kept, Phase::Superseded, Phase::Abandoned, Phase::Refused, Phase::Failed]
+    {
+        let mut w = World::new(json!({}));
+        w.run();
+        w.workload_settles().run();
+        let status = w.mitigation.status.as_mut().unwrap();
+        status.phase = Some(end);
+        status.undone_by = Some("nobody".into());
+        status.left = Some("nonsense".into());
+        w.run();
+        assert_eq!((w.phase(), w.replicas()), (Phase::Active, 0), "{end:?}");
+        w.mitigation.status.as_mut().unwrap().phase = Some(end);
+        w.delete().run();
+        assert!(w.gone, "{end:?}");
+        assert_eq!((w.phase(), w.settled_target()), (Phase::Released, untouched()), "{end:?}");
+    }
+}
+
 mod gate;

@@ -44,6 +44,8 @@ pub struct Request {
     pub field_manager: String,
     /// Path and query.
     pub uri: String,
+    /// When it came in.
+    pub received: String,
     /// When the reply was complete, or had begun for a watch.
     pub time: String,
     /// Body of the request, for the writes whose body the audit policy keeps.
@@ -130,6 +132,7 @@ fn parse(line: &[u8]) -> Option<Request> {
         user_agent: text("/userAgent"),
         field_manager,
         uri,
+        received: text("/requestReceivedTimestamp"),
         time: text("/stageTimestamp"),
         body: event.get("requestObject").cloned(),
         id: text("/auditID"),

@@ -6,11 +6,14 @@ pub mod audit;
 pub mod cluster;
 pub mod crds;
 pub mod history;
+pub mod leadership;
 pub mod namespace;
 pub mod operator;
 pub mod own_cluster;
+pub mod parts;
 pub mod person;
 pub mod poll;
+pub mod proxy;
 pub mod receiver;
 pub mod record;
 pub mod schema;
@@ -21,7 +24,7 @@ pub use history::History;
 pub use namespace::TestNamespace;
 pub use operator::{Operator, Options};
 pub use person::Person;
-pub use poll::{PATIENCE, holds_for, wait_for, wait_gone, wait_status};
+pub use poll::{PATIENCE, holds_for, skipped, wait_for, wait_gone, wait_status};
 
 use kube::{Resource, ResourceExt};
 

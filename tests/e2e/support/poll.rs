@@ -111,3 +111,13 @@ fn readable<K: Resource + Serialize>(mut object: K) -> String {
     object.managed_fields_mut().clear();
     serde_json::to_string_pretty(&object).unwrap_or_else(|error| error.to_string())
 }
+
+/// Says that something is not tested here and why; `make e2e` counts these at the end.
+pub fn skipped(what: &str, why: &str) {
+    use std::io::Write;
+    let line = format!("{what}: {}", why.trim());
+    println!("SKIPPED {line}");
+    let path = super::cluster::Cluster::dir().join("skipped");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| writeln!(file, "{line}")).expect("E2E_DIR is writable");
+}
