@@ -24,12 +24,12 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Allocations and bytes that are still there afterwards, as they were when this was last changed. A tenth more fails.
 /// Whoever has good reason for more writes the new number here; who needs less does the same, to keep it.
 const USUAL: &[(&str, u64, usize)] = &[
-    ("an incident of 20 entries is read from a watch", 497, 6396),
-    ("a closed incident is kept", 244, 1816),
-    ("a visit of a closed incident finds nothing to do", 180, 5671),
-    ("the first visit of an incident with a mitigation", 178, 7187),
+    ("an incident of 20 entries is read from a watch", 690, 10443),
+    ("a closed incident is kept", 325, 2903),
+    ("a visit of a closed incident finds nothing to do", 356, 9718),
+    ("the first visit of an incident with a mitigation", 450, 13718),
     ("the first look at a mitigation", 64, 1278),
-    ("the take is decided", 324, 6478),
+    ("the take is decided", 359, 6478),
 ];
 
 fn now() -> Timestamp {
@@ -62,7 +62,8 @@ fn visit(incident: &Incident, entries: &[Arc<TimelineEntry>]) -> incident::Plan 
         taken_names: &taken_names,
         entries,
         postmortem: None,
-        original_exists: None,
+        original: None,
+        way_back: None,
         unreadable: &[],
         signed: true,
         outcomes: &[],

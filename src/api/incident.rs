@@ -1,6 +1,6 @@
 //! Incident: the command record.
 
-use super::{GoDuration, IncidentStatus, LocalRef, MitigationTemplate, Time};
+use super::{GoDuration, IncidentStatus, LocalRef, MitigationTemplate, Role, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,10 +24,11 @@ use serde::{Deserialize, Serialize};
     selectable = ".status.stage",
     printcolumn(name = "Severity", type_ = "string", json_path = ".spec.severity"),
     printcolumn(name = "Stage", type_ = "string", json_path = ".status.stage"),
-    printcolumn(name = "Commander", type_ = "string", json_path = ".spec.roles.incidentCommander"),
+    printcolumn(name = "Commander", type_ = "string", json_path = ".status.commander"),
     printcolumn(name = "Active", type_ = "integer", json_path = ".status.activeMitigations"),
     printcolumn(name = "Next-Update", type_ = "string", json_path = ".status.nextUpdateTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Overdue", type_ = "integer", json_path = ".status.overdue", priority = 1),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service", priority = 1),
     printcolumn(
         name = "Ready",
@@ -80,6 +81,13 @@ pub struct IncidentSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["description"])
     )]
     pub exit_criteria: Vec<ExitCriterion>,
+    /// Items of the checklist: an item of the playbook that a person ticks, or a further one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub checklist: Vec<ChecklistEntry>,
     /// Who is told what.
     pub communication: Option<Communication>,
     /// Declares the incident resolved. It counts once the exit criteria are done and no mitigation is active
@@ -277,6 +285,42 @@ pub enum CriterionState {
     Todo,
     /// Met.
     Done,
+}
+
+/// What people say of an item of the checklist. An item that the playbook does not have is added by it.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct ChecklistEntry {
+    /// Name of the item, as in status.checklist.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What is to be done.
+    #[schemars(length(min = 1, max = 512))]
+    pub description: Option<String>,
+    /// Who does it.
+    pub owner: Option<Role>,
+    /// How long it may take, from the declaration, or from when the item was added later. Default: 15m.
+    pub within: Option<GoDuration>,
+    /// Done, NotNeeded or Todo. When absent the operator ticks the item from what it sees, if it can.
+    pub state: Option<ChecklistState>,
+    /// What was found, or why it is not needed.
+    #[schemars(length(min = 1, max = 1024))]
+    pub note: Option<String>,
+}
+
+/// Where an item of the checklist stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ChecklistState {
+    /// Not yet.
+    #[default]
+    Todo,
+    /// Done.
+    Done,
+    /// It does not apply.
+    NotNeeded,
 }
 
 /// Who is told what.

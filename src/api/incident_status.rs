@@ -1,6 +1,6 @@
 //! What is true about an incident; written by the operator alone.
 
-use super::{Audience, Condition, LocalRef, MitigationPhase, Outbox, Severity, Time};
+use super::{Audience, ChecklistState, Condition, LocalRef, MitigationPhase, Outbox, Severity, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,27 @@ pub struct IncidentStatus {
     pub stage: Option<Stage>,
     /// When each milestone was first reached.
     pub milestones: Milestones,
+    /// What somebody who was just woken must know, a line for each: what happened, who leads, what was done and
+    /// whether it works, what is due next, what is missing. It changes with facts, never with the clock.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 24),
+        inner(length(max = 2048)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub briefing: Vec<String>,
+    /// Who has command. While nobody has confirmed it: who is to confirm it, and that.
+    #[schemars(length(max = 320))]
+    pub commander: Option<String>,
     /// The severity that was last recorded.
     pub severity: Option<Severity>,
-    /// When the next update is due.
+    /// The last change of severity.
+    pub severity_change: Option<SeverityChange>,
+    /// When the next update is due, to whomever.
     #[schemars(length(max = 32))]
     pub next_update_time: Option<String>,
+    /// Number of updates and items of the checklist that are overdue.
+    pub overdue: Option<i32>,
     /// Number of mitigations in force.
     pub active_mitigations: Option<i32>,
     /// Who held which role, and when.
@@ -49,7 +65,8 @@ pub struct IncidentStatus {
     /// The postmortem of this incident.
     pub postmortem_ref: Option<LocalRef>,
     /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Configured, Notified,
-    /// Ready, Stalled.
+    /// Ready, Stalled; and what should be better: RolesFilled, DutiesSeparated, SeverityExplained, ChecklistOnTime,
+    /// UpdatesOnTime, PublicTextClean, FactsConsistent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 24),
@@ -142,6 +159,31 @@ pub enum Role {
     Scribe,
 }
 
+/// A change of severity.
+#[serde_with::skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+#[serde(rename_all = "camelCase")]
+pub struct SeverityChange {
+    /// What it was; absent when none was stated.
+    pub from: Option<Severity>,
+    /// What it became; absent when none is stated any more.
+    pub to: Option<Severity>,
+    /// When.
+    pub time: Time,
+    /// Who changed it.
+    #[schemars(length(max = 253))]
+    pub author: Option<String>,
+    /// True when the incident counts as less bad than before.
+    pub lowered: bool,
+    /// Why, in the author's words.
+    #[schemars(length(max = 4096))]
+    pub reason: Option<String>,
+    /// The reason of the change before. It does not explain this one.
+    #[schemars(length(max = 4096))]
+    pub earlier_reason: Option<String>,
+}
+
 /// One item of the checklist.
 #[serde_with::skip_serializing_none]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -154,13 +196,18 @@ pub struct ChecklistItem {
     /// What is to be done.
     #[schemars(length(max = 512))]
     pub description: String,
+    /// Todo, Done or NotNeeded.
+    #[serde(default)]
+    pub state: ChecklistState,
     /// Who does it.
     pub owner: Option<Role>,
     /// By when.
     pub due_time: Option<Time>,
+    /// When it was told that it is overdue.
+    pub overdue_time: Option<Time>,
     /// When it was done.
     pub done_time: Option<Time>,
-    /// Who ticked it: a user, or the operator from what it saw.
+    /// Who ticked it: a user; absent when the operator did from what it saw.
     #[schemars(length(max = 253))]
     pub done_by: Option<String>,
     /// What was seen.
@@ -176,12 +223,26 @@ pub struct ChecklistItem {
 pub struct AudienceStatus {
     /// The audience.
     pub audience: ClockName,
+    /// How often it is to be told; absent while nothing is due.
+    #[schemars(length(max = 24))]
+    pub interval: Option<String>,
+    /// Since when this interval holds.
+    pub since_time: Option<Time>,
+    /// When it was first told.
+    pub first_update_time: Option<Time>,
     /// When it was last told.
     pub last_update_time: Option<Time>,
-    /// When it is to be told next.
+    /// How often it was told.
+    pub updates: Option<i32>,
+    /// When it is to be told next. Once that is over the time stays until it is told.
     pub next_due_time: Option<Time>,
-    /// How often the time was missed.
+    /// The last deadline that was missed since it was last told.
+    pub missed_time: Option<Time>,
+    /// How many deadlines were missed in all.
     pub overdue_count: Option<i32>,
+    /// What it was told last.
+    #[schemars(length(max = 4096))]
+    pub message: Option<String>,
     /// The text to paste, as it stands now.
     #[schemars(length(max = 8192))]
     pub text: Option<String>,
@@ -191,13 +252,19 @@ pub struct AudienceStatus {
 }
 
 impl AudienceStatus {
-    /// An audience that was told nothing yet.
+    /// The clock of an audience that was told nothing yet.
     pub fn of(audience: ClockName) -> AudienceStatus {
         AudienceStatus {
             audience,
+            interval: None,
+            since_time: None,
+            first_update_time: None,
             last_update_time: None,
+            updates: None,
             next_due_time: None,
+            missed_time: None,
             overdue_count: None,
+            message: None,
             text: None,
             outbox: Outbox::default(),
         }
@@ -278,6 +345,8 @@ pub struct MitigationSummary {
 pub struct TimelineRecord {
     /// When it happened.
     pub time: Time,
+    /// When it happened as the author stated it, if that lies in the future and cannot be.
+    pub stated_time: Option<Time>,
     /// When it was recorded.
     pub recorded_time: Time,
     /// What it is, in one word; also the reason of the mirrored Event.

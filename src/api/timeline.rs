@@ -22,6 +22,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Message", type_ = "string", json_path = ".spec.message"),
+    printcolumn(
+        name = "Waits-For",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Folded\")].message"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -97,6 +102,8 @@ pub enum Audience {
     /// Everybody in the company.
     #[default]
     Internal,
+    /// Those who lead the company.
+    Executives,
     /// Customers and the public.
     Public,
 }

@@ -8,8 +8,9 @@ use super::{
     mitigation, moment,
     news::reference,
     notify::Subject,
-    postmortem,
+    orphans, postmortem,
     status::{self, FIELD_MANAGER, merge_difference},
+    way_back,
 };
 use crate::{
     api::{
@@ -19,7 +20,7 @@ use crate::{
     decide::{
         access::foreseen,
         conditions::Conditions,
-        incident::{Archive, Effect, LOOK_AGAIN, Observed, Plan, decide, drop_archived},
+        incident::{Archive, Effect, LOOK_AGAIN, Observed, Original, Plan, decide, drop_archived},
         mitigation::target_id,
     },
 };
@@ -56,7 +57,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         // Entries that name it wait for one of that name; its children are the garbage collector's.
         let Some(incident) = ctx.incidents.get(key) else {
             ctx.notifier.forget(&Subject::Incident(key.clone()));
-            return Ok(None);
+            return orphans::tell(ctx, key).await;
         };
         let mut plan = plan(ctx, key, &incident);
         // What is done is seen by the next round; the record is written when nothing is left to do.
@@ -87,7 +88,8 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             return Err(error);
         }
         if plan.wake.is_none_or(|wake| wake > Timestamp::now()) || round == MAX_ROUNDS {
-            return Ok(plan.wake.map(moment));
+            let look = way_back::look(ctx, key, &incident, &plan.status);
+            return Ok(plan.wake.into_iter().chain(look).min().map(moment));
         }
     }
     Err(Error::Restless(format!("incident {key}")))
@@ -121,9 +123,8 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         })
         .collect();
     let postmortem = postmortem::about(ctx, &group, uid).into_iter().next();
-    let original_exists = incident.spec.duplicate_of.as_ref().map(|original| {
-        original.name != *key.name && ctx.incidents.contains(&Key::new(&key.namespace, &original.name))
-    });
+    let original = original(ctx, key, incident);
+    let way_back = ctx.way_back.found(uid);
     let known = incident.status.iter().flat_map(|status| &status.mitigations).map(|s| s.name.clone());
     let unreadable: Vec<String> =
         known.filter(|name| ctx.mitigations.is_unreadable(&Key::new(&key.namespace, name))).collect();
@@ -133,13 +134,38 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         taken_names: &taken_names,
         entries: &ctx.entries.group(0, &group),
         postmortem: postmortem.as_deref(),
-        original_exists,
+        original,
+        way_back: way_back.as_deref(),
         unreadable: &unreadable,
         signed: ctx.signed,
         outcomes: &ctx.notifier.outcomes(&Subject::Incident(key.clone()), uid),
         settings: &settings,
     };
     decide(&observed, Timestamp::now())
+}
+
+/// What the incident is a duplicate of, and whether that leads back to it.
+fn original(ctx: &Context, key: &Key, incident: &Incident) -> Option<Original> {
+    let mut next = incident.spec.duplicate_of.as_ref()?.name.clone();
+    let mut by = vec![key.name.to_string()];
+    loop {
+        if next == *key.name {
+            return Some(Original::Circle(by));
+        }
+        let Some(other) = ctx.incidents.get(&Key::new(&key.namespace, &next)) else {
+            // Only the one that it names itself must be there.
+            return Some(if by.len() == 1 { Original::Missing } else { Original::Found });
+        };
+        if by.contains(&next) {
+            // Others go round in a circle; each of them says so.
+            return Some(Original::Found);
+        }
+        by.push(next);
+        match &other.spec.duplicate_of {
+            Some(further) => next = further.name.clone(),
+            None => return Some(Original::Found),
+        }
+    }
 }
 
 fn controller(mitigation: &Mitigation) -> Option<&String> {
@@ -318,6 +344,9 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
                 | "MitigationAbandoned"
                 | "MitigationExpired"
                 | "Reopened"
+                | "UpdateOverdue"
+                | "ChecklistOverdue"
+                | "NothingToAcknowledge"
         ),
         time: record.time.0,
     }

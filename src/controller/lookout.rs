@@ -125,6 +125,16 @@ impl Lookouts {
         }
     }
 
+    /// Somebody who looked once will not look again: the watch is closed, unless others need it.
+    pub fn let_go(&self, kind: TargetKind, namespace: &str, labels: Option<&str>) {
+        let namespace = kind.is_namespaced().then(|| namespace.to_owned());
+        let scope = Scope { kind, namespace, labels: labels.map(str::to_owned) };
+        let lookout = lock(&self.open).get(&scope).cloned();
+        if let Some(lookout) = lookout.filter(|l| !l.kept && lock(&l.followers).is_empty()) {
+            self.close(&scope, &lookout);
+        }
+    }
+
     /// A mitigation is looked at again when one of these changes; `None` ends that.
     pub fn follow(self: &Arc<Self>, mitigation: &Key, look: Option<&Look>) {
         let scope = match look {

@@ -17,6 +17,7 @@ mod lookout;
 mod mitigation;
 mod news;
 mod notify;
+mod orphans;
 mod policies;
 mod postmortem;
 mod queue;
@@ -26,6 +27,7 @@ mod status;
 mod takes;
 mod targets;
 mod watch;
+mod way_back;
 
 pub use error::Error;
 pub use run::{Options, run};
@@ -54,6 +56,7 @@ use std::sync::Arc;
 use takes::Takes;
 use targets::{Targets, index_text};
 use tokio::time::Instant;
+use way_back::WaysBack;
 
 /// Everything the drivers share.
 pub struct Context {
@@ -69,6 +72,7 @@ pub struct Context {
     targets: Arc<Targets>,
     lookouts: Arc<Lookouts>,
     evidence: Evidence,
+    way_back: WaysBack,
     queues: Queues,
     events: Events,
     metrics: Arc<Metrics>,
@@ -180,6 +184,7 @@ impl Context {
         Arc::new(Context {
             targets: Arc::new(Targets::new(client.clone(), watches.clone())),
             evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
+            way_back: WaysBack::default(),
             lookouts: Arc::new(Lookouts::new(watches.clone(), queues.mitigations.clone())),
             namespaces: Namespaces::new(watches),
             takes: Takes::default(),
@@ -206,6 +211,9 @@ impl Context {
     fn heard_of_incident(&self, news: &News<Incident>, own: bool) {
         let (News::Changed(incident) | News::Gone(incident)) = news;
         let key = Key::of(incident.as_ref());
+        if let News::Gone(_) = news {
+            self.way_back.forget(incident.metadata.uid.as_ref());
+        }
         if !own {
             self.queues.incidents.add(key.clone());
         }

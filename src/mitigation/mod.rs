@@ -27,7 +27,7 @@ mod scale;
 mod scene;
 pub mod selector;
 mod suspend;
-mod workload;
+pub mod workload;
 
 pub use field::{Change, field};
 pub use kinds::*;

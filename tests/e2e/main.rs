@@ -44,6 +44,7 @@ mod policy_rights;
 mod postmortem;
 mod postmortem_chase;
 mod postmortem_git;
+mod record;
 mod runtime;
 mod schema;
 mod schema_incident;

@@ -6,7 +6,7 @@
 
 use super::Decision;
 use crate::api::{
-    Audience, AudienceStatus, ClockName,
+    Audience, ClockName,
     ConditionStatus::{False, True},
     Outbox, Stage, TimelineRecord, Visibility,
 };
@@ -18,7 +18,8 @@ use crate::decide::{
 
 /// What the operator records and does not send: what is on the way to something that is sent, and deliveries
 /// themselves, which must not beget others.
-const QUIET: [&str; 4] = ["UpdateSent", "DeliveryFailed", "MitigationApplied", "Closed"];
+const QUIET: [&str; 5] =
+    ["UpdateSent", "DeliveryFailed", "MitigationApplied", "Closed", "NothingToAcknowledge"];
 /// What gives a message its reason when it tells of several things: the first of these, else the last thing told.
 const WEIGHT: [&str; 6] =
     ["Declared", "Cancelled", "Resolved", "Reopened", "StatusUpdate", "SeverityChanged"];
@@ -62,11 +63,7 @@ impl Decision<'_> {
         let is_public =
             incident.spec.communication.as_ref().and_then(|c| c.visibility) == Some(Visibility::Public);
         let stage = self.status.stage;
-        let index = known.unwrap_or_else(|| {
-            self.status.communication.push(AudienceStatus::of(clock));
-            self.status.communication.len() - 1
-        });
-        let outbox = &mut self.status.communication[index].outbox;
+        let outbox = &mut self.clock_mut(clock).outbox;
         let told = settle(outbox, &seen.outcomes_of(audience), audience, uid);
         concern(outbox, &listening, audience, uid);
         match audience {

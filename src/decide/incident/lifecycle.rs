@@ -4,17 +4,15 @@
 //! on. The stage is the first whose leaving rule does not hold yet; a resolved incident is past all that came
 //! before.
 
-use super::{Decision, Effect, mitigations::declared_resolution, standing::Standing};
+use super::{Decision, Effect, Original, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
-    AudienceStatus, ClockName,
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, Stage, Time, names,
+    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, Stage, names,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
     postmortem,
 };
-use k8s_openapi::jiff::Timestamp;
 
 type Rule = (ConditionStatus, &'static str, String);
 
@@ -54,12 +52,20 @@ impl Decision<'_> {
             false => Stage::Resolve,
         };
         self.status.stage = Some(stage);
+        self.status.commander = self.leader();
         self.enter(before, stage);
         self.settled(mitigations);
     }
 
-    fn cancelled(&self) -> bool {
-        self.seen.incident.spec.outcome.unwrap_or_default() != Outcome::Genuine
+    /// A false alarm is over at once. A duplicate is over when its original is there to go on with: in a circle, or of
+    /// nothing, everything would be let go of and nobody would lead. Once cancelled it stays so.
+    pub(super) fn cancelled(&self) -> bool {
+        let was = self.seen.incident.status.as_ref().and_then(|s| s.stage) == Some(Stage::Cancelled);
+        match self.seen.incident.spec.outcome.unwrap_or_default() {
+            Outcome::Genuine => false,
+            Outcome::FalseAlarm => true,
+            Outcome::Duplicate => was || self.seen.original == Some(Original::Found),
+        }
     }
 
     fn enter(&mut self, before: Option<Stage>, stage: Stage) {
@@ -290,12 +296,25 @@ impl Decision<'_> {
 
     /// `Ready`: this generation is observed and every requested effect is in place. Not: the incident is over.
     fn settled(&mut self, m: &Standing) {
-        let original = self.seen.original_exists == Some(false);
+        let original = match &self.seen.original {
+            Some(Original::Missing) => Some((
+                "OriginalNotFound",
+                "spec.duplicateOf names no other incident in this namespace: correct the name".to_owned(),
+            )),
+            Some(Original::Circle(by)) => Some((
+                "DuplicateCircle",
+                format!(
+                    "each of {} is a duplicate of the next, and the last of the first: take spec.duplicateOf and \
+                     spec.outcome out of the one that goes on",
+                    one_line(&by.join(", "), 1024)
+                ),
+            )),
+            Some(Original::Found) | None => None,
+        };
         let mut c = self.conditions();
-        if original {
-            let message = "spec.duplicateOf names no other incident in this namespace: correct the name";
-            c.set("Stalled", True, "OriginalNotFound", message);
-            c.set("Ready", False, "OriginalNotFound", message);
+        if let Some((reason, message)) = original {
+            c.set("Stalled", True, reason, message.clone());
+            c.set("Ready", False, reason, message);
         } else if !m.failed.is_empty() {
             c.set("Stalled", True, "MitigationRefused", m.failed.join("; "));
             c.set("Ready", False, "MitigationRefused", m.failed.join("; "));
@@ -306,42 +325,6 @@ impl Decision<'_> {
             c.set("Stalled", False, "Progressing", "nothing is in the way");
             c.set("Ready", False, "Progressing", m.unsettled.join("; "));
         }
-    }
-
-    // ---- the clock of the internal audience ------------------------------------------------------------------
-
-    fn internal_clock(&mut self) -> &mut AudienceStatus {
-        let clocks = &mut self.status.communication;
-        let index = clocks.iter().position(|c| c.audience == ClockName::Internal).unwrap_or_else(|| {
-            clocks.push(AudienceStatus::of(ClockName::Internal));
-            clocks.len() - 1
-        });
-        &mut clocks[index]
-    }
-
-    /// An update to the company resets its clock.
-    pub(super) fn internal_update(&mut self, time: Timestamp) {
-        let clock = self.internal_clock();
-        let last = clock.last_update_time.as_ref().map_or(time, |t| t.0.max(time));
-        clock.last_update_time = Some(Time(last));
-        self.next_update();
-    }
-
-    /// When the next update is due: counted from the last one, or from detection.
-    pub(super) fn next_update(&mut self) {
-        let spec = &self.seen.incident.spec;
-        let own = spec.communication.as_ref().and_then(|c| c.update_interval.as_ref()).and_then(|d| d.get());
-        let interval = own.or(self.seen.settings.severity(spec.severity).internal_update);
-        let over = matches!(self.status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled));
-        let detected = self.status.milestones.detected_time.clone();
-        let clock = self.internal_clock();
-        let from = clock.last_update_time.clone().or(detected);
-        let due = match (interval, from) {
-            (Some(interval), Some(from)) if !over => from.0.checked_add(interval).ok().map(whole_seconds),
-            _ => None,
-        };
-        clock.next_due_time.clone_from(&due);
-        self.status.next_update_time = due.map(|t| t.0.to_string());
     }
 }
 

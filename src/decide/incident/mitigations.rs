@@ -5,7 +5,7 @@ use crate::api::{
     ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL, FINALIZER,
     Incident, InlineMitigation, LocalRef, MITIGATOR_ANNOTATION, MITIGATOR_GROUPS_ANNOTATION, Mitigation,
     MitigationPhase as Phase, MitigationSpec, MitigationTemplate, Outcome, REQUESTER_ANNOTATION, Resolution,
-    names,
+    Stage, names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -14,9 +14,12 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Whether the incident lets go of its mitigations now, and why: it is cancelled, or its resolution is declared
 /// and the exit criteria are done.
 pub fn releases(incident: &Incident) -> Option<&'static str> {
+    let stage = incident.status.as_ref().and_then(|s| s.stage);
     match incident.spec.outcome.unwrap_or_default() {
-        Outcome::FalseAlarm | Outcome::Duplicate => return Some("IncidentCancelled"),
-        Outcome::Genuine => {}
+        Outcome::FalseAlarm => return Some("IncidentCancelled"),
+        // Not before it is known that the original is there.
+        Outcome::Duplicate if stage == Some(Stage::Cancelled) => return Some("IncidentCancelled"),
+        Outcome::Duplicate | Outcome::Genuine => {}
     }
     let done = incident.spec.exit_criteria.iter().all(|c| c.state == CriterionState::Done);
     (declared_resolution(incident).is_some() && done).then_some("IncidentResolved")
@@ -28,6 +31,11 @@ pub(super) fn declared_resolution(incident: &Incident) -> Option<&Resolution> {
 }
 
 impl Decision<'_> {
+    /// As [`releases`], with what this decision knows of the original.
+    pub(super) fn releases(&self) -> Option<&'static str> {
+        if self.cancelled() { Some("IncidentCancelled") } else { releases(self.seen.incident) }
+    }
+
     fn owned(&self, m: &Mitigation) -> bool {
         let uid = self.seen.incident.metadata.uid.as_ref();
         m.metadata
@@ -59,7 +67,7 @@ impl Decision<'_> {
     /// Whether entries become objects at all.
     fn expands(&self) -> bool {
         let going = self.seen.incident.metadata.deletion_timestamp.is_some();
-        !going && releases(self.seen.incident) != Some("IncidentCancelled")
+        !going && !self.cancelled()
     }
 
     /// Entries that are to become objects, at once or when the object of an earlier entry of that name is gone.

@@ -1,15 +1,23 @@
 //! What happens next to an incident.
 //!
-//! [`decide`] reads as a list: facts, milestones, roles, mitigations, timeline, conditions, stage. Facts may
-//! come in any order, and a mitigation never waits for a stage.
+//! [`decide`] reads as a list: facts, milestones, roles, mitigations, stage, timeline, clocks, checklist, texts. Facts
+//! may come in any order, and a mitigation never waits for a stage.
 
+mod briefing;
+mod checklist;
+mod clocks;
 mod deliveries;
 mod lifecycle;
+mod linter;
 mod mitigations;
 mod record;
 mod roles;
+mod severity;
 mod standing;
 mod summaries;
+mod texts;
+mod warnings;
+mod way_back;
 
 use super::{conditions::Conditions, outbox::Outcome};
 use crate::api::{Incident, IncidentStatus, Mitigation, Postmortem, TimelineEntry, TimelineRecord};
@@ -20,9 +28,13 @@ use std::{
     sync::Arc,
 };
 
+pub use checklist::WAY_BACK;
+pub use linter::lint;
 pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, LOOK_AGAIN, drop_archived};
 pub use summaries::recorded_end;
+pub use texts::state as public_state;
+pub use way_back::{WayBack, flags, revisions};
 
 /// What was seen.
 pub struct Observed<'a> {
@@ -36,8 +48,10 @@ pub struct Observed<'a> {
     pub entries: &'a [Arc<TimelineEntry>],
     /// The postmortem that names it, or else the one that has its name.
     pub postmortem: Option<&'a Postmortem>,
-    /// Whether the incident of which this is a duplicate exists; `None` when it names none.
-    pub original_exists: Option<bool>,
+    /// The incident of which this is a duplicate; `None` when it names none.
+    pub original: Option<Original>,
+    /// What was found by looking for a way back; `None` while nobody has looked.
+    pub way_back: Option<&'a WayBack>,
     /// Names of its mitigations that are there and cannot be read, as one that a newer version wrote.
     pub unreadable: &'a [String],
     /// Whether the API server vouches for the authors of requests.
@@ -53,6 +67,17 @@ impl Observed<'_> {
         let of = self.outcomes.iter().filter(|(whose, _)| *whose == audience);
         of.map(|(_, outcome)| outcome.clone()).collect()
     }
+}
+
+/// The incident of which another is a duplicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Original {
+    /// It is there.
+    Found,
+    /// There is none of that name in the namespace.
+    Missing,
+    /// It is a duplicate of this one in turn, by way of these.
+    Circle(Vec<String>),
 }
 
 /// What to do.
@@ -115,16 +140,25 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
         wake: None,
         waits: false,
     };
+    // What was missed until now was missed under the rules and the stage that held until now.
+    d.clocks();
+    d.wake = None;
     d.status.observed_generation = seen.incident.metadata.generation;
     d.declare();
     d.roles();
     d.severity();
     let mitigations = d.mitigations();
     d.lifecycle(&mitigations);
-    d.next_update();
     d.configured();
+    d.edited();
     let folded = d.fold();
+    d.explain();
+    d.clocks();
+    d.checklist();
+    d.texts();
     d.deliveries();
+    d.warnings();
+    d.brief();
     let archive = d.archive();
     d.look_for_room(&folded, archive.as_ref());
     Plan { status: d.status, added: d.added, effects: d.effects, archive, folded, wake: d.wake }

@@ -3,10 +3,10 @@
 //! Entries of the operator are added in the same status write as the change they tell of, so each is there
 //! exactly once. Entries of people are folded by the uid of their object, which is deleted afterwards.
 
-use super::{Archive, Decision};
+use super::{Archive, Decision, texts::visible};
 use crate::api::{
-    ACTOR_ANNOTATION, Audience, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry,
-    TimelineEntryType, TimelineRecord, names,
+    ACTOR_ANNOTATION, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry, TimelineEntryType,
+    TimelineRecord, names,
 };
 use crate::decide::conditions::{clip, one_line, whole_seconds};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -35,6 +35,7 @@ impl Decision<'_> {
     pub(super) fn tell(&mut self, time: Timestamp, reason: &str, author: Option<&str>, message: &str) {
         let record = TimelineRecord {
             time: whole_seconds(time),
+            stated_time: None,
             recorded_time: whole_seconds(self.now),
             reason: reason.to_owned(),
             message: one_line(message, MAX_MESSAGE),
@@ -114,9 +115,10 @@ impl Decision<'_> {
                     continue;
                 }
                 let record = self.record_of(&entry);
-                self.note_update(&entry, &record);
+                self.note_update(&record, entry.spec.type_ == TimelineEntryType::StatusUpdate);
                 size += bytes(&record);
                 self.push(record);
+                self.answer(&entry);
             }
             folded.push(entry);
         }
@@ -132,13 +134,16 @@ impl Decision<'_> {
         let created = entry.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
         let occurred = entry.spec.occurred_time.as_ref().map_or(created, |t| t.0);
         // What is dated in the future happened when it was written down.
-        let time = if occurred > created + CLOCK_SKEW { created } else { occurred };
+        let is_future = occurred > created + CLOCK_SKEW;
+        let time = if is_future { created } else { occurred };
         let author = entry.metadata.annotations.as_ref().and_then(|a| a.get(REQUESTER_ANNOTATION));
         TimelineRecord {
             time: whole_seconds(time),
+            stated_time: is_future.then(|| whole_seconds(occurred)),
             recorded_time: whole_seconds(self.now),
             reason: reason_of(entry.spec.type_).to_owned(),
-            message: entry.spec.message.clone(),
+            // It is shown in terminals: what would drive them is shown as a picture of itself.
+            message: visible(&entry.spec.message),
             author: author.map(|a| clip(a, 253)),
             authenticated: author.map(|_| self.seen.signed),
             audience: Some(entry.spec.audience.unwrap_or_default()),
@@ -147,11 +152,18 @@ impl Decision<'_> {
         }
     }
 
-    fn note_update(&mut self, entry: &TimelineEntry, record: &TimelineRecord) {
-        if entry.spec.type_ == TimelineEntryType::StatusUpdate
-            && entry.spec.audience.unwrap_or_default() == Audience::Internal
-        {
-            self.internal_update(record.time.0);
+    /// Says so when an acknowledgement confirms nothing: who wrote it thinks otherwise.
+    fn answer(&mut self, entry: &TimelineEntry) {
+        let author = entry.metadata.annotations.as_ref().and_then(|a| a.get(REQUESTER_ANNOTATION));
+        let Some(author) = author.filter(|_| entry.spec.type_ == TimelineEntryType::Acknowledgement) else {
+            return;
+        };
+        if !self.status.roles.iter().any(|r| r.until_time.is_none() && r.holder == *author) {
+            let message = format!(
+                "{} holds no role of this incident: the acknowledgement confirms nothing; spec.roles says who holds which",
+                one_line(author, 253)
+            );
+            self.tell(self.now, "NothingToAcknowledge", None, &message);
         }
     }
 

@@ -1,4 +1,6 @@
-//! Roles and severity: who holds what, since when, and when it changed.
+//! Roles: who holds what, since when, and who confirmed it.
+//!
+//! Command is never in the air: until the successor confirms, who had it has it.
 
 use super::Decision;
 use crate::api::{Role, RoleRecord, Roles, Time, TimelineEntryType};
@@ -22,6 +24,7 @@ impl Decision<'_> {
             self.role(role, holder.as_deref().filter(|h| !h.trim().is_empty()));
         }
         self.confirm();
+        self.handed_over();
         while self.status.roles.len() > MAX_ROLE_RECORDS {
             // The oldest that is over; who holds a role now is never forgotten.
             let Some(i) = self.status.roles.iter().position(|r| r.until_time.is_some()) else { break };
@@ -89,42 +92,47 @@ impl Decision<'_> {
             .map(|r| (r.holder.as_str(), r.acknowledged_time.clone()))
     }
 
-    /// Who has command: who confirmed it last and handed over without a gap to whoever is to confirm now.
+    /// Who has command.
     pub(super) fn in_command(&self) -> Option<&str> {
-        let mut leader: Option<&RoleRecord> = None;
-        let mut until = None;
-        for record in self.status.roles.iter().filter(|r| r.role == Role::IncidentCommander) {
-            if record.acknowledged_time.is_some() {
-                leader = Some(record);
-            } else if until != Some(&record.from_time) {
-                leader = None;
-            }
-            until = record.until_time.as_ref();
-        }
-        leader.filter(|_| until.is_none()).map(|r| r.holder.as_str())
+        in_command(&self.status.roles)
     }
 
-    /// Records changes of severity.
-    pub(super) fn severity(&mut self) {
-        let stated = self.seen.incident.spec.severity;
-        let recorded = self.status.severity;
-        if stated == recorded {
-            return;
+    /// Who has command or is to confirm it, for the column.
+    pub(super) fn leader(&self) -> Option<String> {
+        match (self.in_command(), self.commander()) {
+            (Some(who), _) => Some(one_line(who, 253)),
+            (None, Some((who, _))) => Some(format!("{} (not confirmed)", one_line(who, 253))),
+            (None, None) => None,
         }
-        let declared_now = self.added.iter().any(|r| r.reason == "Declared");
-        self.status.severity = stated;
-        if declared_now {
-            return;
-        }
-        let author = self.actor().map(str::to_owned);
-        let word = |s: Option<crate::api::Severity>| s.map_or("not stated".to_owned(), |s| s.to_string());
-        let why = match (&self.seen.incident.spec.severity_reason, stated > recorded) {
-            (Some(reason), true) => format!(": {reason}"),
-            _ => String::new(),
-        };
-        let message = format!("severity is {} (was {}){why}", word(stated), word(recorded));
-        self.tell(self.now, "SeverityChanged", author.as_deref(), &message);
     }
+
+    /// Command that passed from one to another is told; that somebody was named is not that yet.
+    fn handed_over(&mut self) {
+        let before = self.seen.incident.status.iter().flat_map(|s| in_command(&s.roles)).next();
+        let (Some(before), Some(now)) = (before, self.in_command().map(str::to_owned)) else { return };
+        if before == now {
+            return;
+        }
+        let confirmed = self.commander().and_then(|(_, time)| time).map_or(self.now, |t| t.0);
+        let message =
+            format!("{} has command, {} has handed it over", one_line(&now, 253), one_line(before, 253));
+        self.tell(confirmed, "CommandHandedOver", Some(&now), &message);
+    }
+}
+
+/// Who confirmed command last and handed over without a gap to whoever is to confirm now.
+fn in_command(roles: &[RoleRecord]) -> Option<&str> {
+    let mut leader: Option<&RoleRecord> = None;
+    let mut until = None;
+    for record in roles.iter().filter(|r| r.role == Role::IncidentCommander) {
+        if record.acknowledged_time.is_some() {
+            leader = Some(record);
+        } else if until != Some(&record.from_time) {
+            leader = None;
+        }
+        until = record.until_time.as_ref();
+    }
+    leader.filter(|_| until.is_none()).map(|r| r.holder.as_str())
 }
 
 /// The role in words.

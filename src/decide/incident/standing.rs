@@ -1,6 +1,6 @@
 //! Where the mitigations of an incident stand, boiled down to what its lifecycle asks.
 
-use super::{Decision, mitigations::releases};
+use super::Decision;
 use crate::api::{
     DesiredState, Mitigation, MitigationPhase as Phase, MitigationSummary, MitigationTemplate, ReleaseOn,
 };
@@ -106,7 +106,7 @@ impl Decision<'_> {
     }
 
     fn asks_for_end(&self, template: &MitigationTemplate) -> bool {
-        let by_incident = match releases(self.seen.incident) {
+        let by_incident = match self.releases() {
             Some("IncidentCancelled") => true,
             Some(_) => template.release_on == Some(ReleaseOn::Resolve),
             None => false,

@@ -160,6 +160,7 @@ fn a_false_alarm_or_duplicate_is_cancelled_whatever_else_is_true() {
         [json!({"outcome": "FalseAlarm"}), json!({"outcome": "Duplicate", "duplicateOf": {"name": "other"}})]
     {
         let mut w = mitigated("SEV1");
+        w.original = Some(Original::Found);
         w.edit("bob", outcome.clone());
         assert_eq!((w.stage(), w.told("Cancelled").len()), (Stage::Cancelled, 1), "{outcome}");
         assert_eq!(w.told("Cancelled")[0].author.as_deref(), Some("bob"));
@@ -181,12 +182,27 @@ fn a_false_alarm_or_duplicate_is_cancelled_whatever_else_is_true() {
 }
 
 #[test]
-fn a_duplicate_of_an_incident_that_does_not_exist_says_what_to_correct() {
-    let mut w = World::declared(json!({"outcome": "Duplicate", "duplicateOf": {"name": "other"}}));
-    w.original_exists = Some(false);
-    w.run();
-    assert_eq!((w.says("Stalled"), w.says("Ready").0), ((True, "OriginalNotFound"), False));
-    w.original_exists = Some(true);
-    w.run();
-    assert_eq!((w.says("Stalled").0, w.says("Ready").0), (False, True));
+fn a_duplicate_of_nothing_or_in_a_circle_lets_go_of_nothing_and_says_what_to_correct() {
+    for (original, reason) in [
+        (Original::Missing, "OriginalNotFound"),
+        (Original::Circle(vec!["checkout".into(), "b".into(), "c".into()]), "DuplicateCircle"),
+    ] {
+        let mut w = mitigated("SEV1");
+        w.original = Some(original);
+        w.edit("bob", json!({"outcome": "Duplicate", "duplicateOf": {"name": "other"}}));
+        assert_eq!((w.says("Stalled"), w.says("Ready").0), ((True, reason), False));
+        assert_eq!(
+            (w.stage(), releases(&w.incident)),
+            (Stage::Resolve, None),
+            "its mitigations stay in force"
+        );
+        w.original = Some(Original::Found);
+        w.run();
+        assert_eq!((w.says("Stalled").0, w.stage()), (False, Stage::Cancelled));
+        assert_eq!(releases(&w.incident), Some("IncidentCancelled"));
+        // That the original goes later brings nothing back.
+        w.original = Some(Original::Missing);
+        w.run();
+        assert_eq!((w.says("Stalled"), w.stage()), ((True, "OriginalNotFound"), Stage::Cancelled));
+    }
 }

@@ -100,7 +100,7 @@ fn entries_stand_in_the_order_in_which_things_happened_whenever_they_were_writte
 
 #[test]
 fn an_internal_update_resets_the_clock_and_an_old_one_does_not_set_it_back() {
-    let mut w = World::declared(json!({"severity": "SEV1"}));
+    let mut w = World::declared(json!({"severity": "SEV3", "communication": {"updateInterval": "15m"}}));
     w.run();
     assert_eq!(w.status().next_update_time.as_deref(), Some("2026-11-23T10:15:00Z"));
     let update = |at: &str| json!({"type": "StatusUpdate", "occurredTime": format!("2026-11-23T{at}Z")});
@@ -223,6 +223,7 @@ fn a_fact_that_moves_out_with_the_write_that_was_lost_is_not_told_twice() {
 fn records_that_are_equal_move_out_one_by_one() {
     let record = |n: i64| TimelineRecord {
         time: crate::api::Time(Timestamp::from_second(n).unwrap()),
+        stated_time: None,
         recorded_time: crate::api::Time(time("10:00:00")),
         reason: "Note".into(),
         message: "m".into(),

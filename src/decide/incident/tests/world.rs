@@ -34,7 +34,8 @@ pub struct World {
     pub entries: Vec<TimelineEntry>,
     pub postmortem: Option<Postmortem>,
     pub archives: BTreeMap<String, Vec<TimelineRecord>>,
-    pub original_exists: Option<bool>,
+    pub original: Option<Original>,
+    pub way_back: Option<WayBack>,
     pub unreadable: Vec<String>,
     pub signed: bool,
     pub settings: Settings,
@@ -85,7 +86,8 @@ impl World {
             entries: Vec::new(),
             postmortem: None,
             archives: BTreeMap::new(),
-            original_exists: None,
+            original: None,
+            way_back: None,
             unreadable: Vec::new(),
             signed: true,
             settings: Settings::default(),
@@ -119,7 +121,8 @@ impl World {
             taken_names: &taken_names,
             entries: &entries,
             postmortem: self.postmortem.as_ref(),
-            original_exists: self.original_exists,
+            original: self.original.clone(),
+            way_back: self.way_back.as_ref(),
             unreadable: &self.unreadable,
             signed: self.signed,
             outcomes: &self.outcomes,
@@ -292,6 +295,19 @@ impl World {
         self
     }
 
+    /// Looks at every time at which the operator asked to be woken, until an end. Answers how often.
+    pub fn sleep_until(&mut self, end: Timestamp) -> usize {
+        let mut looks = 0;
+        while let Some(wake) = self.plan().wake.filter(|wake| *wake < end) {
+            assert!(wake > self.now, "it wakes for what lies ahead: {wake}");
+            self.now = wake;
+            self.run();
+            looks += 1;
+        }
+        self.now = end;
+        looks
+    }
+
     pub fn reviewed(&mut self) -> &mut World {
         let now = self.now;
         let status = self.postmortem.as_mut().unwrap().status.get_or_insert_default();
@@ -399,4 +415,14 @@ impl World {
 
 pub fn is_sorted(records: &[TimelineRecord]) -> bool {
     records.is_sorted_by_key(|r| r.time.0)
+}
+
+/// What differs between two states, one operation a line; nothing when they are equal.
+pub fn difference(a: &IncidentStatus, b: &IncidentStatus) -> String {
+    if a == b {
+        return String::new();
+    }
+    let [a, b] = [a, b].map(|status| serde_json::to_value(status).unwrap());
+    let lines: Vec<_> = json_patch::diff(&a, &b).0.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }

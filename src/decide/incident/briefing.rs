@@ -1,0 +1,160 @@
+//! The briefing: what somebody who was just woken must know, at the top of `kubectl describe`.
+//!
+//! What happened, who leads, what was done and whether it works, what is due next, what is missing. It is put together
+//! from what the rest of the status says, and changes when that does.
+
+use super::{Decision, clocks, roles::title, texts, warnings::WARNINGS};
+use crate::api::{
+    ChecklistState, ClockName,
+    ConditionStatus::{False, True},
+    MitigationPhase as Phase, MitigationSummary, Role, Stage,
+};
+use crate::decide::conditions::{find, one_line};
+
+/// Most mitigations that get a line.
+const MAX_MITIGATIONS: usize = 8;
+
+impl Decision<'_> {
+    /// Writes it.
+    pub(super) fn brief(&mut self) {
+        let mut lines = vec![self.what(), self.who()];
+        lines.extend(self.done());
+        lines.extend(self.said());
+        lines.extend(self.missing());
+        lines.extend(self.late());
+        lines.extend(self.next());
+        lines.extend(self.better());
+        self.status.briefing = lines.iter().map(|line| one_line(line, 2048)).collect();
+    }
+
+    fn what(&self) -> String {
+        let spec = &self.seen.incident.spec;
+        let severity = spec.severity.map_or("Severity not stated".to_owned(), |s| s.to_string());
+        let drill = if spec.drill == Some(true) { "Drill. " } else { "" };
+        let stage = self.status.stage.map_or(String::new(), |s| format!(", stage {s}"));
+        let since = self.status.milestones.started_time.as_ref().map_or(self.created(), |t| t.0);
+        let impact = spec.impact.as_ref().and_then(texts::impact);
+        let impact = impact.unwrap_or_else(|| "not stated".to_owned());
+        format!(
+            "{drill}{severity}{stage}: {}. Impact since {}: {impact}",
+            one_line(&spec.title, 256),
+            texts::time(since)
+        )
+    }
+
+    fn who(&self) -> String {
+        let open =
+            |role: Role| self.status.roles.iter().find(move |r| r.role == role && r.until_time.is_none());
+        let command = find(&self.status.conditions, "Acknowledged").map(|c| c.message.clone());
+        let mut parts = vec![command.unwrap_or_else(|| "nobody has command".to_owned())];
+        for role in [Role::OperationsLead, Role::CommunicationsLead, Role::Deputy, Role::Scribe] {
+            if let Some(record) = open(role) {
+                let sure = if record.acknowledged_time.is_some() { "" } else { " (not confirmed)" };
+                parts.push(format!("{} {}{sure}", title(role), one_line(&record.holder, 253)));
+            }
+        }
+        format!("Lead: {}", parts.join("; "))
+    }
+
+    fn done(&self) -> Vec<String> {
+        let all = &self.status.mitigations;
+        let mut lines: Vec<_> = all.iter().take(MAX_MITIGATIONS).map(line).collect();
+        if all.len() > MAX_MITIGATIONS {
+            lines.push(format!(
+                "Done: {} more mitigations in status.mitigations",
+                all.len() - MAX_MITIGATIONS
+            ));
+        }
+        if lines.is_empty() {
+            let why = &self.seen.incident.spec.no_mitigation_needed;
+            let none = why.as_ref().map(|why| format!("nothing, because none is needed: {why}"));
+            lines.push(format!("Done: {}", none.unwrap_or_else(|| "nothing yet".to_owned())));
+        }
+        lines
+    }
+
+    fn said(&self) -> Option<String> {
+        let clock = self.clock(ClockName::Internal)?;
+        let (at, message) = (clock.last_update_time.as_ref()?, clock.message.as_ref()?);
+        Some(format!("Last update at {}: {}", texts::time(at.0), one_line(message, 512)))
+    }
+
+    /// What the stage waits for.
+    fn missing(&self) -> Option<String> {
+        let gate = match self.status.stage? {
+            Stage::Detect => "Acknowledged",
+            Stage::Triage => "Triaged",
+            Stage::Mitigate => "Mitigated",
+            Stage::Resolve => "Resolved",
+            Stage::Postmortem => "PostmortemComplete",
+            Stage::Closed | Stage::Cancelled => return None,
+        };
+        let says = find(&self.status.conditions, gate)?;
+        (says.status != True).then(|| format!("To go on: {}", says.message))
+    }
+
+    fn late(&self) -> Option<String> {
+        let late: Vec<_> = self.overdue_clocks().into_iter().chain(self.overdue_items()).collect();
+        (!late.is_empty()).then(|| format!("Overdue: {}", late.join("; ")))
+    }
+
+    fn next(&self) -> Option<String> {
+        if self.is_over() {
+            return None;
+        }
+        let mut due: Vec<_> = self
+            .status
+            .communication
+            .iter()
+            .filter(|c| c.missed_time.is_none())
+            .filter_map(|c| Some((c.next_due_time.as_ref()?.0, clocks::title(c.audience).to_owned())))
+            .collect();
+        let open = self.status.checklist.iter();
+        due.extend(
+            open.filter(|i| i.state == ChecklistState::Todo && i.overdue_time.is_none())
+                .filter_map(|i| Some((i.due_time.as_ref()?.0, i.name.clone()))),
+        );
+        due.sort();
+        let all: Vec<_> = due.iter().map(|(at, what)| format!("{what} by {}", texts::time(*at))).collect();
+        (!all.is_empty()).then(|| format!("Due next: {}", all.join("; ")))
+    }
+
+    /// Warnings that are not about time; those have their own line.
+    fn better(&self) -> Vec<String> {
+        let timed = ["ChecklistOnTime", "UpdatesOnTime"];
+        let about = WARNINGS.into_iter().filter(|type_| !timed.contains(type_));
+        about
+            .filter_map(|type_| find(&self.status.conditions, type_).filter(|c| c.status == False))
+            .map(|c| format!("Warning: {}", c.message))
+            .collect()
+    }
+}
+
+/// A mitigation in one line: what it changes, and whether it works.
+fn line(m: &MitigationSummary) -> String {
+    let what =
+        format!("{} {}", m.action.as_deref().unwrap_or_default(), m.target.as_deref().unwrap_or(&m.name));
+    let change = m.change.as_ref().map(|c| format!(": {c}")).unwrap_or_default();
+    let says = m.message.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    let (word, stands) = match m.phase {
+        Phase::Pending | Phase::AwaitingApproval | Phase::Applying => {
+            ("Under way", format!("{}{says}", m.phase))
+        }
+        Phase::Active => match (m.effective.as_deref(), &m.effective_time) {
+            (Some("True"), Some(time)) => ("Done", format!("it works since {}", texts::time(time.0))),
+            (Some("True"), None) => ("Done", "it works".to_owned()),
+            (Some("False"), _) => ("Done", format!("it does NOT work{says}")),
+            _ => ("Done", format!("not known yet whether it works{says}")),
+        },
+        Phase::Releasing => ("Done", "it is being released".to_owned()),
+        Phase::Released => {
+            let at = m.released_time.as_ref().map(|t| format!(" at {}", texts::time(t.0)));
+            ("Done", format!("released{}", at.unwrap_or_default()))
+        }
+        Phase::Kept => ("Done", "ended, and what it changed was kept".to_owned()),
+        Phase::Superseded | Phase::Abandoned | Phase::Refused | Phase::Failed => {
+            ("Not in force", format!("{}{says}", m.phase))
+        }
+    };
+    format!("{word}: {what}{change}; {stands}")
+}

@@ -1,0 +1,192 @@
+//! What does not belong into a text for the public. It warns and refuses nothing: whoever leads may know better.
+//!
+//! No promise when it will be over, because it is a guess; no name or address of what is inside, because it helps
+//! nobody but an attacker; no "outage" while most of it works, because people read nothing but that word.
+
+use crate::api::{ComponentState, Impact};
+use std::net::IpAddr;
+
+/// Words by which a sentence promises an end.
+const ENDS: [&str; 9] =
+    ["fixed", "resolved", "restored", "recovered", "back", "over", "repaired", "available", "working"];
+/// Words by which it says that this lies ahead.
+const AHEAD: [&str; 9] =
+    ["will", "expect", "expects", "expected", "should", "anticipate", "estimate", "estimated", "hope"];
+/// Words that say by when.
+const SOON: [&str; 5] = ["shortly", "soon", "momentarily", "tonight", "tomorrow"];
+/// Ends of names that exist inside alone.
+const INSIDE: [&str; 10] =
+    ["local", "internal", "lan", "corp", "intranet", "svc", "localhost", "private", "home", "cluster"];
+/// Tools of those inside, as they stand in addresses.
+const TOOLS: [&str; 12] = [
+    "grafana",
+    "kibana",
+    "prometheus",
+    "alertmanager",
+    "jira",
+    "confluence",
+    "slack",
+    "pagerduty",
+    "datadoghq",
+    "opsgenie",
+    "notion",
+    "docs.google",
+];
+
+/// What is wrong with a text, each in words; nothing is an answer, too.
+pub fn lint(text: &str, impact: Option<&Impact>) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(
+        promise(text)
+            .map(|s| format!("\"{s}\" promises an end: say what is known and when the next update comes")),
+    );
+    for word in text.split(|c: char| c.is_whitespace() || "\"'<>()[]{}|,;`*".contains(c)) {
+        let word = word.trim_matches(|c: char| ".:!?_".contains(c));
+        if let Some(host) = address(word) {
+            let one_label = !host.is_empty() && !host.contains('.');
+            if one_label || is_inside(host) || TOOLS.iter().any(|tool| host.contains(tool)) {
+                found.push(format!("\"{word}\" is a link that the public cannot or should not open"));
+            }
+        } else if is_inside(word) || is_machine(word) {
+            found.push(format!("\"{word}\" names a machine"));
+        }
+    }
+    let whole = impact.is_some_and(|i| i.components.iter().any(|c| c.state == ComponentState::MajorOutage));
+    let outage = words(text).any(|w| w == "outage" || w == "outages");
+    if outage && !whole {
+        found.push(
+            "\"outage\" says that nothing works, and no component is stated as MajorOutage: say what does not work"
+                .to_owned(),
+        );
+    }
+    found.dedup();
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase)
+}
+
+/// The first sentence that says when it will be over. When the next update comes may be promised.
+fn promise(text: &str) -> Option<&str> {
+    text.split_inclusive(['\n', '.', '!', '?']).map(str::trim).find(|sentence| {
+        let all: Vec<String> = words(sentence).collect();
+        let has = |list: &[&str]| all.iter().any(|w| list.contains(&w.as_str()));
+        let eta = has(&["eta", "etas"]);
+        let is_next = has(&["update", "updates", "updated"]) && !eta;
+        let unit = ["minute", "minutes", "min", "mins", "hour", "hours", "hrs", "day", "days"];
+        // "in 20 minutes", "within the hour", "by 14:00"
+        let after = |i: usize| all.get(i + 1..).unwrap_or_default().iter().take(3);
+        let at = all.iter().enumerate().any(|(i, w)| match w.as_str() {
+            "in" | "within" => after(i).any(|w| unit.contains(&w.as_str())),
+            "by" => after(i).any(|w| w.starts_with(|c: char| c.is_ascii_digit())),
+            _ => false,
+        });
+        !is_next && (eta || has(&ENDS) && has(&AHEAD) && (at || has(&SOON)) || has(&AHEAD) && at)
+    })
+}
+
+/// The host of a web address.
+fn address(word: &str) -> Option<&str> {
+    let rest = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://"))?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    let host = host.rsplit('@').next()?;
+    Some(host.split_once(':').map_or(host, |(host, _)| host))
+}
+
+/// A name or address that exists inside alone.
+fn is_inside(name: &str) -> bool {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        // Any address is one too many; an unspecified one names nothing.
+        return !ip.is_unspecified();
+    }
+    let name = name.to_lowercase();
+    let labels: Vec<&str> = name.split('.').collect();
+    let is_name = |l: &str| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    name == "localhost"
+        || labels.len() > 1
+            && labels.iter().all(|l| is_name(l))
+            && labels.iter().skip(1).any(|l| INSIDE.contains(l))
+}
+
+/// A name as machines and pods have: words and numbers joined by hyphens, the last with a digit (db-01,
+/// checkout-7d4b9c6f5-x2x9k). Regions of clouds, which the public knows, are written alike.
+fn is_machine(word: &str) -> bool {
+    let parts: Vec<&str> = word.split('-').collect();
+    let plain = |p: &str| !p.is_empty() && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let begins = word.starts_with(|c: char| c.is_ascii_lowercase());
+    let last = parts.last().copied().unwrap_or_default();
+    let region = parts.len() >= 3
+        && parts[0].len() <= 3
+        && last.len() <= 2
+        && last.starts_with(|c: char| c.is_ascii_digit());
+    parts.len() > 1
+        && begins
+        && parts.iter().all(|p| plain(p))
+        && last.chars().any(|c| c.is_ascii_digit())
+        && !region
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn impact(state: &str) -> Impact {
+        serde_json::from_value(json!({"components": [{"name": "checkout", "state": state}]})).unwrap()
+    }
+
+    #[test]
+    fn a_promise_of_the_end_is_found_and_the_time_of_the_next_update_is_none() {
+        for text in [
+            "We expect this to be fixed in 20 minutes.",
+            "ETA 14:00",
+            "Service should be restored by 15:30 UTC.",
+            "It will be back shortly!",
+            "All is well.\nWe should recover within the hour",
+        ] {
+            assert_eq!(lint(text, None).len(), 1, "{text}");
+        }
+        for text in [
+            "Some checkouts fail. We are investigating. Next update by 10:30 UTC.",
+            "The next update will follow within 20 minutes.",
+            "Checkout was restored at 10:40 UTC; it failed for 38 minutes.",
+            "We expect more errors.",
+            "결제가 실패하고 있습니다.",
+        ] {
+            assert_eq!(lint(text, None), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_links_of_the_inside_are_found() {
+        for text in [
+            "db-01 is slow",
+            "pod checkout-7d4b9c6f5-x2x9k restarts",
+            "see checkout.shop.svc.cluster.local",
+            "10.2.3.4 does not answer",
+            "https://grafana.example.com/d/1",
+            "http://status/errors",
+            "https://wiki.corp/incident",
+            "http://[ of db-2",
+        ] {
+            let found = lint(text, None);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+        }
+        for text in [
+            "Customers in us-east-1 and eu-central-1 are affected",
+            "see https://status.example.com/incidents/1",
+            "version 1.2.3, error 500, well-known, e.g. cards",
+        ] {
+            assert_eq!(lint(text, None), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn outage_is_said_of_what_is_down() {
+        let text = "There is an outage of checkout.";
+        assert_eq!(lint(text, None).len(), 1);
+        assert_eq!(lint(text, Some(&impact("PartialOutage"))).len(), 1);
+        assert_eq!(lint(text, Some(&impact("MajorOutage"))), Vec::<String>::new());
+    }
+}

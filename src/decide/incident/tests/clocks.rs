@@ -1,0 +1,182 @@
+//! The clocks: deadlines from recorded facts, missed ones counted once, and no flood.
+
+use super::*;
+use crate::api::{
+    AudienceStatus, ClockName,
+    ConditionStatus::{False, True},
+};
+use serde_json::{Value, json};
+
+fn clock(w: &World, name: ClockName) -> AudienceStatus {
+    let found = w.status().communication.iter().find(|c| c.audience == name);
+    found.cloned().unwrap_or_else(|| AudienceStatus::of(name))
+}
+
+/// When it is due, how often it was missed, and whether it is overdue.
+fn due(w: &World, name: ClockName) -> (String, i32, bool) {
+    let clock = clock(w, name);
+    let due = clock.next_due_time.map(|t| t.0.strftime("%H:%M:%S").to_string()).unwrap_or_default();
+    (due, clock.overdue_count.unwrap_or(0), clock.missed_time.is_some())
+}
+
+fn update(audience: &str) -> Value {
+    json!({"type": "StatusUpdate", "audience": audience, "message": format!("for {audience}")})
+}
+
+fn public(severity: &str) -> Value {
+    json!({"severity": severity, "communication": {"visibility": "Public"}})
+}
+
+#[test]
+fn each_audience_has_the_interval_of_the_severity_and_its_own_update_resets_it() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal).0, "10:15:00");
+    assert_eq!(due(&w, ClockName::Executives).0, "10:30:00");
+    assert_eq!(due(&w, ClockName::Document).0, "14:00:00");
+    assert_eq!(due(&w, ClockName::Public).0, "", "it is not public");
+    w.wait(600).entry("carol", update("Internal")).run();
+    assert_eq!(due(&w, ClockName::Internal).0, "10:25:05");
+    assert_eq!(due(&w, ClockName::Executives).0, "10:30:00");
+    w.wait(60).entry("carol", update("Executives")).run();
+    assert_eq!(
+        (due(&w, ClockName::Internal).0, due(&w, ClockName::Executives).0),
+        ("10:25:05".into(), "10:41:05".into())
+    );
+    assert_eq!(clock(&w, ClockName::Executives).message.as_deref(), Some("for Executives"));
+    w.wait(60).entry("carol", update("Responders")).run();
+    assert_eq!(due(&w, ClockName::Internal).0, "10:25:05", "the responders are no audience with a clock");
+    assert_eq!(due(&w, ClockName::Document).0, "14:12:05", "any entry of a person refreshes the document");
+    w.wait(60).edit("alice", json!({"impact": {"summary": "x"}}));
+    assert_eq!(due(&w, ClockName::Document).0, "14:13:05", "and so does an edit");
+}
+
+#[test]
+fn the_public_hears_first_that_it_is_known_then_the_scope_then_at_every_interval_and_later_less_often() {
+    let mut w = World::declared(public("SEV1"));
+    w.run();
+    assert_eq!(due(&w, ClockName::Public).0, "10:05:00");
+    w.wait(115).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "10:07:00", "the scope, five minutes after the first post");
+    w.wait(240).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "10:26:00");
+    w.wait(7200 - 241).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "12:21:59", "still within two hours of the first post");
+    w.wait(1200).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "16:21:59", "after that as often as the document is refreshed");
+}
+
+#[test]
+fn deadlines_that_were_missed_are_counted_one_by_one_and_told_when_their_number_doubles() {
+    let mut w = World::declared(json!({"severity": "SEV2"}));
+    w.run();
+    let looks = w.sleep_until(time("14:00:05"));
+    // 10:15, 10:30, 10:45, 11:00 are looked at; then the 8th (12:00) and the 16th (14:00).
+    assert_eq!(due(&w, ClockName::Internal), ("10:15:00".into(), 16, true));
+    let told: Vec<_> = w
+        .told("UpdateOverdue")
+        .iter()
+        .map(|r| r.message.clone())
+        .filter(|m| m.starts_with("internal"))
+        .collect();
+    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(told[0], "internal update is overdue since 2026-11-23 10:15 UTC");
+    assert_eq!(told[4], "internal update is overdue since 2026-11-23 10:15 UTC, missed 16 times in a row");
+    assert!(looks < 20, "{looks} looks in four hours");
+    assert_eq!(w.says("UpdatesOnTime"), (False, "Overdue"));
+    w.entry("carol", update("Internal")).run();
+    assert_eq!(due(&w, ClockName::Internal), ("14:15:05".into(), 16, false));
+}
+
+#[test]
+fn a_replica_that_was_down_for_an_hour_counts_what_was_missed_and_tells_it_once() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    w.now = time("11:20:00");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:15:00".into(), 5, true));
+    assert_eq!(due(&w, ClockName::Executives), ("10:30:00".into(), 2, true));
+    let told = w.told("UpdateOverdue");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(
+        told[0].message,
+        "internal update is overdue since 2026-11-23 10:15 UTC, missed 5 times in a row"
+    );
+    assert_eq!((told[0].time.0, told[0].recorded_time.0), (time("10:15:00"), time("11:20:00")));
+    w.run().wait(1).run();
+    assert_eq!((due(&w, ClockName::Internal).1, w.told("UpdateOverdue").len()), (5, 2), "and nothing twice");
+    // The same, had it been there all the time.
+    let mut there = World::declared(json!({"severity": "SEV1"}));
+    there.run();
+    there.sleep_until(time("11:20:00"));
+    there.run();
+    assert_eq!(due(&there, ClockName::Internal), due(&w, ClockName::Internal));
+}
+
+#[test]
+fn what_was_over_before_anybody_could_know_counts_as_one() {
+    let mut w = World::declared(json!({"severity": "SEV1", "detection": {"time": "2026-11-20T10:00:00Z"}}));
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal).1, 1, "found three days ago, declared now");
+    assert_eq!(w.told("UpdateOverdue").iter().filter(|r| r.message.starts_with("internal")).count(), 1);
+    let mut raised = World::declared(json!({"severity": "SEV3"}));
+    raised.run();
+    raised.wait(3000 - 5).edit("bob", json!({"severity": "SEV1"}));
+    // From the facts: detected at 10:00, every 15 minutes, so due since 10:15; but nobody missed it before 10:50.
+    assert_eq!(due(&raised, ClockName::Internal), ("10:15:00".into(), 1, true));
+    raised.now = time("11:00:00");
+    raised.run();
+    assert_eq!(due(&raised, ClockName::Internal).1, 2);
+}
+
+#[test]
+fn a_change_of_severity_moves_the_deadline_from_the_last_update_and_not_from_now() {
+    let mut w = World::declared(json!({"severity": "SEV2"}));
+    w.run().wait(595).entry("carol", update("Internal")).run();
+    assert_eq!(due(&w, ClockName::Internal).0, "10:25:00");
+    w.wait(300).edit("bob", json!({"severity": "SEV3", "severityReason": "one tenant"}));
+    assert_eq!(due(&w, ClockName::Internal), ("11:10:00".into(), 0, false));
+    w.wait(900).edit("bob", json!({"severity": "SEV2"}));
+    assert_eq!(due(&w, ClockName::Internal), ("10:25:00".into(), 1, true));
+    w.edit("bob", json!({"severity": "SEV4", "severityReason": "no customer"}));
+    assert_eq!(due(&w, ClockName::Internal), (String::new(), 1, false), "nothing is due for SEV4");
+    assert_eq!(w.says("UpdatesOnTime"), (True, "NothingDue"));
+}
+
+#[test]
+fn an_update_that_is_written_down_late_counts_from_when_it_was_given() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    w.now = time("10:20:00");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:15:00".into(), 1, true));
+    let mut late = update("Internal");
+    late["occurredTime"] = json!("2026-11-23T10:14:00Z");
+    w.entry("carol", late).run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:29:00".into(), 1, false), "what was told stays told");
+}
+
+#[test]
+fn nothing_is_due_once_it_is_resolved_and_reopened_it_is_due_again_without_a_debt() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run().wait(55).edit("alice", json!({"resolution": {"summary": "fixed"}}));
+    assert_eq!(
+        (due(&w, ClockName::Internal), w.status().next_update_time.clone()),
+        ((String::new(), 0, false), None)
+    );
+    w.now = time("15:00:00");
+    w.edit("alice", json!({"resolution": null}));
+    assert_eq!(due(&w, ClockName::Internal), ("10:15:00".into(), 1, true), "due at once, missed once");
+}
+
+#[test]
+fn the_next_update_is_the_first_that_is_due_to_whomever_and_the_number_overdue_is_a_column() {
+    let mut w = World::declared(public("SEV1"));
+    w.run();
+    assert_eq!(w.status().next_update_time.as_deref(), Some("2026-11-23T10:05:00Z"));
+    assert_eq!(w.status().overdue, Some(0));
+    w.now = time("10:40:00");
+    w.run();
+    // Internal, public, executives; and six items of the checklist but none of them done.
+    assert_eq!(w.status().overdue, Some(3 + 6));
+}
