@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # Targets are names of jobs, not of files, and none of them may run beside another: they share target/.
-.PHONY: help up down demo test test-gitops test-trouble fmt fmt-check lint unit schema e2e crds bench helm-check image-check test-rules deny sbom clean
+.PHONY: help up down demo test test-gitops test-trouble fmt fmt-check lint unit schema e2e fault fault-test fault-all fault-mutants soak crds bench helm-check image-check test-rules deny sbom clean
 .NOTPARALLEL:
 
 controlplane := tests/controlplane
@@ -12,7 +12,7 @@ clusterless := $(foreach file,$(wildcard tests/*.rs),--test $(basename $(notdir 
 rust := . $(controlplane)/lib.sh && need_rust
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## start a control plane with the chart and the operator in target/up; keeps what runs already
 	@$(controlplane)/up.sh
@@ -53,6 +53,22 @@ schema: ## tests of the API's schema on a real API server
 
 e2e: ## schema and end-to-end tests on a control plane of their own; ARGS=FILTER, KEEP=1 keeps it running
 	@tests/e2e.sh $(ARGS)
+
+fault: ## fault scenarios behind a proxy; SCENARIO=a,b MODE=kill-after,409 K=3 SEED=…, LIST=1 names them, KEEP=1
+	@tests/fault.sh $(if $(LIST),--list) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(MODE),--mode $(MODE)) \
+	  $(if $(K),--k $(K)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+fault-test: ## every scenario, killed before and after each write and with each answer lost; part of "test"
+	@tests/fault.sh --mode test $(ARGS)
+
+fault-all: ## the same with every mode, and a minute of silence after each undisturbed run
+	@tests/fault.sh --mode all --quiet-reference 60 --quiet 3 $(ARGS)
+
+fault-mutants: ## seeded bugs, each of which the fault scenarios must catch
+	@FEATURES=mutants tests/fault.sh mutants $(if $(MUTANT),--mutant $(MUTANT)) $(ARGS)
+
+soak: ## a random schedule of all fault scenarios for MINUTES=30; SEED=… repeats one
+	@tests/fault.sh soak --mode all $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: ## measure the operator beside raw requests; ONLY=P1,P3 some alone, BENCH=full the large sizes, too
 	@tests/bench.sh

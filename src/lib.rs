@@ -19,6 +19,7 @@ pub mod lease;
 pub mod manifests;
 pub mod metrics;
 pub mod mitigation;
+pub mod mutants;
 pub mod notify;
 pub mod reference;
 pub mod telemetry;

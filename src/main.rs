@@ -137,6 +137,10 @@ struct Run {
     /// Whether MitigationPolicies can be read, and so are enforced (the chart says so).
     #[arg(long, env = "MITIGATION_POLICIES", default_value_t = true, action = clap::ArgAction::Set)]
     mitigation_policies: bool,
+    /// A seeded bug, for the test of the fault harness.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_enum, hide = true)]
+    mutant: Option<incident_operator::mutants::Mutant>,
     /// Format of the logs; RUST_LOG sets the level.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -214,6 +218,10 @@ async fn way_to_the_cluster() -> anyhow::Result<kube::Config> {
 #[tokio::main(worker_threads = 2)]
 async fn operate(run: Run) -> anyhow::Result<()> {
     telemetry::start(run.log_format);
+    #[cfg(feature = "mutants")]
+    if let Some(mutant) = run.mutant {
+        incident_operator::mutants::become_mutant(mutant);
+    }
     let config = way_to_the_cluster().await?;
     let identity = run.identity.unwrap_or_else(|| format!("{}-{:08x}", gethostname(), fastrand::u32(..)));
     let lease_times = Times {

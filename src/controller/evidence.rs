@@ -5,7 +5,11 @@
 //! as missing. Its ConfigMap is named after the mitigation, so that a process that comes later finds what an earlier
 //! one kept.
 
-use super::{error::code, key::Key, queue::Queue};
+use super::{
+    error::{Retry, backoff, code},
+    key::Key,
+    queue::Queue,
+};
 use crate::{
     api::{EvidenceStatus, GROUP},
     decide::conditions::whole_seconds,
@@ -35,7 +39,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -188,7 +192,7 @@ async fn gather_and_keep(
         missing,
         captured_time: Some(whole_seconds(Timestamp::now())),
     };
-    match api.create(&params, &object).await {
+    match create(&api, &params, &object).await {
         Ok(_) => Ok(status(&data, missing, items)),
         // An earlier process kept it, when more was there.
         Err(kube::Error::Api(said)) if said.code == 409 => {
@@ -204,6 +208,30 @@ async fn gather_and_keep(
         }
         Err(kube::Error::Api(said)) => Err(said.message.clone()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes the ConfigMap. A connection that breaks and an API server that is busy are no reason to refuse a mitigation:
+/// it is tried again for a while, and one that was made without our learning of it answers 409.
+async fn create(
+    api: &Api<ConfigMap>,
+    params: &PostParams,
+    object: &ConfigMap,
+) -> Result<ConfigMap, kube::Error> {
+    let deadline = Instant::now() + BUDGET;
+    let mut attempt = 0;
+    loop {
+        let answer = api.create(params, object).await;
+        let again = match &answer {
+            Ok(_) => false,
+            Err(error) => code(error).is_none_or(|code| code == 429 || code >= 500),
+        };
+        let wait = backoff(Retry::Backoff, attempt);
+        if !again || Instant::now() + wait >= deadline {
+            return answer;
+        }
+        attempt += 1;
+        sleep(wait).await;
     }
 }
 

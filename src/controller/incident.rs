@@ -12,6 +12,7 @@ use super::{
     status::{self, FIELD_MANAGER, merge_difference},
     way_back,
 };
+use crate::mutants::{Mutant, seeded};
 use crate::{
     api::{
         ConditionStatus, Incident, IncidentStatus, Mitigation, MitigationPhase as Phase, MitigationSpec,
@@ -79,6 +80,9 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             }
         }
         keep_within_bounds(key, &mut plan.status);
+        if seeded(Mutant::RemovedBeforeFolded) {
+            remove_folded(ctx, key, &plan.folded).await?;
+        }
         record(ctx, key, &incident, &plan).await?;
         ctx.deliver(&Subject::Incident(key.clone()));
         if remove_folded(ctx, key, &plan.folded).await? {
@@ -355,10 +359,14 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
 /// Removes people's entries that are on record now, as many as a visit may take: an edit of the incident must not
 /// wait for hundreds of them. True when some are left.
 async fn remove_folded(ctx: &Context, key: &Key, folded: &[Arc<TimelineEntry>]) -> Result<bool, Error> {
-    let there: Vec<_> = folded
-        .iter()
-        .filter(|e| e.metadata.deletion_timestamp.is_none() && !is_awaited(ctx, key, e))
-        .collect();
+    let there: Vec<_> = {
+        let removed = ctx.removed();
+        let is_removed = |e: &TimelineEntry| e.metadata.uid.as_ref().is_some_and(|uid| removed.contains(uid));
+        let stays = |e: &TimelineEntry| {
+            e.metadata.deletion_timestamp.is_some() || is_removed(e) || is_awaited(ctx, key, e)
+        };
+        folded.iter().filter(|e| !stays(e)).collect()
+    };
     futures::stream::iter(there.iter().take(REMOVED_AT_ONCE).map(Ok))
         .try_for_each_concurrent(REMOVERS, |entry| remove(ctx, key, entry))
         .await?;
@@ -390,7 +398,13 @@ async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry) -> Result<(), E
     // It stays known until the watch says that it is gone: were it forgotten now, an entry that is archived
     // meanwhile could be folded a second time.
     match api.delete(&name, &params).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            // The watch may have told already; then there is nothing to remember.
+            let known =
+                ctx.entries.get(&Key::of(entry)).is_some_and(|e| e.metadata.uid == entry.metadata.uid);
+            ctx.removed().extend(entry.metadata.uid.clone().filter(|_| known));
+            Ok(())
+        }
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         Err(error) => Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error)),
     }

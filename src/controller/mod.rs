@@ -52,7 +52,10 @@ use kube::Client;
 use lookout::Lookouts;
 use policies::Namespaces;
 use queue::Queue;
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use takes::Takes;
 use targets::{Targets, index_text};
 use tokio::time::Instant;
@@ -74,6 +77,8 @@ pub struct Context {
     evidence: Evidence,
     way_back: WaysBack,
     queues: Queues,
+    /// uids of timeline entries that are removed, until the watch says so: one request is enough for each.
+    removed: Mutex<HashSet<String>>,
     events: Events,
     metrics: Arc<Metrics>,
     live: settings::Live,
@@ -195,6 +200,7 @@ impl Context {
             entries: Cache::of_ours(ENTRY_INDEXES, |_| false),
             postmortems: Cache::of_ours(POSTMORTEM_INDEXES, |_| false),
             queues,
+            removed: Mutex::default(),
             events,
             metrics,
             live: settings::Live::new(options.config.clone()),
@@ -263,9 +269,17 @@ impl Context {
         }
     }
 
+    fn removed(&self) -> MutexGuard<'_, HashSet<String>> {
+        // A set is whole after each of its operations.
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn heard_of_entry(&self, news: &News<TimelineEntry>) {
         let (News::Changed(entry) | News::Gone(entry)) = news;
         let key = Key::of(entry.as_ref());
+        if let (News::Gone(_), Some(uid)) = (news, &entry.metadata.uid) {
+            self.removed().remove(uid);
+        }
         self.queues.incidents.add(Key::new(&key.namespace, &entry.spec.incident_ref.name));
         if let Some(mitigation) = &entry.spec.mitigation_ref {
             self.queues.mitigations.add(Key::new(&key.namespace, &mitigation.name));

@@ -8,6 +8,7 @@ use super::{
     notify::Subject,
     status::{self, FIELD_MANAGER},
 };
+use crate::mutants::{Mutant, seeded};
 use crate::{
     api::{Incident, LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
     config::{ChannelAudience, Settings},
@@ -39,6 +40,10 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
     // Until the record is written nobody else is to work on it.
     let _claim = ctx.queues.postmortems.claim(&Key::of(&draft));
     let mut made = api.create(&params, &draft).await;
+    if seeded(Mutant::RetryOfPost) && matches!(&made, Err(error) if !matches!(error, kube::Error::Api(_))) {
+        draft.metadata.name = Some(names::hashed(&incident.name, "postmortem", "again"));
+        made = api.create(&params, &draft).await;
+    }
     if matches!(&made, Err(kube::Error::Api(status)) if status.code == 409) {
         let there = api.get_opt(&draft.name_any()).await;
         let there = there.map_err(Error::api(format!("reading postmortem {incident}")))?;

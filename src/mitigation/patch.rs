@@ -9,6 +9,7 @@ use super::{
     record::{HeldField, Record, key},
 };
 use crate::api::MITIGATED_LABEL;
+use crate::mutants::{Mutant, seeded};
 use builder::Builder;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -69,8 +70,10 @@ pub fn take(
     let to = changes.iter().map(|c| (c.path.as_str(), &c.how, c.raw.as_ref().or(c.to.as_ref())));
     let writes = writes(target, to)?;
     patch.drop_leftovers(record, holders);
-    patch.set_record(record);
-    patch.set_label();
+    if !(seeded(Mutant::CaptureAfterChange) && changes.iter().any(|change| !change.is_none())) {
+        patch.set_record(record);
+        patch.set_label();
+    }
     patch.write(&writes);
     Ok(patch.build())
 }

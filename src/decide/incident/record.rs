@@ -9,6 +9,7 @@ use crate::api::{
     TimelineRecord, names,
 };
 use crate::decide::conditions::{clip, one_line, whole_seconds};
+use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::{collections::HashSet, sync::Arc};
 
@@ -108,7 +109,8 @@ impl Decision<'_> {
         let known: HashSet<_> = self.status.timeline.iter().filter_map(|r| r.entry_uid.clone()).collect();
         let mut folded = Vec::new();
         for entry in entries {
-            if entry.metadata.uid.as_ref().is_none_or(|uid| !known.contains(uid)) {
+            let is_known = entry.metadata.uid.as_ref().is_some_and(|uid| known.contains(uid));
+            if !is_known || seeded(Mutant::DoubleFold) {
                 if self.status.timeline.len() >= MAX_FOLDED || size >= MAX_BYTES {
                     // It waits, as an object, until older entries have moved out.
                     self.waits = true;

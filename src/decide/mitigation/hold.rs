@@ -9,6 +9,7 @@ use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::{
     api::PriorValue,
     mitigation::{field, field::How, gitops, ownership::WriterKind},
+    mutants::{Mutant, seeded},
 };
 
 impl<'a> Decision<'a> {
@@ -138,6 +139,10 @@ impl<'a> Decision<'a> {
                 return;
             }
             Err(Stop::Refused(refusal)) => Seen::Unclear { reason: refusal.reason, message: refusal.message },
+        };
+        let effect = match effect {
+            Seen::Awaited { what, .. } if seeded(Mutant::StatusBeforeEffect) => Seen::Seen(what),
+            effect => effect,
         };
         match effect {
             Seen::Seen(message) => {

@@ -1,10 +1,11 @@
 //! The objects that a mitigation touches, as they are, with its records on them.
 
 use super::{
-    Decision, DynamicObject, Effect, HeldField, MAX_PRIOR, MAX_REASSERTS, Mitigation, ObjectId, Record,
-    TargetKind, Value, clip, mitigation, patch, whole_seconds, writer,
+    Decision, DynamicObject, Effect, HeldField, MAX_PRIOR, MAX_REASSERTS, Mitigation, ObjectId, Phase,
+    Record, TargetKind, Value, clip, mitigation, patch, whole_seconds, writer,
 };
 use crate::mitigation::scalable;
+use crate::mutants::{Mutant, seeded};
 
 /// The target of a mitigation, of a kind that some action knows.
 pub fn target_id(mitigation: &Mitigation) -> Option<ObjectId> {
@@ -83,7 +84,9 @@ impl<'a> Decision<'a> {
                 let uid = uid.and_then(|o| o.uid.clone());
                 self.read(&id)?.filter(|object| uid.is_none() || uid == object.metadata.uid)
             };
-            let mut record = object.and_then(|object| Record::find(object, self.uid()));
+            let record = object.and_then(|object| Record::find(object, self.uid()));
+            let mut record =
+                record.filter(|_| !seeded(Mutant::CaptureTwice) || self.phase() != Phase::Pending);
             let mut forged = false;
             if let (Some(object), Some(found)) = (object, record.as_mut()) {
                 forged = self.correct(&id, object, found);

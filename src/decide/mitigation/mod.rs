@@ -29,6 +29,7 @@ use crate::mitigation::{
     patch,
     record::{HeldField, Record},
 };
+use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
@@ -186,6 +187,10 @@ impl<'a> Decision<'a> {
         }
         if self.deleted() && !self.has_finalizer() {
             // Somebody took the finalizer away: the object is going, and with it the right to act for it.
+            return;
+        }
+        if self.deleted() && seeded(Mutant::FinalizerRemovedFirst) {
+            self.plan.effect = Some(Effect::RemoveFinalizer);
             return;
         }
         if let Some(end) = self.end() {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::mitigation::{self, Stop, Undo, prior};
+use crate::mutants::{Mutant, seeded};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ impl<'a> Decision<'a> {
         let id = &holding.id;
         let keep = self.keeps() && !matches!(end, End::Refused(_));
         let undone = record.restored || !record.made && record.fields.iter().all(HeldField::is_unchanged);
-        let intact = record.is_in_place(object);
+        let intact = record.is_in_place(object) || seeded(Mutant::ReleaseWithoutCompare);
         if !undone && !keep && !intact {
             let changed = record.fields.iter().find(|held| !held.is_in_place(object));
             let by = changed.and_then(|held| writer(object, &held.path));
@@ -232,11 +233,15 @@ impl<'a> Decision<'a> {
         if back {
             self.finish(Phase::Released, end.reason(), format!("the prior value is back; {because}"));
         } else {
-            self.finish(
-                Phase::Superseded,
-                "ChangedBySomebodyElse",
-                "somebody changed the field; that value stands".to_owned(),
-            );
+            // Let go by a visit that could not say any more why: the object still tells who wrote last.
+            let by = told.iter().find_map(|(_, object, record)| {
+                let changed = record.as_ref()?.fields.iter().find(|held| !held.is_back(object))?;
+                writer(object, &changed.path)
+            });
+            let who = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+            self.plan.status.undone_by = Some(who.clone());
+            let message = format!("{who} changed the field; that value stands");
+            self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
         }
     }
 

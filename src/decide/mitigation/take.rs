@@ -15,6 +15,7 @@ use crate::mitigation::{
     patch,
     record::{HeldField, Record},
 };
+use crate::mutants::{Mutant, seeded};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
 
@@ -24,7 +25,7 @@ impl<'a> Decision<'a> {
         if self.dry_run_answered() {
             return;
         }
-        if !self.has_finalizer() {
+        if !self.has_finalizer() && (self.was_applied() || !seeded(Mutant::FinalizerTooLate)) {
             self.plan.effect = Some(Effect::AddFinalizer);
             return;
         }
@@ -198,7 +199,7 @@ impl<'a> Decision<'a> {
         let object = self.seen.objects.get(&part.id).and_then(Option::as_ref);
         match (&part.asked, object) {
             (Asked::Change(changes), Some(object)) => {
-                if Record::find(object, self.uid()).is_some() {
+                if Record::find(object, self.uid()).is_some() && !seeded(Mutant::CaptureTwice) {
                     return None;
                 }
                 let fields = changes.iter().map(|change| HeldField::capture(object, change)).collect();

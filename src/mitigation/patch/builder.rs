@@ -7,6 +7,7 @@ use crate::{
         field::field,
         record::{Record, key},
     },
+    mutants::{Mutant, seeded},
 };
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -30,7 +31,8 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub fn new(target: &'a DynamicObject) -> Self {
         let uid = json!({"op": "test", "path": "/metadata/uid", "value": target.metadata.uid});
-        Builder { target, tests: vec![uid], ops: Vec::new() }
+        let tests = if seeded(Mutant::MissingUidTest) { Vec::new() } else { vec![uid] };
+        Builder { target, tests, ops: Vec::new() }
     }
 
     /// JSON Patch cannot test that something is absent; then the whole object must be unchanged.

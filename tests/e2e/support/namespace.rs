@@ -6,7 +6,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{Api, DynamicObject, ObjectMeta, PostParams};
+use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -35,6 +35,22 @@ impl TestNamespace {
         let this = TestNamespace { name, cluster };
         this.bind_as_the_chart_does().await;
         this
+    }
+
+    /// Ends it with a few requests of our own, and without a process: for those who make hundreds of them.
+    pub async fn remove(mut self) {
+        if std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
+            return;
+        }
+        let own = Cluster::as_the_operator().await;
+        let mitigations = own.raw("Mitigation", &self.name);
+        let bare_metadata = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        for left in mitigations.list(&Default::default()).await.into_iter().flatten() {
+            let _ = mitigations.patch(&left.name_any(), &PatchParams::default(), &bare_metadata).await;
+        }
+        let namespaces = Api::<Namespace>::all(self.cluster.client.clone());
+        let _ = namespaces.delete(&self.name, &Default::default()).await;
+        self.name.clear();
     }
 
     /// A kind with a Rust type, in this namespace.
@@ -156,7 +172,7 @@ impl TestNamespace {
 
 impl Drop for TestNamespace {
     fn drop(&mut self) {
-        if std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
+        if self.name.is_empty() || std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
             return;
         }
         // Not waited for. Mitigations whose operator is gone already would hold the namespace for ever, and only

@@ -123,6 +123,17 @@ impl Operator {
         (self.child, self.address) = launch(&self.command, &self.env, &self.log_file).await;
     }
 
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the operator is our child")
+    }
+
+    /// Starts it again, and does not wait: for a process that may be killed before it is ready. It has no address.
+    pub fn respawn(&mut self) {
+        self.kill();
+        self.child = spawn(&self.command, &self.env, &self.log_file);
+    }
+
     /// Body of /metrics.
     pub async fn metrics(&self) -> String {
         let (status, body) = http_get(self.address, "/metrics").expect("/metrics answers");
@@ -214,18 +225,22 @@ fn program() -> PathBuf {
     link
 }
 
-async fn launch(command: &[String], env: &[(String, String)], log_file: &Path) -> (Child, SocketAddr) {
+fn spawn(command: &[String], env: &[(String, String)], log_file: &Path) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(log_file).expect("the log can be written");
-    let before = log.metadata().map(|meta| meta.len()).unwrap_or(0) as usize;
     let output = |file: &File| Stdio::from(file.try_clone().expect("a file handle can be copied"));
-    let mut child = Command::new(program())
+    Command::new(program())
         .args(command)
         .envs(env.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(output(&log))
         .stderr(output(&log))
         .spawn()
-        .expect("the operator can be started");
+        .expect("the operator can be started")
+}
+
+async fn launch(command: &[String], env: &[(String, String)], log_file: &Path) -> (Child, SocketAddr) {
+    let before = std::fs::metadata(log_file).map(|meta| meta.len()).unwrap_or(0) as usize;
+    let mut child = spawn(command, env, log_file);
     let read = || std::fs::read_to_string(log_file).unwrap_or_default().split_off(before);
     let address = wait_for(START, "readiness of the operator", async || {
         if let Ok(Some(status)) = child.try_wait() {

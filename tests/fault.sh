@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs the fault scenarios on a control plane of their own that is always stopped afterwards.
+#
+#   tests/fault.sh [ARGUMENTS]   passed on to the harness; --help lists them
+#
+#   KEEP=1     leaves the control plane running in target/fault, and uses it again
+#   FEATURES   of the build, e.g. mutants
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/controlplane/lib.sh
+. "$here/controlplane/lib.sh"
+dir=$root/target/fault
+cd "$root"
+need_rust
+need_go
+
+mkdir -p "$dir"
+exec 7>"$dir/lock"
+flock -n 7 || fail "another run of the fault scenarios uses $dir: wait for it to end"
+
+build=(cargo test --locked --test fault ${FEATURES:+--features "$FEATURES"})
+step "building operator and fault harness"
+"${build[@]}" --no-run 7>&-
+
+finish() {
+  local code=$?
+  # A second ctrl-C must not leave half of it running.
+  trap - EXIT
+  trap '' INT TERM HUP
+  if [ -n "${KEEP:-}" ]; then
+    say "the control plane keeps running: KUBECONFIG=$dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down fault target/fault"
+  else
+    "$here/controlplane/cluster.sh" down fault "$dir" 7>&-
+  fi
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+step "starting a control plane for the fault scenarios"
+[ -n "${KEEP:-}" ] || "$here/controlplane/cluster.sh" down fault "$dir" 7>&-
+rm -rf "$dir/logs"
+"$here/controlplane/cluster.sh" up fault "$dir" 7>&-
+"$here/controlplane/install.sh" "$dir" consented 7>&-
+
+step "running the fault scenarios"
+E2E_DIR=$dir "${build[@]}" -- "$@" 7>&-
