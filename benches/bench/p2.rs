@@ -24,10 +24,10 @@ use tokio::sync::mpsc;
 /// Targets: lives under way at most.
 const TARGETS: usize = 300;
 const REPETITIONS: usize = 3;
-const RAW_SECONDS: f64 = 4.0;
-const SECONDS: f64 = 6.0;
+const RAW_SECONDS: f64 = 3.0;
+const SECONDS: f64 = 5.0;
 /// Arrival rates, as parts of what the raw loop reaches.
-const RATES: [f64; 6] = [0.4, 0.55, 0.7, 0.8, 0.9, 1.0];
+const RATES: [f64; 5] = [0.4, 0.6, 0.75, 0.9, 1.0];
 /// At a sustained rate the change is visible within this in 99 of 100 cases.
 const LATE: Duration = Duration::from_secs(1);
 

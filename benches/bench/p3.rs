@@ -38,7 +38,8 @@ pub async fn run(rig: &Rig, report: &mut Report) -> anyhow::Result<()> {
     ] {
         let mark = rig.mark().await?;
         for i in 0..LIVES {
-            let targets: Vec<String> = (0..life.targets()).map(target).collect();
+            let targets: Vec<String> =
+                (0..life.targets()).map(|t| target((i * life.targets() + t) % TARGETS)).collect();
             let name = format!("p3-{}-{i}", life.targets());
             world.begin(life, &name, &targets).await?;
             world.release(life, &name, &targets).await?;

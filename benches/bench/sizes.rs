@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const STARTS: usize = 3;
 /// A watch lives for so long, so each is renewed once in this time.
 const REST: Duration = Duration::from_secs(55);
-const ROUNDS: usize = 80;
+const ROUNDS: usize = 60;
 
 /// Measures.
 pub async fn run(rig: &mut Rig, report: &mut Report) -> anyhow::Result<()> {
