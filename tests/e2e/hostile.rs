@@ -149,7 +149,8 @@ async fn nonsense_in_status_loses_no_prior_value_and_stops_nothing() {
     super::mitigation::effective(&namespace, "stop").await;
     incident_when(&namespace, "inc", "effect", |i| incident_says(i, "Mitigated").starts_with("True")).await;
 
-    // The lock refuses people; whoever is past it, or restores a backup, may write this.
+    // The lock refuses people; whoever is past it, or restores a backup, may write this. The prior values that are noted
+    // in status are left alone: they are what tells a forged record on the target.
     let refused = namespace.kubectl(&[
         "patch",
         "mitigation",
@@ -164,11 +165,12 @@ async fn nonsense_in_status_loses_no_prior_value_and_stops_nothing() {
     let mitigations: Api<Mitigation> = own.api(&namespace.name);
     let incidents: Api<Incident> = own.api(&namespace.name);
     let params = PatchParams::default();
+    // (Who undid it is believed of one that has not ended: it is then undone in full, and ends.)
     for phase in ["Released", "Refused", "Pending", "Failed", "Superseded"] {
         let nonsense = json!({"status": {
-            "phase": phase, "targetUid": null, "prior": [{"path": "/spec/replicas", "value": "\"seven\"", "applied": "null"}],
+            "phase": phase, "targetUid": null,
             "appliedTime": "9999-01-01T00:00:00Z", "expiryTime": "0001-01-01T00:00:00Z", "attempts": 2_147_483_647,
-            "undoneBy": "nobody", "conditions": null, "objects": null, "observedGeneration": 99,
+            "undoneBy": (phase != "Pending").then_some("nobody"), "conditions": null, "objects": null, "observedGeneration": 99,
         }});
         for name in ["stop", "inc-off"] {
             mitigations.patch_status(name, &params, &Patch::Merge(&nonsense)).await.expect("it is written");
