@@ -66,7 +66,7 @@ pub struct IncidentStatus {
     pub postmortem_ref: Option<LocalRef>,
     /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Configured, Notified,
     /// Ready, Stalled; and what should be better: RolesFilled, DutiesSeparated, SeverityExplained, ChecklistOnTime,
-    /// UpdatesOnTime, PublicTextClean, FactsConsistent.
+    /// UpdatesOnTime, PublicTextClean, FactsConsistent, AuthorsVerified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 24),

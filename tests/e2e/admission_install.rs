@@ -205,6 +205,19 @@ fn where_the_api_server_cannot_sign_the_chart_says_so_and_refuses_forged_names()
     let words =
         change(&["patch", "mitigation", "named", "--type=merge", "-p", r#"{"spec":{"reason":"another"}}"#]);
     assert!(words.contains("take it out"), "a change under the name of who changed it before: {words}");
+
+    // An incident says that its names are as they were stated.
+    let mut incident = ours("Incident", "shop", "unsigned", json!({"title": "names nobody vouches for"}));
+    incident["metadata"]["annotations"] = json!({});
+    cluster.apply(&flagger, &incident).success();
+    cluster.kubectl(&[
+        "wait",
+        "incident/unsigned",
+        "-n",
+        "shop",
+        "--for=condition=AuthorsVerified=False",
+        "--timeout=30s",
+    ]);
 }
 
 #[test]

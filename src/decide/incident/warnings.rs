@@ -17,7 +17,7 @@ type Rule = (ConditionStatus, &'static str, String);
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// All conditions of this kind.
-pub(super) const WARNINGS: [&str; 7] = [
+pub(super) const WARNINGS: [&str; 8] = [
     "RolesFilled",
     "DutiesSeparated",
     "SeverityExplained",
@@ -25,6 +25,7 @@ pub(super) const WARNINGS: [&str; 7] = [
     "UpdatesOnTime",
     "PublicTextClean",
     "FactsConsistent",
+    "AuthorsVerified",
 ];
 
 impl Decision<'_> {
@@ -42,12 +43,27 @@ impl Decision<'_> {
             over(self, self.updates_on_time()),
             self.public_text_clean(),
             self.facts_consistent(),
+            self.authors_verified(),
         ];
         for (type_, (status, reason, message)) in WARNINGS.into_iter().zip(rules) {
             self.conditions().set(type_, status, reason, message);
         }
         let count = self.overdue_items().len() + self.overdue_clocks().len();
         self.status.overdue = i32::try_from(count).ok();
+    }
+
+    /// Whether the API server vouches for the names in the record.
+    fn authors_verified(&self) -> Rule {
+        if self.seen.signed {
+            return (True, "Signed", "the API server vouches for the authors in this record".to_owned());
+        }
+        (
+            False,
+            "NotSigned",
+            "this API server signs no requests (MutatingAdmissionPolicy v1, from Kubernetes 1.36 on), or the chart \
+             was installed without: names in this record are as they were stated, and nobody can approve"
+                .to_owned(),
+        )
     }
 
     /// Somebody holds every role that this severity asks for.

@@ -105,6 +105,7 @@ fn every_known_condition_is_there_from_the_first_visit() {
     types.sort_unstable();
     let known = [
         "Acknowledged",
+        "AuthorsVerified",
         "ChecklistOnTime",
         "Configured",
         "DutiesSeparated",
