@@ -136,7 +136,7 @@ impl Life {
     fn conditions(&self) {
         let conditions = &self.w.status().conditions;
         let types: BTreeSet<_> = conditions.iter().map(|c| c.type_.as_str()).collect();
-        assert_eq!((types.len(), conditions.len()), (15, 15));
+        assert_eq!((types.len(), conditions.len()), (16, 16));
         let generation = self.w.incident.metadata.generation;
         assert!(conditions.iter().all(|c| c.observed_generation == generation && !c.message.is_empty()));
         assert_eq!(self.w.status().observed_generation, generation);
