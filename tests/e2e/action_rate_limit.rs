@@ -260,12 +260,15 @@ async fn traefik_names_the_middleware_while_it_is_there_and_entries_of_others_st
         let control = present(&namespace, &ingress("control", "", json!({}))).await;
         assert_eq!(after.annotations()[MIDDLEWARES], control.annotations()[MIDDLEWARES]);
         assert_eq!(marks(&after), Vec::<String>::new());
-        // It is there before it is named, and named no more before it goes.
-        let writes = audit::settled(mark, Duration::from_millis(300), |r| {
-            r.namespace == namespace.name
-                && r.writes()
-                && ["ingresses", "middlewares"].contains(&r.resource.as_str())
-                && r.field_manager.starts_with("incident-operator") | (r.verb == "delete")
+        // It is there before it is named, and named no more before it goes. The log comes a moment later.
+        let writes = wait_for(PATIENCE, "the deletion in the audit log", async || {
+            let writes = audit::requests(mark, |r| {
+                r.namespace == namespace.name
+                    && r.writes()
+                    && ["ingresses", "middlewares"].contains(&r.resource.as_str())
+                    && r.field_manager.starts_with("incident-operator") | (r.verb == "delete")
+            });
+            writes.iter().any(|r| r.verb == "delete" && r.code < 300).then_some(writes)
         })
         .await;
         let order: Vec<String> =

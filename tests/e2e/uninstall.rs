@@ -112,7 +112,16 @@ fn when_the_operator_is_gone_nothing_wedges_and_prior_values_are_still_on_their_
     let apply = |object: &Value| {
         let file = cluster.dir.join("object.json");
         std::fs::write(&file, object.to_string()).expect("writable");
-        cluster.kubectl(&["apply", "-f", &file.display().to_string()]);
+        let end = std::time::Instant::now() + PATIENCE;
+        // A definition that is established is served a moment later.
+        loop {
+            let answer = cluster.command("kubectl", &["apply", "-f", &file.display().to_string()]);
+            if answer.ok || !answer.stderr.contains("There can be a delay") || std::time::Instant::now() > end
+            {
+                break answer.success();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     };
     for namespace in ["shop", "billing"] {
         for mut object in [

@@ -166,6 +166,11 @@ impl Operator {
         self.memory("VmRSS:")
     }
 
+    /// The part of it that is no page of a file, in KiB: what the code takes depends on how it was built.
+    pub fn rss_anon_kib(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
     /// Most memory that was ever in use, in KiB.
     pub fn peak_rss_kib(&self) -> u64 {
         self.memory("VmHWM:")
