@@ -58,7 +58,7 @@ fault: ## fault scenarios behind a proxy; SCENARIO=a,b MODE=kill-after,409 K=3 S
 	@tests/fault.sh $(if $(LIST),--list) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(MODE),--mode $(MODE)) \
 	  $(if $(K),--k $(K)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-fault-test: ## every scenario, killed before and after each write and with each answer lost; part of "test"
+fault-test: ## every scenario, killed before and after each write and with each answer lost
 	@tests/fault.sh --mode test $(ARGS)
 
 fault-all: ## the same with every mode, and a minute of silence after each undisturbed run

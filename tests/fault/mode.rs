@@ -75,7 +75,7 @@ impl Mode {
         Mode::WatchGone,
         Mode::WatchReplay,
     ];
-    /// Those of `make test`.
+    /// Those of `make fault-test`.
     pub const TEST: [Mode; 3] = [Mode::KillBefore, Mode::KillAfter, Mode::LostReply];
 
     /// Name on the command line.

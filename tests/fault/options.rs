@@ -25,7 +25,7 @@ pub struct Options {
     /// Scenarios by name, separated by commas; all when left out.
     #[arg(long, value_delimiter = ',')]
     pub scenario: Vec<String>,
-    /// Modes by name, separated by commas; `test` for those of `make test`, `all` for all of them.
+    /// Modes by name, separated by commas; `test` for those of `make fault-test`, `all` for all of them.
     #[arg(long, value_delimiter = ',', default_value = "test")]
     pub mode: Vec<String>,
     /// Only this write, counted from 1.

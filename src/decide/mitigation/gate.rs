@@ -10,6 +10,7 @@ use crate::{
     },
     decide::{
         access::{self, Need, Question, Subject, Verdict},
+        conditions::find,
         policy::{
             self, Asked, InForce,
             approval::{self, Word},
@@ -85,6 +86,29 @@ impl<'a> Decision<'a> {
                 false
             }
         }
+    }
+
+    /// What is changed was allowed: nothing is changed before that is known. Says by whose right, also when the operator
+    /// was interrupted between the change and the status that tells of it. False: that is asked first.
+    pub(super) fn note_allowed(&mut self, holdings: &[Holding<'a>]) -> bool {
+        let told = find(&self.plan.status.conditions, "Authorized");
+        if !self.seen.signed || told.is_none_or(|told| told.reason != "NotChecked") {
+            return true;
+        }
+        let mut needs = access::needs(self.m);
+        let others = holdings.iter().filter(|h| Some(&h.id) != self.id.as_ref());
+        access::extend(&mut needs, others.filter_map(|h| Some(Need::on(&h.id, h.record.as_ref()?.made))));
+        let said = match access::judge(self.m, &needs, self.seen.answers, "make") {
+            Verdict::Allowed(said) => clip(&said, 1024),
+            Verdict::Ask(questions) if self.seen.refused.is_none() => {
+                self.plan.effect = Some(Effect::Ask(questions));
+                return false;
+            }
+            // By now it may not be, or nobody answers: what was decided before the change stands.
+            Verdict::Ask(_) | Verdict::Denied(_) => "it was allowed right before the change".to_owned(),
+        };
+        self.conditions().set("Authorized", True, "Allowed", said);
+        true
     }
 
     /// Whether who asked for the release may do it now. What ends by itself, as whoever asked for the mitigation had

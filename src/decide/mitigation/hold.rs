@@ -23,6 +23,9 @@ impl<'a> Decision<'a> {
             holdings.iter().filter_map(|h| Some((h, h.record.as_ref()?))).collect();
         if !records.is_empty() {
             self.note_applied(target, &records);
+            if !self.note_allowed(holdings) {
+                return;
+            }
         }
         for holding in holdings {
             match (holding.object, &holding.record) {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::api::{
-    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, MitigationPolicy, REQUESTER_ANNOTATION, Severity,
+    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, ConditionStatus, MitigationPolicy, REQUESTER_ANNOTATION,
+    Severity,
 };
 
 fn policy(spec: Value) -> Arc<MitigationPolicy> {
@@ -77,6 +78,22 @@ fn a_target_that_is_not_there_does_not_hide_that_a_policy_refuses() {
     let mut world = under(json!({}), &[json!({"paused": true})]);
     world.target = None;
     assert_eq!(world.settle().1, "Paused");
+}
+
+#[test]
+fn by_whose_right_it_was_changed_is_told_also_when_the_status_was_lost() {
+    let mut world = under(json!({}), &[]);
+    let fresh = world.mitigation.status.clone();
+    assert_eq!(world.settle().0, Phase::Active);
+    let authorized = |world: &World| {
+        let conditions = &world.mitigation.status.as_ref().unwrap().conditions;
+        find(conditions, "Authorized").map(|c| (c.status, c.reason.clone(), c.message.clone())).unwrap()
+    };
+    let told = authorized(&world);
+    assert_eq!((told.0, told.1.as_str()), (ConditionStatus::True, "Allowed"), "{told:?}");
+    world.mitigation.status = fresh;
+    assert_eq!(world.settle().0, Phase::Active);
+    assert_eq!(authorized(&world), told);
 }
 
 #[test]
