@@ -95,8 +95,7 @@ fn reads(namespaced: bool) -> Vec<Value> {
 
 /// How a kind is read: by name, as a whole that is followed, or both.
 fn reading(kind: TargetKind) -> &'static [&'static str] {
-    const BY_NAME: [TargetKind; 3] =
-        [mitigation::INGRESS_CLASS, mitigation::PERSISTENT_VOLUME_CLAIM, mitigation::SERVICE_ACCOUNT];
+    const BY_NAME: [TargetKind; 2] = [mitigation::PERSISTENT_VOLUME_CLAIM, mitigation::SERVICE_ACCOUNT];
     const AS_A_WHOLE: [TargetKind; 7] = [
         mitigation::API_SERVICE,
         mitigation::CONTROLLER_REVISION,

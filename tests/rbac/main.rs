@@ -18,6 +18,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("list apiservices.apiregistration.k8s.io", NO_STREAMS),
     ("list controllerrevisions.apps", NO_STREAMS),
     ("list customresourcedefinitions.apiextensions.k8s.io", NO_STREAMS),
+    ("list ingressclasses.networking.k8s.io", NO_STREAMS),
     ("list mutatingwebhookconfigurations.admissionregistration.k8s.io", NO_STREAMS),
     ("list replicasets.apps", NO_STREAMS),
     ("list services", NO_STREAMS),
