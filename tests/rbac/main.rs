@@ -118,6 +118,12 @@ fn asked() -> (BTreeSet<Right>, BTreeMap<Right, String>) {
 }
 
 #[test]
+fn nothing_that_the_operator_asks_for_is_refused() {
+    let (_, denied) = asked();
+    assert!(denied.is_empty(), "the operator asked for what it may not: {denied:#?}");
+}
+
+#[test]
 fn every_right_that_is_granted_is_used_and_none_is_missing() {
     let (used, denied) = asked();
     let granted = granted();
