@@ -73,6 +73,13 @@ enum State {
     Missing,
 }
 
+impl Lookout {
+    /// Nobody waits for it and nobody follows it.
+    fn is_needless(&self) -> bool {
+        self.state.receiver_count() == 0 && lock(&self.followers).is_empty()
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing below panics between two statements that belong together.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,10 +114,20 @@ impl Lookouts {
             labels: labels.map(str::to_owned),
         };
         let everywhere = Scope { namespace: None, ..scope.clone() };
-        let wide = lock(&self.open).get(&everywhere).cloned();
-        let lookout = wide.unwrap_or_else(|| self.open(&scope, false));
+        // Whoever waits holds a receiver, and a watch with one stays open; one that was closed just before is opened
+        // anew.
+        let (lookout, mut state) = loop {
+            let wide = lock(&self.open).get(&everywhere).cloned();
+            let (scope, lookout) = match wide {
+                Some(wide) => (&everywhere, wide),
+                None => (&scope, self.open(&scope, false)),
+            };
+            let state = lookout.state.subscribe();
+            if self.has(scope, &lookout) {
+                break (lookout, state);
+            }
+        };
         *lock(&lookout.used) = Instant::now();
-        let mut state = lookout.state.subscribe();
         let what = || format!("looking at {} in {namespace}", kind.plural);
         let seen = timeout(PATIENCE, state.wait_for(|state| *state != State::Opening)).await;
         match seen {
@@ -130,7 +147,7 @@ impl Lookouts {
         let namespace = kind.is_namespaced().then(|| namespace.to_owned());
         let scope = Scope { kind, namespace, labels: labels.map(str::to_owned) };
         let lookout = lock(&self.open).get(&scope).cloned();
-        if let Some(lookout) = lookout.filter(|l| !l.kept && lock(&l.followers).is_empty()) {
+        if let Some(lookout) = lookout.filter(|l| !l.kept && l.is_needless()) {
             self.close(&scope, &lookout);
         }
     }
@@ -192,6 +209,11 @@ impl Lookouts {
         lookout
     }
 
+    /// True while the watch is among the open ones, or somebody still waits for it.
+    fn is_wanted(&self, scope: &Scope, lookout: &Arc<Lookout>) -> bool {
+        self.has(scope, lookout) || lookout.state.receiver_count() > 0
+    }
+
     /// True while the watch is among the open ones.
     fn has(&self, scope: &Scope, lookout: &Arc<Lookout>) -> bool {
         lock(&self.open).get(scope).is_some_and(|known| Arc::ptr_eq(known, lookout))
@@ -209,7 +231,7 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
     // One request answers with what is there and goes on with what changes; API servers that do not know that are
     // asked in the old way.
     let mut streaming = true;
-    while lookouts.has(&scope, &lookout) {
+    while lookouts.is_wanted(&scope, &lookout) {
         let mut config = watch_config();
         if streaming {
             config = config.streaming_lists();
@@ -255,13 +277,13 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
                 },
                 _ = tick.tick() => {
                     let idle = !lookout.kept
-                        && lock(&lookout.followers).is_empty()
+                        && lookout.is_needless()
                         && lock(&lookout.used).elapsed() > IDLE;
                     if idle {
                         debug!(kind = scope.kind.kind, "nobody looks any more");
                         lookouts.close(&scope, &lookout);
                     }
-                    if !lookouts.has(&scope, &lookout) {
+                    if !lookouts.is_wanted(&scope, &lookout) {
                         return;
                     }
                 }
@@ -277,5 +299,49 @@ fn code(error: &watcher::Error) -> Option<u16> {
         | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
         watcher::Error::WatchError(status) => Some(status.code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mitigation::CONFIG_MAP;
+    use futures::FutureExt;
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    /// An API server that has one ConfigMap and says that this is all.
+    fn one_config_map() -> Client {
+        let map = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"flags","namespace":"shop","resourceVersion":"7"}}}"#;
+        let end = r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        let answer = move |_: Request<Body>| async move {
+            Ok::<_, std::convert::Infallible>(Response::new(Body::from(
+                format!("{map}\n{end}\n").into_bytes(),
+            )))
+        };
+        Client::new(tower::service_fn(answer), "shop")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_looked_and_lets_go_does_not_close_the_watch_that_another_waits_for() {
+        let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
+        let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", Some("app=x")));
+        assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
+        lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
+        let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
+        assert_eq!(seen.expect("it was looked").len(), 1);
+        assert!(!lock(&lookouts.open).is_empty());
+        lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
+        assert!(lock(&lookouts.open).is_empty(), "nobody waits any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_had_to_make_room_still_serves_those_who_wait_for_it() {
+        let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
+        let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", None));
+        assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
+        lock(&lookouts.open).clear();
+        let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
+        assert_eq!(seen.expect("it was looked").len(), 1);
     }
 }

@@ -1,9 +1,11 @@
-//! Status writes: only what differs, only on the revision it was worked out from.
+//! Status writes: only what differs, only on the revision it was worked out from. What a timeline got in addition is
+//! appended, so that a request does not grow with what is on record.
 
 use super::{Error, error::Error as E};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::ObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -29,15 +31,43 @@ where
         (Err(e), _) | (_, Err(e)) => return Err(E::api(what())(kube::Error::SerdeError(e))),
     };
     let Some(difference) = merge_difference(&old, &new) else { return Ok(None) };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let (name, meta) = (before.name_any(), before.meta());
+    if let Some(patch) = appending(meta, &old, &new, &difference) {
+        match api.patch_status(&name, &params, &Patch::Json::<()>(patch)).await {
+            // The object is no longer what it was: the other patch is told so in a way that says what to do.
+            Err(kube::Error::Api(status)) if status.code == 422 => {}
+            written => return written.map(Some).map_err(E::api(what())),
+        }
+    }
     let patch = json!({
-        "metadata": {"resourceVersion": before.meta().resource_version, "uid": before.meta().uid},
+        "metadata": {"resourceVersion": meta.resource_version, "uid": meta.uid},
         "status": difference,
     });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(&before.name_any(), &params, &Patch::Merge(patch))
-        .await
-        .map(Some)
-        .map_err(E::api(what()))
+    api.patch_status(&name, &params, &Patch::Merge(patch)).await.map(Some).map_err(E::api(what()))
+}
+
+/// The JSON Patch (RFC 6902) that appends to a timeline and sets the other fields that differ; `None` when the timeline
+/// changed in another way. A resourceVersion that is replaced by another than the object's is a conflict.
+fn appending(meta: &ObjectMeta, old: &Value, new: &Value, difference: &Value) -> Option<json_patch::Patch> {
+    const LIST: &str = "timeline";
+    let (before, after) = (old.get(LIST)?.as_array()?, new.get(LIST)?.as_array()?);
+    let added =
+        after.strip_prefix(before.as_slice()).filter(|added| !added.is_empty() && !before.is_empty())?;
+    let operation = |op: &str, path: String, value: &Value| json!({"op": op, "path": path, "value": value});
+    let mut all = vec![
+        operation("replace", "/metadata/resourceVersion".to_owned(), &json!(meta.resource_version.as_ref()?)),
+        operation("replace", "/metadata/uid".to_owned(), &json!(meta.uid.as_ref()?)),
+    ];
+    for key in difference.as_object()?.keys().filter(|key| *key != LIST) {
+        let path = format!("/status/{key}");
+        all.push(match new.get(key) {
+            Some(value) => operation("add", path, value),
+            None => json!({"op": "remove", "path": path}),
+        });
+    }
+    all.extend(added.iter().map(|record| operation("add", format!("/status/{LIST}/-"), record)));
+    serde_json::from_value(Value::Array(all)).ok()
 }
 
 /// The JSON merge patch (RFC 7386) that turns `old` into `new`; `None` when they are equal.
@@ -69,6 +99,26 @@ mod tests {
         let new = json!({"a": 1, "b": {"c": 4}, "e": [1, 2]});
         assert_eq!(merge_difference(&old, &new), Some(json!({"b": {"c": 4, "d": null}, "e": [1, 2]})));
         assert_eq!(merge_difference(&new, &new), None);
+    }
+
+    #[test]
+    fn what_a_timeline_got_in_addition_is_appended_and_the_rest_of_it_is_not_sent() {
+        let meta =
+            ObjectMeta { resource_version: Some("7".into()), uid: Some("u".into()), ..ObjectMeta::default() };
+        let patch = |old: &Value, new: &Value| appending(&meta, old, new, &merge_difference(old, new)?);
+        let old = json!({"timeline": ["long, long ago"], "phase": "a", "gone": 1, "same": {"x": 1}});
+        let new = json!({"timeline": ["long, long ago", "now", "and now"], "phase": "b", "same": {"x": 1}});
+        let mut object = json!({"metadata": {"resourceVersion": "7", "uid": "u"}, "status": old});
+        let sent = patch(&old, &new).expect("it was appended to");
+        assert!(!json!(sent).to_string().contains("long ago"), "{sent:?}");
+        json_patch::patch(&mut object, &sent).expect("it applies");
+        assert_eq!(object["status"], new);
+        // A first entry, one that was changed, one that made room: nothing to append to.
+        assert!(patch(&json!({}), &new).is_none());
+        assert!(patch(&json!({"timeline": []}), &new).is_none());
+        assert!(patch(&json!({"timeline": ["b"]}), &json!({"timeline": ["c", "d"]})).is_none());
+        assert!(patch(&json!({"timeline": ["a", "b"]}), &json!({"timeline": ["b", "c", "d"]})).is_none());
+        assert!(patch(&json!({"timeline": ["a"]}), &json!({"timeline": ["a"], "phase": "b"})).is_none());
     }
 
     fn documents() -> impl Strategy<Value = Value> {

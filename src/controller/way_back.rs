@@ -127,16 +127,25 @@ async fn all(ctx: &Context, key: &Key, selectors: &BTreeSet<String>) -> WayBack 
         (kind, objects)
     }))
     .await;
-    let (mut of_workloads, mut maps) = (Vec::new(), Vec::new());
+    let (mut of_workloads, mut maps, mut unseen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (kind, objects) in seen {
         match objects {
             Ok(objects) if kind == CONFIG_MAP => maps.extend(objects),
             Ok(objects) => of_workloads.extend(objects),
-            Err(error) => debug!(incident = %key, %error, "not looked at"),
+            Err(error) => {
+                debug!(incident = %key, %error, "not looked at");
+                unseen.insert(kind.kind);
+            }
         }
     }
     let found = revisions(&of_workloads).into_iter().chain(flags(&maps)).collect();
-    WayBack { found, looked: selectors.iter().map(|s| format!("what is labelled {s}")).collect() }
+    let mut looked: Vec<String> = selectors.iter().map(|s| format!("what is labelled {s}")).collect();
+    // Nobody may take for absent what could not be read.
+    if let Some(last) = looked.last_mut().filter(|_| !unseen.is_empty()) {
+        let kinds = unseen.into_iter().collect::<Vec<_>>().join(" and ");
+        last.push_str(&format!(" (not every {kinds} could be read: look yourself)"));
+    }
+    WayBack { found, looked }
 }
 
 /// Whether a text can be the value of a label; any other service has no labelled workloads.
