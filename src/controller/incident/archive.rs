@@ -1,0 +1,85 @@
+//! The archive of an incident: entries that no longer fit into its status, in immutable ConfigMaps.
+
+use super::super::{Context, Error, Key, status::FIELD_MANAGER};
+use crate::{
+    api::{Incident, IncidentStatus, TimelineRecord, names},
+    decide::incident::Archive,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, ResourceExt, api::PostParams, core::ObjectMeta};
+use tracing::warn;
+
+/// Key in an archive's data.
+const ARCHIVE_KEY: &str = "timeline.json";
+/// The schema's maximum for the timeline in the status.
+const MAX_INLINE: usize = 256;
+
+/// Names the incident, by uid, whose timeline an archive holds.
+const UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
+
+/// Stores entries in an immutable ConfigMap. Answers what is in it, which after a crash may be what an earlier
+/// visit put there; `None` when the operator may not write it.
+pub(super) async fn store(
+    ctx: &Context,
+    key: &Key,
+    incident: &Incident,
+    archive: &Archive,
+) -> Result<Option<Vec<TimelineRecord>>, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    for name in [&archive.name, &archive.other_name] {
+        let what = || format!("archiving the timeline in config map {}/{name}", key.namespace);
+        let object = archive_object(incident, name, &archive.records)
+            .map_err(|e| Error::api(what())(kube::Error::SerdeError(e)))?;
+        match api.create(&params, &object).await {
+            Ok(_) => return Ok(Some(archive.records.clone())),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                warn!(incident = %key, error = status.message, "the timeline cannot be archived now");
+                return Ok(None);
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let there = api.get(name).await.map_err(Error::api(what()))?;
+                let ours = there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
+                let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
+                if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
+                    return Ok(Some(records));
+                }
+            }
+            Err(error) => return Err(Error::api(what())(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn archive_object(
+    incident: &Incident,
+    name: &str,
+    records: &[TimelineRecord],
+) -> serde_json::Result<ConfigMap> {
+    let labels = [
+        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (crate::api::INCIDENT_LABEL.to_owned(), names::label_value(&incident.name_any())),
+    ];
+    Ok(ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: incident.metadata.namespace.clone(),
+            labels: Some(labels.into()),
+            annotations: incident.metadata.uid.clone().map(|uid| [(UID_ANNOTATION.to_owned(), uid)].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([(ARCHIVE_KEY.to_owned(), serde_json::to_string_pretty(records)?)].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    })
+}
+
+/// Where the archive cannot be written, the oldest entries make room: a status that the API server refuses
+/// would stop everything.
+pub(super) fn keep_within_bounds(key: &Key, status: &mut IncidentStatus) {
+    let excess = status.timeline.len().saturating_sub(MAX_INLINE);
+    if excess > 0 {
+        warn!(incident = %key, lost = excess, "the timeline cannot be archived: its oldest entries are lost");
+        status.timeline.drain(..excess);
+    }
+}

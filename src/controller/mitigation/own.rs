@@ -1,0 +1,105 @@
+//! What a visit writes to the mitigation itself: its finalizer and its status.
+
+use super::{
+    super::{
+        Error, news,
+        status::{self, FIELD_MANAGER},
+    },
+    Visit,
+};
+use crate::{
+    api::{FINALIZER, Mitigation, MitigationStatus},
+    decide::mitigation::target_id,
+};
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Visit<'_> {
+    pub(super) async fn add_finalizer(&mut self) -> Result<(), Error> {
+        let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": self.stored.metadata.resource_version});
+        let add = if self.stored.metadata.finalizers.is_some() {
+            json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER})
+        } else {
+            json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]})
+        };
+        let object = self.patch(json!([version, add]), "adding the finalizer to").await?;
+        let Some(object) = object else {
+            return Err(Error::Restless(format!("mitigation {}", self.key)));
+        };
+        let status = self.mitigation.status.take();
+        self.mitigation = Mitigation { status, ..object.clone() };
+        self.stored = Arc::new(object);
+        Ok(())
+    }
+
+    pub(super) async fn remove_finalizer(self) -> Result<Option<Instant>, Error> {
+        self.ctx.lookouts.follow(self.key, None);
+        // The object is gone next, and its end with it. An incident that is there has recorded it from the status by
+        // now, and nobody else is left to read one: telling is enough.
+        self.tell(self.stored.status.as_ref());
+        let index = self.stored.finalizers().iter().position(|f| f == FINALIZER);
+        let Some(index) = index else { return Ok(None) };
+        let path = format!("/metadata/finalizers/{index}");
+        let patch = json!([
+            {"op": "test", "path": path, "value": FINALIZER},
+            {"op": "remove", "path": path},
+        ]);
+        self.patch(patch, "removing the finalizer from").await?;
+        Ok(None)
+    }
+
+    /// Patches the object's metadata; `None` when it is gone or another by now.
+    pub(super) async fn patch(&self, patch: Value, what: &str) -> Result<Option<Mitigation>, Error> {
+        let what = format!("{what} mitigation {}", self.key);
+        let patch: json_patch::Patch = serde_json::from_value(patch)
+            .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.api.patch(&self.key.name, &params, &Patch::Json::<()>(patch)).await {
+            Ok(object) => {
+                if object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty() {
+                    // The last finalizer is off: it is gone before the watch tells.
+                    if let Some(news) = self.ctx.mitigations.saw_gone(&object) {
+                        self.ctx.heard_of_mitigation(&news, true);
+                    }
+                } else {
+                    self.saw(object.clone());
+                }
+                Ok(Some(object))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 422 => Ok(None),
+            Err(error) => Err(Error::api(what)(error)),
+        }
+    }
+
+    pub(super) async fn write_status(&mut self) -> Result<(), Error> {
+        let Some(new) = self.mitigation.status.clone() else { return Ok(()) };
+        let old = self.stored.status.clone();
+        let written = status::write(&self.api, self.stored.as_ref(), old.as_ref(), &new).await;
+        let written = match written {
+            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => return Ok(()),
+            other => other?,
+        };
+        if let Some(object) = written {
+            self.tell(old.as_ref());
+            self.stored = Arc::new(object.clone());
+            self.saw(object);
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, old: Option<&MitigationStatus>) {
+        let target = target_id(&self.mitigation).and_then(|id| self.objects.get(&id).cloned().flatten());
+        news::tell(self.ctx, self.key, &self.mitigation, old, target.as_deref());
+    }
+
+    pub(super) fn saw(&self, object: Mitigation) {
+        if let Some(news) = self.ctx.mitigations.saw(object) {
+            self.ctx.heard_of_mitigation(&news, true);
+        }
+    }
+}

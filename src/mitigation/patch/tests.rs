@@ -1,0 +1,218 @@
+use super::*;
+use k8s_openapi::jiff::Timestamp;
+
+pub(crate) fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+fn record(prior: Option<Value>) -> Record {
+    Record {
+        v: 1,
+        uid: "0123456789".into(),
+        mitigation: "m".into(),
+        incident: None,
+        action: "scale".into(),
+        target: "t".into(),
+        fields: vec![HeldField {
+            path: "/spec/replicas".into(),
+            how: How::Plain,
+            prior,
+            applied: Some(json!(0)),
+            owners: Vec::new(),
+        }],
+        at: Timestamp::UNIX_EPOCH,
+        reasserts: 0,
+        reasserted: None,
+        stepped: None,
+        restored: false,
+        made: false,
+    }
+}
+
+/// The patch of a take that sets replicas to 0.
+fn stop(target: &Value, record: &Record) -> Value {
+    let target = object(target.clone());
+    take(&target, record, &[Change::set(&target, "/spec/replicas", json!(0))], &nobody()).unwrap()
+}
+
+fn back(target: &Value, record: &Record) -> Value {
+    let raw: Vec<_> = record.fields.iter().map(|held| held.prior.clone()).collect();
+    restore(&object(target.clone()), record, &raw, &nobody()).unwrap()
+}
+
+fn nobody() -> HashSet<String> {
+    HashSet::new()
+}
+
+fn deployment(metadata: Value) -> Value {
+    let mut base = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "d", "uid": "t", "resourceVersion": "7"}, "spec": {"replicas": 3}});
+    json_patch::merge(&mut base["metadata"], &metadata);
+    base
+}
+
+/// Applies a patch as the API server does: all of it, or an error.
+fn apply(to: &Value, patch: &Value) -> Result<Value, json_patch::PatchError> {
+    let mut out = to.clone();
+    json_patch::patch(&mut out, &serde_json::from_value::<json_patch::Patch>(patch.clone()).unwrap())?;
+    Ok(out)
+}
+
+#[test]
+fn take_and_restore_leave_the_object_as_it_was() {
+    for metadata in [json!({}), json!({"annotations": {"a": "b"}, "labels": {"c": "d"}})] {
+        let before = deployment(metadata);
+        let taken = apply(&before, &stop(&before, &record(Some(json!(3))))).unwrap();
+        assert_eq!(taken["spec"]["replicas"], 0);
+        assert_eq!(Record::find(&object(taken.clone()), "0123456789"), Some(record(Some(json!(3)))));
+        let undone = apply(&taken, &back(&taken, &record(Some(json!(3))))).unwrap();
+        let noted = Record::find(&object(undone.clone()), "0123456789").unwrap();
+        assert!(noted.restored && undone["spec"]["replicas"] == 3);
+        let mut restored = apply(&undone, &let_go(&object(undone.clone()), &noted, &nobody(), true)).unwrap();
+        // The API server does not store empty maps.
+        for map in ["annotations", "labels"] {
+            if restored["metadata"][map] == json!({}) {
+                restored["metadata"].as_object_mut().unwrap().remove(map);
+            }
+        }
+        assert_eq!(restored, before);
+    }
+}
+
+#[test]
+fn take_fails_as_a_whole_when_the_field_or_the_object_is_another_by_then() {
+    let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+    let patch = stop(&before, &record(Some(json!(3))));
+    for change in [json!({"spec": {"replicas": 4}}), json!({"metadata": {"uid": "other"}})] {
+        let mut changed = before.clone();
+        json_patch::merge(&mut changed, &change);
+        assert!(apply(&changed, &patch).is_err(), "{change}");
+    }
+    let mut unrelated = before.clone();
+    json_patch::merge(&mut unrelated, &json!({"metadata": {"resourceVersion": "8"}}));
+    assert!(apply(&unrelated, &patch).is_ok(), "status churn must not make a take fail");
+}
+
+#[test]
+fn maps_that_were_missing_are_not_overwritten_when_somebody_adds_them_in_between() {
+    let before = deployment(json!({}));
+    let patch = stop(&before, &record(Some(json!(3))));
+    let mut changed = before;
+    json_patch::merge(&mut changed, &json!({"metadata": {"resourceVersion": "8", "labels": {"new": "x"}}}));
+    assert!(apply(&changed, &patch).is_err());
+}
+
+#[test]
+fn a_field_that_was_absent_is_removed_on_restore() {
+    let mut before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+    before["spec"] = json!({"paused": false});
+    let taken = apply(&before, &stop(&before, &record(None))).unwrap();
+    assert_eq!(taken["spec"]["replicas"], 0);
+    let restored = apply(&taken, &back(&taken, &record(None))).unwrap();
+    assert_eq!(restored["spec"], before["spec"]);
+}
+
+#[test]
+fn restore_never_overwrites_a_later_change_of_somebody_else() {
+    let before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
+    let mut taken = apply(&before, &stop(&before, &record(Some(json!(3))))).unwrap();
+    let patch = back(&taken, &record(Some(json!(3))));
+    taken["spec"]["replicas"] = json!(7);
+    assert!(apply(&taken, &patch).is_err());
+}
+
+#[test]
+fn the_label_stays_while_another_mitigation_holds_the_object() {
+    let other = Record { uid: "99999999-other".into(), ..record(Some(json!(1))) };
+    let before = deployment(json!({
+        "labels": {MITIGATED_LABEL: "true"},
+        "annotations": {key(&other.uid): other.to_text(), key("0123456789"): record(Some(json!(3))).to_text()}}));
+    let mut held = before;
+    held["spec"]["replicas"] = json!(0);
+    let holders = HashSet::from([other.uid.clone()]);
+    let after =
+        apply(&held, &let_go(&object(held.clone()), &record(Some(json!(3))), &holders, false)).unwrap();
+    assert_eq!(after["metadata"]["labels"][MITIGATED_LABEL], "true");
+}
+
+#[test]
+fn whoever_goes_last_takes_the_label_whatever_the_order_and_two_cannot_go_at_once() {
+    let uids = ["aaaaaaaa-1", "bbbbbbbb-2", "cccccccc-3"];
+    let record_of = |uid: &str| Record { uid: uid.into(), ..record(Some(json!(1))) };
+    let mut annotations = json!({"a": "b"});
+    for uid in uids {
+        annotations[key(uid)] = record_of(uid).to_text().into();
+    }
+    let held = deployment(json!({"labels": {MITIGATED_LABEL: "true", "c": "d"}, "annotations": annotations}));
+    let leaves = |now: &Value, uid: &str, holders: &HashSet<String>| {
+        let_go(&object(now.clone()), &record_of(uid), holders, false)
+    };
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut holders: HashSet<String> = uids.iter().map(|uid| (*uid).to_owned()).collect();
+        let mut now = held.clone();
+        for (gone, index) in order.into_iter().enumerate() {
+            let patch = leaves(&now, uids[index], &holders);
+            // Of the other two, the one that this one counts on cannot have gone in between.
+            let others = order[gone + 1..].iter().map(|other| leaves(&now, uids[*other], &holders));
+            let after = apply(&now, &patch).unwrap();
+            for other in others {
+                let Ok(both) = apply(&after, &other) else { continue };
+                let left = Record::all(&object(both.clone())).count();
+                assert_eq!(left > 0, both["metadata"]["labels"][MITIGATED_LABEL] == "true", "{both:#}");
+            }
+            now = after;
+            holders.remove(uids[index]);
+            assert_eq!(now["metadata"]["labels"][MITIGATED_LABEL] == "true", gone < 2, "{order:?}");
+        }
+        assert_eq!(now["metadata"]["annotations"], json!({"a": "b"}));
+        assert_eq!(now["metadata"]["labels"], json!({"c": "d"}));
+    }
+}
+
+#[test]
+fn what_two_mitigations_share_is_put_back_by_whoever_goes_last() {
+    let path = "/metadata/annotations/frozen";
+    let (a, b) = ("aaaaaaaa-1", "bbbbbbbb-2");
+    let holders = HashSet::from([a.to_owned(), b.to_owned()]);
+    let record_of = |target: &DynamicObject, uid: &str, change: &Change| Record {
+        uid: uid.into(),
+        fields: vec![HeldField::capture(target, change)],
+        ..record(None)
+    };
+    for prior in [None, Some("no")] {
+        for order in [[a, b], [b, a]] {
+            let annotations = prior.map_or(json!({"x": "y"}), |prior| json!({"x": "y", "frozen": prior}));
+            let before = deployment(json!({"annotations": annotations, "labels": {"c": "d"}}));
+            let mut now = before.clone();
+            for uid in [a, b] {
+                let target = object(now.clone());
+                let change = Change::share(&target, path, json!("yes"));
+                let record = record_of(&target, uid, &change);
+                assert_eq!(record.fields[0].prior, prior.map(|prior| json!(prior)), "the very first value");
+                now = apply(&now, &take(&target, &record, &[change], &holders).unwrap()).unwrap();
+            }
+            for (i, uid) in order.into_iter().enumerate() {
+                let target = object(now.clone());
+                let record = Record::find(&target, uid).unwrap();
+                let raw = [record.fields[0].prior.clone()];
+                now = apply(&now, &restore(&target, &record, &raw, &holders).unwrap()).unwrap();
+                let target = object(now.clone());
+                let record = Record::find(&target, uid).unwrap();
+                assert!(record.fields[0].is_back(&target));
+                now = apply(&now, &let_go(&target, &record, &holders, true)).unwrap();
+                assert_eq!(now["metadata"]["annotations"]["frozen"] == "yes", i == 0, "{order:?}");
+            }
+            assert_eq!(now, before);
+        }
+    }
+}
+
+#[test]
+fn disowning_removes_exactly_our_entries() {
+    let target = object(deployment(json!({"managedFields": [
+        {"manager": "incident-operator-scale"}, {"manager": "kubectl"}, {"manager": "incident-operator-scale"}]})));
+    let patch = disown(&target, "incident-operator-scale").unwrap();
+    let after = apply(&serde_json::to_value(&target).unwrap(), &patch).unwrap();
+    assert_eq!(after["metadata"]["managedFields"], json!([{"manager": "kubectl"}]));
+    assert_eq!(disown(&target, "incident-operator-rollback"), None);
+}
