@@ -330,7 +330,7 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
 }
 
 /// The resourceVersion as a number; Kubernetes has declared it comparable. What is no number counts as newest.
-fn version<K: Resource>(object: &K) -> u64 {
+pub(super) fn version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX)
 }
 

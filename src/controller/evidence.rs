@@ -5,18 +5,20 @@
 //! as missing. Its ConfigMap is named after the mitigation, so that a process that comes later finds what an earlier
 //! one kept.
 
+mod logs;
+mod pods;
+
 use super::{
     error::{Retry, backoff, code},
     key::Key,
     queue::Queue,
 };
 use crate::{
-    api::{EvidenceStatus, GROUP},
+    api::{EvidenceStatus, GROUP, names},
     decide::conditions::whole_seconds,
     mitigation::{
         ObjectId,
-        evidence::{Bundle, MAX_ITEM, manifest, sha256},
-        field,
+        evidence::{Bundle, manifest, sha256},
     },
 };
 use futures::{StreamExt, stream};
@@ -25,11 +27,12 @@ use k8s_openapi::{
         core::v1::{ConfigMap, Pod},
         events::v1::Event,
     },
+    apimachinery::pkg::apis::meta::v1::ListMeta,
     jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, LogParams, PostParams},
+    api::{ListParams, PostParams},
     core::{DynamicObject, ObjectMeta},
 };
 use std::{
@@ -51,8 +54,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const READERS: usize = 8;
 /// Pods whose logs are read.
 const MAX_PODS: usize = 20;
-/// Lines of a log, from its end.
-const MAX_LINES: i64 = 2000;
+/// Most objects that one list answers.
+const MAX_LISTED: u32 = 200;
 
 /// Why logs are missing.
 const NO_LOGS: &str = "who asked for the mitigation may not read them (get pods/log)";
@@ -69,6 +72,10 @@ pub struct Request {
     pub id: ObjectId,
     /// The target as it is.
     pub target: Arc<DynamicObject>,
+    /// What else is touched, as it is.
+    pub touched: Vec<(ObjectId, Arc<DynamicObject>)>,
+    /// Whether pods go, so that it must be told when it is not known which.
+    pub destroys: bool,
     /// Whether it may hold logs: not when who asked may not read them.
     pub logs: bool,
 }
@@ -123,19 +130,21 @@ impl Evidence {
         drop(running);
         let (client, queue, readers) = (self.client.clone(), self.queue.clone(), self.readers.clone());
         tokio::spawn(async move {
-            let outcome = gather_and_keep(&client, &readers, &request).await;
-            let progress = match outcome {
+            let mitigation = request.mitigation.clone();
+            let gathering = tokio::spawn(async move { gather_and_keep(&client, &readers, &request).await });
+            // Code that fails must not leave it under way for ever.
+            let progress = match gathering.await.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok(kept) => {
-                    info!(mitigation = %request.mitigation, config_map = kept.config_map, items = kept.items, "evidence kept");
+                    info!(%mitigation, config_map = kept.config_map, items = kept.items, "evidence kept");
                     Progress::Kept(kept)
                 }
                 Err(words) => {
-                    warn!(mitigation = %request.mitigation, error = words, "no evidence kept");
+                    warn!(%mitigation, error = words, "no evidence kept");
                     Progress::Failed(words)
                 }
             };
             tell.send_replace(progress);
-            queue.add(request.mitigation);
+            queue.add(mitigation);
         });
     }
 
@@ -174,8 +183,8 @@ async fn gather_and_keep(
         (format!("{GROUP}/evidence"), "true".to_owned()),
         (format!("{GROUP}/mitigation-uid"), request.uid.clone()),
     ]);
-    if let Some(incident) = request.incident.as_ref().filter(|name| name.len() <= 63) {
-        labels.insert(format!("{GROUP}/incident"), incident.clone());
+    if let Some(incident) = &request.incident {
+        labels.insert(format!("{GROUP}/incident"), names::label_value(incident));
     }
     let object = ConfigMap {
         metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() },
@@ -242,24 +251,23 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
     bundle.add(&format!("{}.{}.yaml", request.id.kind.kind, request.id.name), &manifest(&request.target));
     let (events, pods) = tokio::join!(
         timeout_at(deadline, events(client, namespace, &request.target)),
-        timeout_at(deadline, pods(client, namespace, &request.id, &request.target))
+        timeout_at(deadline, pods::of(client, request))
     );
     match events {
-        Ok(Ok(text)) => bundle.add("events.txt", &text),
+        Ok(Ok((text, all))) => {
+            bundle.add("events.txt", &text);
+            if !all {
+                bundle.miss("events", &format!("there are more than {MAX_LISTED}"));
+            }
+        }
         Ok(Err(words)) => bundle.miss("events", &words),
         Err(_) => bundle.miss("events", "no answer in time"),
     }
-    let pods = match pods {
-        Ok(Ok(pods)) => pods,
-        Ok(Err(words)) => {
-            bundle.miss("pods", &words);
-            return bundle;
-        }
-        Err(_) => {
-            bundle.miss("pods", "no answer in time");
-            return bundle;
-        }
-    };
+    let found = pods.unwrap_or_else(|_| pods::Found::nothing("no answer in time"));
+    for why in &found.missing {
+        bundle.miss("pods", why);
+    }
+    let pods = found.pods;
     for pod in pods.iter().skip(MAX_PODS) {
         bundle.miss(pod.name_any(), "logs of the first pods only are kept");
     }
@@ -270,7 +278,7 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
         let text = serde_saphyr::to_string(&status).unwrap_or_else(|_| status.to_string());
         bundle.add(&format!("pod.{name}.status.yaml"), &text);
         match request.logs {
-            true => wanted.extend(logs_of(pod)),
+            true => wanted.extend(logs::of(pod)),
             false => bundle.miss(format!("logs of {name}"), NO_LOGS),
         }
     }
@@ -280,67 +288,28 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
         async move {
             // The semaphore is never closed.
             let _slot = readers.acquire().await;
-            let answer = timeout_at(deadline, read_log(&api, &log)).await;
+            let answer = logs::read(&api, &log, deadline).await;
             (log, answer)
         }
     });
     let mut reads = stream::iter(reads).buffer_unordered(READERS);
     while let Some((log, answer)) = reads.next().await {
         let name = log.item();
-        match answer {
-            Ok(Ok(text)) => bundle.add(&name, &text),
-            Ok(Err(words)) => bundle.miss(name, &words),
-            Err(_) => bundle.miss(name, "no answer in time"),
+        if let Some(text) = &answer.text {
+            bundle.add(&name, text);
+        }
+        if let Some(why) = &answer.missing {
+            bundle.miss(name, why);
         }
     }
     bundle
 }
 
-/// One log of one container.
-struct Log {
-    pod: String,
-    container: String,
-    previous: bool,
-}
-
-impl Log {
-    fn item(&self) -> String {
-        let which = if self.previous { ".previous" } else { "" };
-        format!("pod.{}.{}{which}.log", self.pod, self.container)
-    }
-}
-
-/// The logs that a pod has: the previous one only of a container that was restarted.
-fn logs_of(pod: &Pod) -> Vec<Log> {
-    let status = pod.status.as_ref();
-    let statuses = status.into_iter().flat_map(|s| {
-        s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten())
-    });
-    statuses
-        .flat_map(|status| {
-            let log = |previous| Log { pod: pod.name_any(), container: status.name.clone(), previous };
-            let previous = (status.restart_count > 0).then(|| log(true));
-            previous.into_iter().chain([log(false)])
-        })
-        .collect()
-}
-
-async fn read_log(api: &Api<Pod>, log: &Log) -> Result<String, String> {
-    let params = LogParams {
-        container: Some(log.container.clone()),
-        previous: log.previous,
-        timestamps: true,
-        tail_lines: Some(MAX_LINES),
-        limit_bytes: i64::try_from(MAX_ITEM).ok(),
-        ..LogParams::default()
-    };
-    api.logs(&log.pod, &params).await.map_err(words)
-}
-
-async fn events(client: &Client, namespace: &str, target: &DynamicObject) -> Result<String, String> {
+/// The Events of the target, and whether these are all.
+async fn events(client: &Client, namespace: &str, target: &DynamicObject) -> Result<(String, bool), String> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let uid = target.metadata.uid.as_deref().unwrap_or_default();
-    let params = ListParams::default().fields(&format!("regarding.uid={uid}")).limit(200);
+    let params = ListParams::default().fields(&format!("regarding.uid={uid}")).limit(MAX_LISTED);
     let list = api.list(&params).await.map_err(words)?;
     let mut lines: Vec<String> = list
         .items
@@ -361,34 +330,12 @@ async fn events(client: &Client, namespace: &str, target: &DynamicObject) -> Res
         })
         .collect();
     lines.sort_unstable();
-    Ok(lines.join("\n") + "\n")
+    Ok((lines.join("\n") + "\n", is_complete(&list.metadata)))
 }
 
-/// The pods behind the target.
-async fn pods(
-    client: &Client,
-    namespace: &str,
-    id: &ObjectId,
-    target: &DynamicObject,
-) -> Result<Vec<Pod>, String> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    if id.kind == crate::mitigation::POD {
-        return api.get_opt(&id.name).await.map(|pod| pod.into_iter().collect()).map_err(words);
-    }
-    let selector = field(target, "/spec/selector/matchLabels");
-    let labels = selector.as_ref().and_then(serde_json::Value::as_object);
-    let Some(labels) = labels.filter(|labels| !labels.is_empty()) else { return Ok(Vec::new()) };
-    let labels: Vec<String> =
-        labels.iter().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?))).collect();
-    let params = ListParams::default().labels(&labels.join(",")).limit(200);
-    let mut pods = api.list(&params).await.map_err(words)?.items;
-    // Those that are in trouble tell most.
-    let ready = |pod: &Pod| {
-        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
-    };
-    pods.sort_by_cached_key(|pod| (ready(pod), pod.name_any()));
-    Ok(pods)
+/// Whether a list answered all there is.
+fn is_complete(list: &ListMeta) -> bool {
+    list.continue_.as_ref().is_none_or(String::is_empty)
 }
 
 fn words(error: kube::Error) -> String {

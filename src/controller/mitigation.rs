@@ -17,7 +17,7 @@ use crate::{
         access::Answers,
         mitigation::{Effect, Evidence, Objects, Observed, Plan, Refused, Reservation, decide, target_id},
     },
-    mitigation::{Found, ObjectId},
+    mitigation::{Engine, Found, ObjectId, engine},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, core::DynamicObject};
@@ -221,12 +221,16 @@ impl<'a> Visit<'a> {
     fn gather_evidence(&self, logs: bool) {
         let Some(id) = target_id(&self.mitigation) else { return };
         let Some(target) = self.objects.get(&id).cloned().flatten() else { return };
+        let touched = self.objects.iter().filter(|(other, _)| **other != id);
+        let touched = touched.filter_map(|(id, object)| Some((id.clone(), object.clone()?))).collect();
         self.ctx.evidence.start(Request {
             mitigation: self.key.clone(),
             uid: self.uid().to_owned(),
             incident: self.mitigation.spec.incident_ref.as_ref().map(|incident| incident.name.clone()),
             id,
             target,
+            touched,
+            destroys: engine(&self.mitigation.spec.template.action).is_some_and(Engine::destroys),
             logs,
         });
     }

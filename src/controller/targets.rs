@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     api::MITIGATED_LABEL,
-    mitigation::{ObjectId, TargetKind},
+    mitigation::{JOB, ObjectId, TargetKind},
 };
 use futures::StreamExt;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::DynamicObject,
     runtime::{WatchStreamExt, watcher},
 };
@@ -186,19 +186,35 @@ impl Targets {
         }
     }
 
-    /// Deletes the object with this uid. One that is gone already is no error.
-    pub async fn delete(&self, namespace: &str, id: &ObjectId, uid: &str) -> Result<(), NotDone> {
+    /// Deletes the object with this uid. One that is gone already is no error; one that takes its time to go is
+    /// answered.
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        id: &ObjectId,
+        uid: &str,
+    ) -> Result<Option<DynamicObject>, NotDone> {
         let api = api_in(&self.requests, id.kind, Some(namespace));
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
-            propagation_policy: Some(kube::api::PropagationPolicy::Background),
+            // Of a Job it counts when its pods are gone.
+            propagation_policy: Some(match id.kind {
+                JOB => PropagationPolicy::Foreground,
+                _ => PropagationPolicy::Background,
+            }),
             ..DeleteParams::default()
         };
         let answer = api.delete(&id.name, &params).await;
         self.forget(namespace, id);
         match answer {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Ok(answer) => {
+                let left = answer.left().filter(|object| object.metadata.deletion_timestamp.is_some());
+                if let Some(object) = &left {
+                    self.saw(id.kind, object);
+                }
+                Ok(left)
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(self.not_done(namespace, id, format!("deleting {id} in {namespace}"), error)),
         }
     }

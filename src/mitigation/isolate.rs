@@ -29,15 +29,30 @@ impl Isolate {
         self.method.unwrap_or(IsolateMethod::StripLabels)
     }
 
-    fn strip(scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
+    fn release_pods(&self) -> ReleasePods {
+        self.release_pods.unwrap_or(ReleasePods::Delete)
+    }
+
+    fn strip(&self, scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
         let mut parts = vec![Part::create(
             ObjectId::new(NETWORK_POLICY, scene.made_name()),
             deny_all(&json!({ISOLATED: scene.short_uid()})),
         )];
         for pod in pods {
+            self.refuse_lone(scene, pod)?;
+            let keys = selection::selected_labels(scene, pod)?;
+            // A selector of all pods, or of those that lack a label, selects them without their labels, too.
+            if let Some(words) = selection::let_through(scene, &[&selection::stripped(scene, pod, &keys)])? {
+                return Err(Stop::refuse(
+                    "AnotherPolicyAllows",
+                    format!(
+                        "{words} whatever its labels are, and policies add up, so that it would not be isolated: take the rules of that policy away first"
+                    ),
+                ));
+            }
             let mut changes =
                 vec![Change::set(pod, pointer(&["metadata", "labels", ISOLATED]), json!(scene.short_uid()))];
-            for key in selection::selected_labels(scene, pod)? {
+            for key in keys {
                 changes.push(Change::remove(pod, pointer(&["metadata", "labels", &key])));
             }
             parts.push(Part::change(&ObjectId::of(POD, pod), changes));
@@ -45,22 +60,29 @@ impl Isolate {
         Ok(parts)
     }
 
+    /// A pod that nobody controls has nobody who makes a new one: it is not deleted unless that is what is asked for.
+    fn refuse_lone(&self, scene: &Scene<'_>, pod: &DynamicObject) -> Result<(), Stop> {
+        let controlled = pod.metadata.owner_references.iter().flatten().any(|o| o.controller == Some(true));
+        // Its workload has let go of one that is stripped already.
+        if controlled || selection::is_isolated(scene, pod) || self.release_pods() == ReleasePods::Relabel {
+            return Ok(());
+        }
+        Err(Stop::refuse(
+            "StandsAlone",
+            format!(
+                "pod {} has no controller: the release would delete it and nothing would take its place; set releasePods: Relabel, or use method DenyPolicy",
+                pod.metadata.name.as_deref().unwrap_or_default()
+            ),
+        ))
+    }
+
     fn deny(&self, scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
         let selector = selection::selector(self, scene)?;
-        for policy in scene.list(NETWORK_POLICY, None)? {
-            if policy.metadata.name.as_deref() == Some(scene.made_name().as_str()) {
-                continue;
-            }
-            if let Some(pod) = pods.iter().find(|pod| selection::allows(policy, pod)) {
-                return Err(Stop::refuse(
-                    "AnotherPolicyAllows",
-                    format!(
-                        "NetworkPolicy {} allows traffic of pod {}, and policies add up: use method StripLabels",
-                        policy.metadata.name.as_deref().unwrap_or_default(),
-                        pod.metadata.name.as_deref().unwrap_or_default()
-                    ),
-                ));
-            }
+        if let Some(words) = selection::let_through(scene, pods)? {
+            return Err(Stop::refuse(
+                "AnotherPolicyAllows",
+                format!("{words}, and policies add up: use method StripLabels"),
+            ));
         }
         Ok(vec![Part::create(ObjectId::new(NETWORK_POLICY, scene.made_name()), deny_all(&selector))])
     }
@@ -116,17 +138,27 @@ impl Engine for Isolate {
             ));
         }
         match self.method() {
-            IsolateMethod::StripLabels => Self::strip(scene, &pods),
+            IsolateMethod::StripLabels => self.strip(scene, &pods),
             IsolateMethod::DenyPolicy => self.deny(scene, &pods),
         }
     }
 
     fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
+        let pods = selection::isolated(self, scene)?;
+        if let Some(seen) = selection::let_through(scene, &pods)? {
+            return Ok(Effect::Awaited {
+                what: "waiting until no other policy lets traffic to the pods".to_owned(),
+                seen: format!("{seen}, and policies add up"),
+            });
+        }
         if self.method() == IsolateMethod::DenyPolicy {
-            return Ok(Effect::Seen(
-                "the policy denies all traffic, where the network plugin enforces policies; connections that are open may go on"
-                    .to_owned(),
-            ));
+            return Ok(Effect::Unclear {
+                reason: "NotReported",
+                message: format!(
+                    "the policy denies all traffic of {} pods and no other policy allows any; whether the cluster's network enforces policies, and ends connections that are open already, is reported by nobody: try a connection",
+                    pods.len()
+                ),
+            });
         }
         if let Some(wanted) = field(scene.target, "/spec/replicas").and_then(|v| v.as_i64())
             && scene.id.kind != POD
@@ -145,8 +177,28 @@ impl Engine for Isolate {
         ))
     }
 
-    fn follows(&self, _scene: &Scene<'_>) -> Option<Look> {
-        Some(Look::List { kind: POD, labels: None })
+    fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
+        let contested = || {
+            let pods = selection::isolated(self, scene)?;
+            Ok::<_, Stop>(selection::let_through(scene, &pods)?.is_some())
+        };
+        // What is awaited is either new pods or that a policy goes.
+        let policies = self.method() == IsolateMethod::DenyPolicy || contested().unwrap_or(false);
+        Some(Look::List { kind: if policies { NETWORK_POLICY } else { POD }, labels: None })
+    }
+
+    fn watches_over(&self, _scene: &Scene<'_>) -> Option<Look> {
+        Some(Look::List { kind: NETWORK_POLICY, labels: None })
+    }
+
+    /// The policy stays until the pods are gone, or are as they were.
+    fn undone_backwards(&self) -> bool {
+        true
+    }
+
+    /// Its release deletes pods.
+    fn destroys(&self) -> bool {
+        self.method() == IsolateMethod::StripLabels && self.release_pods() == ReleasePods::Delete
     }
 
     fn undo(
@@ -156,7 +208,7 @@ impl Engine for Isolate {
         _object: &DynamicObject,
         record: &Record,
     ) -> Result<Undo, Stop> {
-        let delete = self.release_pods.unwrap_or(ReleasePods::Delete) == ReleasePods::Delete;
+        let delete = self.release_pods() == ReleasePods::Delete;
         // A pod of its own has nobody who would make a new one.
         let replaced = record.fields.iter().any(|held| held.applied.is_none());
         if id.kind == POD && delete && replaced && self.method() == IsolateMethod::StripLabels {
@@ -196,10 +248,10 @@ impl Engine for Isolate {
     }
 
     fn release(&self) -> String {
-        match (self.method(), self.release_pods.unwrap_or(ReleasePods::Delete)) {
+        match (self.method(), self.release_pods()) {
             (IsolateMethod::DenyPolicy, _) => "deletes the policy".to_owned(),
             (IsolateMethod::StripLabels, ReleasePods::Delete) => {
-                "deletes the isolated pods, which were replaced, and the policy".to_owned()
+                "deletes the isolated pods, which were replaced, and when they are gone the policy".to_owned()
             }
             (IsolateMethod::StripLabels, ReleasePods::Relabel) => {
                 "gives the pods their labels back, so that the workload may delete surplus ones, and deletes the policy"

@@ -6,6 +6,9 @@
 use super::{Effect, Engine, Part, Rule, Scene, Stop, TargetKind};
 use crate::api::{ActionName, Manual, TargetRef};
 
+/// What to know before somebody is asked.
+pub const UNDOES_NOTHING: &str = "nothing is done by itself, and a release undoes nothing";
+
 /// An instance, for what is generated from all actions.
 pub(super) fn example() -> Manual {
     Manual { instructions: "instructions".to_owned(), assignee: None, result: None }
@@ -37,7 +40,7 @@ impl Engine for Manual {
     }
 
     fn warnings(&self, _scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
-        Ok(vec!["nothing is done by itself, and a release undoes nothing".to_owned()])
+        Ok(vec![UNDOES_NOTHING.to_owned()])
     }
 
     fn release(&self) -> String {

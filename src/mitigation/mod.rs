@@ -31,6 +31,7 @@ pub mod workload;
 
 pub use field::{Change, field};
 pub use kinds::*;
+pub use manual::UNDOES_NOTHING;
 #[cfg(test)]
 pub(crate) use scene::tests as scene_tests;
 pub use scene::*;

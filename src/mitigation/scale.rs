@@ -103,7 +103,7 @@ impl Engine for Scale {
         };
         // Deployments count terminating pods apart; StatefulSets count them in status.replicas.
         let terminating = number(target, "/status/terminatingReplicas").unwrap_or(0);
-        if there > wanted && !autoscalers::may_exceed(wanted, scene)? {
+        if there > wanted {
             awaited(format!("{there} pods are there, {wanted} wanted"))
         } else if wanted == 0 && terminating > 0 {
             awaited(format!("{terminating} pods are still terminating"))

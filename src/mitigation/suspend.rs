@@ -38,12 +38,14 @@ fn running<'a>(scene: &Scene<'a>) -> Result<Vec<&'a DynamicObject>, Stop> {
     if scene.id.kind != CRON_JOB {
         return Ok(Vec::new());
     }
+    Ok(started(scene)?.into_iter().filter(|job| job.metadata.deletion_timestamp.is_none()).collect())
+}
+
+/// The Jobs that the CronJob started and that have not ended, or are being deleted.
+fn started<'a>(scene: &Scene<'a>) -> Result<Vec<&'a DynamicObject>, Stop> {
     let uid = scene.target.metadata.uid.as_deref();
     let runs = |job: &&DynamicObject| {
-        workload::is_controlled_by(job, uid)
-            && !is_ended(job)
-            && job.metadata.deletion_timestamp.is_none()
-            && workload::annotation(job, BY_HAND).is_none()
+        workload::is_controlled_by(job, uid) && !is_ended(job) && workload::annotation(job, BY_HAND).is_none()
     };
     let mut jobs: Vec<_> = scene.list(JOB, None)?.iter().map(Arc::as_ref).filter(runs).collect();
     jobs.sort_by_key(|job| job.metadata.name.clone());
@@ -125,7 +127,14 @@ impl Engine for Suspend {
                     id: ObjectId::of(JOB, job),
                     uid: job.metadata.uid.clone().unwrap_or_default(),
                 },
-                None => Effect::Seen(format!("{none}, and none runs")),
+                // One that is being deleted stays until its pods are gone.
+                None => match started(scene)?.as_slice() {
+                    [] => Effect::Seen(format!("{none}, and none runs")),
+                    going => Effect::Awaited {
+                        what: "waiting until the running Jobs and their pods are gone".to_owned(),
+                        seen: format!("these are still being deleted: {}", names(going)),
+                    },
+                },
             }),
             RunningJobs::Suspend => {
                 let (held, late): (Vec<&DynamicObject>, Vec<&DynamicObject>) =

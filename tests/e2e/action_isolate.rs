@@ -1,8 +1,8 @@
 //! `isolate`: pods out of service, kept for inspection.
 
 use super::mitigation::*;
-use super::support::{workload, *};
-use incident_operator::api::MitigationPhase as Phase;
+use super::support::{audit, workload, *};
+use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -111,14 +111,86 @@ async fn a_policy_that_would_do_nothing_is_refused() {
     namespace.create_ready(workload::deployment("web", 1)).await;
     let allow = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "allow"},
         "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"], "ingress": [{}]}});
-    namespace.create(allow).await;
+    namespace.create(allow.clone()).await;
     namespace.create(isolate("no", "Deployment", "web", json!({"method": "DenyPolicy"}))).await;
     let refused = reaches(&namespace, "no", Phase::Refused).await;
     assert!(message(&refused, "Stalled").contains("NetworkPolicy allow"), "{}", message(&refused, "Stalled"));
     namespace.kubectl(&["delete", "networkpolicy", "allow"]).success();
-    namespace.create(isolate("yes", "Deployment", "web", json!({"method": "DenyPolicy"}))).await;
-    effective(&namespace, "yes").await;
+    // Of these no label can be taken away: they select every pod, or those that lack one.
+    for (name, selector) in [
+        ("all", json!({})),
+        ("lacking", json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]})),
+    ] {
+        let mut open = allow.clone();
+        open["spec"]["podSelector"] = selector;
+        namespace.create(open).await;
+        namespace.create(isolate(name, "Deployment", "web", json!({}))).await;
+        let refused = reaches(&namespace, name, Phase::Refused).await;
+        assert_eq!(condition(&refused, "Stalled").map(|c| c.reason.as_str()), Some("AnotherPolicyAllows"));
+        assert!(pods(&namespace, "app=web").await.iter().all(|pod| marks(pod).is_empty()));
+        namespace.kubectl(&["delete", "networkpolicy", "allow"]).success();
+    }
+    let deny = isolate("yes", "Deployment", "web", json!({"method": "DenyPolicy"}));
+    namespace.create(with(deny, json!({"verification": {"timeout": "1s"}}))).await;
+    let told = says(&namespace, "yes", "Effective", "NotReported").await;
+    assert!(is(&told, "Effective", ConditionStatus::Unknown), "no plugin tells whether it enforces policies");
+    // One that comes later is told, and when it goes, too.
+    namespace.create(allow).await;
+    let void = says(&namespace, "yes", "Effective", "NotEffective").await;
+    assert!(message(&void, "Effective").contains("NetworkPolicy allow"), "{}", message(&void, "Effective"));
+    namespace.kubectl(&["delete", "networkpolicy", "allow"]).success();
+    says(&namespace, "yes", "Effective", "NotReported").await;
     // Whoever takes the policy away ends the mitigation.
     namespace.kubectl(&["delete", "networkpolicy", "--all"]).success();
     reaches(&namespace, "yes", Phase::Superseded).await;
+}
+
+/// The pod that is suspected must not have its network back while it still runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_stays_until_the_isolated_pods_are_gone() {
+    let namespace = TestNamespace::new("isolateorder").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    namespace.create(isolate("hold", "Deployment", "web", json!({"maxPods": 2}))).await;
+    effective(&namespace, "hold").await;
+    let isolated = pods(&namespace, "incident-operator.dev/isolated").await;
+    let stays = isolated[0].name_any();
+    let patch = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}}).to_string();
+    let hold = patch(json!(["example.dev/hold"]));
+    namespace.kubectl(&["patch", "pod", &stays, "--type=merge", "-p", &hold]).success();
+    let mark = audit::mark();
+    release(&namespace, "hold");
+    until(&namespace, "hold", "waiting for the pod", |m| message(m, "Ready").contains("waiting until Pod/"))
+        .await;
+    wait_gone(&namespace.api::<Pod>(), &isolated[1].name_any()).await;
+    let policies = async || {
+        let list = namespace.api::<NetworkPolicy>().list(&ListParams::default()).await;
+        list.expect("they can be listed").items.len()
+    };
+    assert_eq!(policies().await, 1, "one pod is there still");
+    namespace.kubectl(&["patch", "pod", &stays, "--type=merge", "-p", &patch(Value::Null)]).success();
+    reaches(&namespace, "hold", Phase::Released).await;
+    assert_eq!(policies().await, 0);
+    let requests = operator.requests_once_quiet(mark, std::time::Duration::from_millis(300)).await;
+    let deleted: Vec<&str> =
+        requests.iter().filter(|r| r.verb == "delete").map(|r| r.resource.as_str()).collect();
+    assert_eq!(deleted, ["pods", "pods", "networkpolicies"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_nobody_would_replace_is_not_isolated_to_be_deleted() {
+    let namespace = TestNamespace::new("isolatelone").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let lone = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lone", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "main", "image": "registry.example/main:1"}]}});
+    namespace.create(lone.clone()).await;
+    service(&namespace).await;
+    namespace.create(isolate("hold", "Pod", "lone", json!({}))).await;
+    let refused = reaches(&namespace, "hold", Phase::Refused).await;
+    assert!(
+        message(&refused, "Stalled").contains("releasePods: Relabel"),
+        "{}",
+        message(&refused, "Stalled")
+    );
+    assert!(marks(&present(&namespace, &lone).await).is_empty());
 }

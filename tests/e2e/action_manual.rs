@@ -28,6 +28,21 @@ async fn a_person_is_asked_says_what_came_of_it_and_the_incident_is_mitigated() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_a_step_asks_nobody() {
+    let namespace = TestNamespace::new("manualdry").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let step = json!({"manual": {"instructions": "call the provider", "assignee": "dana"}, "dryRun": true});
+    namespace.create(mitigation_of("call", "Service", "cdn", step)).await;
+    let told = says(&namespace, "call", "Ready", "DryRun").await;
+    assert_eq!(phase_of(&told), Some(Phase::Pending));
+    let status = told.status.as_ref().expect("it has a status");
+    assert!(status.applied_time.is_none(), "no clock runs");
+    let plan = status.plan.as_ref().expect("it is planned");
+    assert_eq!(plan.summary, "would ask dana to act on Service/cdn: call the provider");
+    delete(&namespace, "call").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_failed_is_told_as_not_effective_and_its_instructions_stay_as_they_were() {
     let namespace = TestNamespace::new("manualfail").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

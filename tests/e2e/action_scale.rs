@@ -2,7 +2,7 @@
 
 use super::mitigation::*;
 use super::support::{crds, workload, *};
-use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
+use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
@@ -66,6 +66,133 @@ async fn scaling_up_moves_the_autoscaler_first_and_a_release_puts_both_back_byte
         (autoscaler("web", 2, 3), autoscaler("other", 2, 3)),
     ] {
         assert_same(&present(&namespace, &mitigated).await, &present(&namespace, &control).await);
+    }
+}
+
+/// The bounds are back before the number: what the number goes back to must not be worked out from the bounds that a
+/// watch told a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_between_the_bounds_is_held_by_both_and_a_release_puts_all_back_byte_by_byte() {
+    let namespace = TestNamespace::new("hpabetween").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    for name in ["web", "other"] {
+        namespace.create_ready(workload::deployment(name, 3)).await;
+        namespace.create(autoscaler(name, 2, 10)).await;
+    }
+    namespace.create(scale("hold", "Deployment", "web", 5)).await;
+    effective(&namespace, "hold").await;
+    let hpa = present(&namespace, &autoscaler("web", 2, 10)).await;
+    assert_eq!((&hpa.data["spec"]["minReplicas"], &hpa.data["spec"]["maxReplicas"]), (&json!(5), &json!(5)));
+    delete(&namespace, "hold").await;
+    for (mitigated, control) in [
+        (workload::deployment("web", 3), workload::deployment("other", 3)),
+        (autoscaler("web", 2, 10), autoscaler("other", 2, 10)),
+    ] {
+        assert_same(&present(&namespace, &mitigated).await, &present(&namespace, &control).await);
+    }
+}
+
+/// One that is made while the number is held, and so was not held off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_that_comes_later_is_fought_three_times_and_then_named() {
+    let namespace = TestNamespace::new("hpafight").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 5)).await;
+    namespace.create(scale("less", "Deployment", "web", 1)).await;
+    effective(&namespace, "less").await;
+    namespace.create(autoscaler("web", 2, 6)).await;
+    // It looks every 15 seconds.
+    let contested = wait_for(std::time::Duration::from_secs(150), "the end of the fight", async || {
+        let held = namespace.api::<Mitigation>().get("less").await.ok()?;
+        condition(&held, "Contested").filter(|c| c.reason == "ContestedBy")?;
+        Some(held)
+    })
+    .await;
+    assert_eq!(contested.status.as_ref().and_then(|status| status.attempts), Some(4));
+    let words = message(&contested, "Contested");
+    assert!(words.contains("kube-controller-manager") && words.contains("2 instead of 1"), "{words}");
+    release(&namespace, "less");
+    let ended = reaches(&namespace, "less", Phase::Superseded).await;
+    assert!(message(&ended, "Ready").contains("kube-controller-manager"), "{}", message(&ended, "Ready"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_be_scaled_down_is_refused_and_left_as_it_is() {
+    let namespace = TestNamespace::new("scaleno").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let mut volumes = workload::statefulset("volumes", 2);
+    volumes["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": "Delete"});
+    let mut own = workload::deployment("own", 1);
+    own["metadata"]["labels"] = json!({"app.kubernetes.io/name": "incident-operator"});
+    let hook = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hook"},
+        "spec": {"selector": {"app": "hook"}, "ports": [{"port": 443}]}});
+    let serves = workload::deployment("hook", 1);
+    for object in [&volumes, &own, &serves, &hook] {
+        namespace.create(object.clone()).await;
+    }
+    let service = json!({"namespace": namespace.name, "name": "hook"});
+    let group = format!("{}.example.dev", namespace.name);
+    // Nobody asks for it while it is there; what it names answers nothing.
+    let api = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": format!("v1.{group}")},
+        "spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1, "service": service,
+            "insecureSkipTLSVerify": true}});
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage,
+            "schema": {"openAPIV3Schema": {"type": "object"}}})
+    };
+    let conversion = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("things.c{group}")},
+        "spec": {"group": format!("c{group}"), "scope": "Namespaced",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing"},
+            "versions": [version("v1", true), version("v2", false)],
+            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+                "clientConfig": {"service": service}}}}});
+    let cases = [
+        ("volumes", "StatefulSet", &volumes, None, "WouldDeleteVolumes", "whenScaled"),
+        ("own", "Deployment", &own, None, "Self", "the operator itself"),
+        ("hook", "Deployment", &serves, Some(api), "ServesTheApi", "APIService v1."),
+        ("hook", "Deployment", &serves, Some(conversion), "ServesTheApi", "the conversion of things."),
+    ];
+    for (index, (name, kind, object, needs, reason, words)) in cases.into_iter().enumerate() {
+        if let Some(needs) = &needs {
+            cluster::kubectl_with(&["apply", "-f", "-"], &needs.to_string()).success();
+        }
+        let before = present(&namespace, object).await;
+        let mitigation = format!("stop-{index}");
+        namespace.create(scale(&mitigation, kind, name, 0)).await;
+        let refused =
+            until(&namespace, &mitigation, "refusal", |m| phase_of(m) == Some(Phase::Refused)).await;
+        if let Some(needs) = &needs {
+            cluster::kubectl_with(&["delete", "-f", "-"], &needs.to_string()).success();
+        }
+        let stalled = condition(&refused, "Stalled").expect("it is told");
+        assert_eq!(stalled.reason, reason, "{name}: {}", stalled.message);
+        assert!(stalled.message.contains(words), "{name}: {}", stalled.message);
+        assert_same(&present(&namespace, object).await, &before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_actions_on_one_deployment_end_in_either_order_and_leave_no_trace() {
+    let namespace = TestNamespace::new("twoactions").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    for order in [["fewer", "halt"], ["halt", "fewer"]] {
+        let (name, control) = (format!("web-{}", order[0]), format!("other-{}", order[0]));
+        for name in [&name, &control] {
+            namespace.create_ready(workload::deployment(name, 3)).await;
+        }
+        namespace.create(scale("fewer", "Deployment", &name, 1)).await;
+        namespace.create(mitigation_of("halt", "Deployment", &name, json!({"pauseRollout": {}}))).await;
+        effective(&namespace, "fewer").await;
+        effective(&namespace, "halt").await;
+        delete(&namespace, order[0]).await;
+        let half = present(&namespace, &workload::deployment(&name, 3)).await;
+        let left = (half.data["spec"]["replicas"].as_i64(), half.data["spec"]["paused"].as_bool());
+        assert_eq!(left, if order[0] == "fewer" { (Some(3), Some(true)) } else { (Some(1), None) });
+        delete(&namespace, order[1]).await;
+        let (after, control) = (workload::deployment(&name, 3), workload::deployment(&control, 3));
+        assert_same(&present(&namespace, &after).await, &present(&namespace, &control).await);
     }
 }
 

@@ -142,6 +142,7 @@ async fn running_jobs_go_on_or_are_suspended_or_deleted_as_asked() {
     effective(&namespace, "suspend").await;
     assert_eq!(pods_of(&namespace, stopped).await, 0, "effective means that the pods are gone");
     effective(&namespace, "delete").await;
+    assert_eq!(pods_of(&namespace, deleted).await, 0, "effective means that the pods are gone");
     let left: Vec<String> = jobs_of(&namespace, "delete").await.iter().map(ResourceExt::name_any).collect();
     assert_eq!(left, ["by-hand"], "{} is gone", deleted.name_any());
     let labels = [("operation", "delete"), ("result", "success")];

@@ -3,7 +3,11 @@
 use super::mitigation::*;
 use super::support::{audit, workload, *};
 use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 
@@ -67,6 +71,52 @@ async fn logs_manifests_and_events_are_kept_without_secrets_before_the_pods_go()
     let after = namespace.api::<ConfigMap>().get(&name).await.expect("it is still there");
     assert_eq!(after.data, map.data);
     assert_eq!(hash, incident_operator::mitigation::evidence::sha256(&data));
+}
+
+/// The pods of a CronJob are two owners away, and what a container said before it was restarted tells why it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_cronjob_whose_jobs_are_deleted_the_logs_of_their_pods_are_kept() {
+    let namespace = TestNamespace::new("evidencecron").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let _file = logs(&namespace, &["import broke off"]);
+    let report = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "report"},
+        "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": {
+            "restartPolicy": "OnFailure", "nodeSelector": {"no": "where"}, "containers": [{"name": "main", "image": "registry.example/main:1"}]}}}}}});
+    namespace.create(report.clone()).await;
+    let missed = json!({"status": {"lastScheduleTime": "2025-06-01T00:00:00Z"}}).to_string();
+    namespace
+        .kubectl(&["patch", "cronjob", "report", "--subresource=status", "--type=merge", "-p", &missed])
+        .success();
+    let pod = wait_for(PATIENCE, "a pod of the Job", async || {
+        namespace.api::<Pod>().list(&Default::default()).await.ok()?.items.pop()
+    })
+    .await;
+    let name = pod.name_any();
+    // A pod whose phase is not known goes on, and nothing here plays its kubelet.
+    let restarted = json!({"status": {"phase": "Unknown", "containerStatuses": [{"name": "main", "image": "i", "imageID": "",
+        "ready": false, "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
+    let patch = Patch::Merge(&restarted);
+    let patched = namespace.api::<Pod>().patch_status(&name, &PatchParams::default(), &patch).await;
+    patched.expect("its status can be written");
+    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).success();
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+    let path = format!("/api/v1/namespaces/{}/pods/{name}/binding", namespace.name);
+    cluster::kubectl_with(&["create", "--raw", &path, "-f", "-"], &binding.to_string()).success();
+    let stop = mitigation_of("stop", "CronJob", "report", json!({"suspend": {"runningJobs": "Delete"}}));
+    namespace.create(with(stop, json!({"evidence": "Required"}))).await;
+    let held = effective(&namespace, "stop").await;
+    let (_, map) = kept(&namespace, "stop").await;
+    let data = map.data.unwrap_or_default();
+    for item in [format!("pod.{name}.main.log"), format!("pod.{name}.main.previous.log")] {
+        let text = data.get(&item).unwrap_or_else(|| panic!("no {item}: {:?}", data.keys()));
+        assert!(text.contains("import broke off"), "{text}");
+    }
+    assert!(
+        data.contains_key(&format!("pod.{name}.status.yaml")) && data.contains_key("CronJob.report.yaml")
+    );
+    let told = condition(&held, "EvidenceCaptured").expect("it is told");
+    assert_eq!(told.reason, "Captured", "{}", told.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

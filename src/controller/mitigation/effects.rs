@@ -1,7 +1,7 @@
 //! The effects on targets: each is counted by action, operation and result, and what the API server refused is kept for
 //! the next decision.
 
-use super::Visit;
+use super::{Visit, look};
 use crate::{
     controller::{
         Error,
@@ -53,6 +53,7 @@ impl Visit<'_> {
             Ok(object) => {
                 info!(mitigation = %self.key, object = %id, operation = operation(what), "object written");
                 self.objects.insert(id, Some(Arc::new(object)));
+                look::overlay(&mut self.found, &self.objects);
             }
             Err(not_done) => self.not_done(id, not_done, what.releases()).await?,
         }
@@ -83,13 +84,13 @@ impl Visit<'_> {
 
     pub(super) async fn delete(&mut self, id: ObjectId, uid: &str, releasing: bool) -> Result<(), Error> {
         let answer = self.ctx.targets.delete(&self.key.namespace, &id, uid).await;
-        self.count("delete", answer.as_ref().copied());
+        self.count("delete", answer.as_ref().map(|_| ()));
         match answer {
-            Ok(()) => {
+            Ok(left) => {
                 info!(mitigation = %self.key, object = %id, operation = "delete", "object written");
                 // Whatever was looked at may be another now.
                 self.found.clear();
-                self.objects.insert(id, None);
+                self.objects.insert(id, left.map(Arc::new));
             }
             Err(not_done) => self.not_done(id, not_done, releasing).await?,
         }

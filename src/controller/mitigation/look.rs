@@ -2,7 +2,10 @@
 //! approved, and who may do what.
 
 use super::{
-    super::{BY_MITIGATION, BY_OBJECT, Error, Key, access, targets::index_text, watch::start_targets},
+    super::{
+        BY_MITIGATION, BY_OBJECT, Error, Key, access, cache::version, targets::index_text,
+        watch::start_targets,
+    },
     RECORD_DEADLINE_SECONDS, Visit,
 };
 use crate::{
@@ -12,10 +15,10 @@ use crate::{
         incident::{recorded_end, releases},
         mitigation::{Incident, Objects, Refused, Why},
     },
-    mitigation::{Look, ObjectId, record::Record},
+    mitigation::{Found, Look, ObjectId, record::Record},
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -154,7 +157,33 @@ impl Visit<'_> {
             }
         };
         self.found.insert(look, found);
+        overlay(&mut self.found, &self.objects);
         Ok(())
+    }
+}
+
+/// A watch may lag behind the answers to our own writes: what was read or written is put in the place of what is older.
+pub(super) fn overlay(found: &mut Found, objects: &Objects) {
+    for (look, seen) in found {
+        for (id, known) in objects {
+            let Some(known) = known else { continue };
+            let kind = match look {
+                Look::List { kind, .. } => kind,
+                Look::One(one) => &one.kind,
+            };
+            if *kind != id.kind {
+                continue;
+            }
+            let named = |old: &&mut Arc<DynamicObject>| old.metadata.name.as_ref() == Some(&id.name);
+            let labelled = matches!(look, Look::List { labels: Some(_), .. });
+            if let Some(old) = seen.iter_mut().find(named)
+                && version(known.as_ref()) > version(old.as_ref())
+                // Which labels were asked for, the watch knows.
+                && (!labelled || known.metadata.labels == old.metadata.labels)
+            {
+                *old = known.clone();
+            }
+        }
     }
 }
 
@@ -173,8 +202,7 @@ fn unknown(objects: &Objects, own: &str, known: &HashMap<String, bool>) -> Vec<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mitigation::{CONFIG_MAP, record::key};
-    use kube::core::DynamicObject;
+    use crate::mitigation::{CONFIG_MAP, HORIZONTAL_POD_AUTOSCALER, record::key};
     use serde_json::json;
 
     fn held_by(uids: &[&str]) -> Option<Arc<DynamicObject>> {
@@ -189,6 +217,26 @@ mod tests {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "flags", "uid": "t", "annotations": annotations}});
         Some(Arc::new(serde_json::from_value(object).unwrap()))
+    }
+
+    #[test]
+    fn what_was_written_a_moment_ago_stands_in_for_what_the_watch_has_not_told_yet() {
+        let autoscaler = |version: &str, most: i64| {
+            let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+                "metadata": {"name": "web", "resourceVersion": version}, "spec": {"maxReplicas": most}});
+            Arc::new(serde_json::from_value::<DynamicObject>(object).unwrap())
+        };
+        let look = Look::List { kind: HORIZONTAL_POD_AUTOSCALER, labels: None };
+        let id = ObjectId::new(HORIZONTAL_POD_AUTOSCALER, "web");
+        let seen = |listed: &str, known: Option<&str>| {
+            let mut found = Found::from([(look.clone(), vec![autoscaler(listed, 5)])]);
+            let objects = Objects::from([(id.clone(), known.map(|version| autoscaler(version, 10)))]);
+            overlay(&mut found, &objects);
+            found[&look][0].data["spec"]["maxReplicas"].as_i64()
+        };
+        assert_eq!(seen("99", Some("100")), Some(10));
+        assert_eq!(seen("100", Some("99")), Some(5), "the watch was faster");
+        assert_eq!(seen("99", None), Some(5));
     }
 
     /// Who is not among the holders loses its record, so each reading of an object is asked about anew.

@@ -2,7 +2,10 @@
 
 use super::{Decision, End, OnRelease, Phase, on_release, whole_seconds};
 use crate::api::ConditionStatus::{False, True, Unknown};
-use crate::api::{Action, ManualState};
+use crate::{
+    api::{Action, ManualState},
+    mitigation::{Engine, UNDOES_NOTHING},
+};
 
 impl Decision<'_> {
     /// True for an action that a person does.
@@ -13,9 +16,18 @@ impl Decision<'_> {
     /// In force from when it was asked for; effective once somebody says so.
     pub(super) fn by_hand(&mut self) {
         let Action::Manual(step) = &self.m.spec.template.action else { return };
-        let may = self.was_applied() || self.policies_allow(None) && self.approved(None);
-        if !may {
-            return;
+        if !self.was_applied() {
+            if !self.policies_allow(None) {
+                return;
+            }
+            let template = &self.m.spec.template;
+            if template.dry_run == Some(true) {
+                let (summary, note) = (step.summary(&template.target_ref, &[]), UNDOES_NOTHING.to_owned());
+                return self.tell_plan(&summary, Vec::new(), &step.release(), &[note]);
+            }
+            if !self.approved(None) {
+                return;
+            }
         }
         self.note_latest_end();
         let asked = self.m.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);

@@ -2,8 +2,8 @@
 
 use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
-    MAX_REASSERTS, MITIGATED_LABEL, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value, Write,
-    Writer, clip, describe_change, patch, whole_seconds, writer,
+    MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
+    Write, Writer, clip, describe_change, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::{
@@ -162,7 +162,7 @@ impl<'a> Decision<'a> {
                 c.set("Ready", False, reason, message);
             }
             // What was looked at may be from before the deletion.
-            Seen::Delete { id: gone, .. } if matches!(self.seen.objects.get(&gone), Some(None)) => {
+            Seen::Delete { id: gone, uid } if self.is_going(&gone, &uid) => {
                 self.plan.follow = engine.follows(&self.scene(&id, target));
                 let message = format!("waiting until {gone} is gone");
                 let mut c = self.conditions();
@@ -190,6 +190,15 @@ impl<'a> Decision<'a> {
                 }
             }
         }
+    }
+
+    /// Whether this visit has deleted it.
+    fn is_going(&self, id: &ObjectId, uid: &str) -> bool {
+        self.seen.objects.get(id).is_some_and(|object| {
+            object.as_ref().is_none_or(|object| {
+                object.metadata.uid.as_deref() != Some(uid) || object.metadata.deletion_timestamp.is_some()
+            })
+        })
     }
 
     pub(super) fn expire(&mut self) {

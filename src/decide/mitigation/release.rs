@@ -8,8 +8,13 @@ use super::{
 use crate::api::ConditionStatus::{False, True};
 use crate::mitigation::{self, Stop, Undo, prior};
 use crate::mutants::{Mutant, seeded};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
+
+/// How long after the time by which a deleted object should be gone it is waited for. The kubelet of a node that is
+/// gone ends no pod.
+const DELETION_PATIENCE: Duration = Duration::from_secs(300);
 
 impl<'a> Decision<'a> {
     pub(super) fn release(&mut self, end: &End) {
@@ -39,12 +44,27 @@ impl<'a> Decision<'a> {
         }
         // What is back already only needs its hold to end; the rest first, in the order of the action.
         let engine = mitigation::engine(&self.m.spec.template.action);
-        let next = match engine.is_some_and(mitigation::Engine::undone_backwards) {
-            true => recorded.last(),
-            false => recorded.first(),
-        };
-        if let Some((holding, object, record)) = next {
-            return self.undo(target, holding, object, record, end);
+        let mut next = recorded;
+        if engine.is_some_and(mitigation::Engine::undone_backwards) {
+            next.reverse();
+        }
+        if !next.is_empty() {
+            let mut going = None;
+            for (holding, object, record) in next {
+                // What was made for others stays until they are gone.
+                if going.is_some() && record.made {
+                    break;
+                }
+                match self.undo(target, holding, object, record, end) {
+                    Some(until) => going = going.or(Some((holding.id.clone(), until))),
+                    None => return,
+                }
+            }
+            if let Some((id, until)) = going {
+                self.wake_at(until);
+                self.conditions().set("Ready", False, "Releasing", format!("waiting until {id} is gone"));
+            }
+            return;
         }
         if target.is_none() && !matches!(end, End::Refused(_)) {
             return match self.was_applied() {
@@ -69,7 +89,8 @@ impl<'a> Decision<'a> {
         on_release(&self.m.spec.template) == OnRelease::Keep
     }
 
-    /// Undoes the change of one object.
+    /// Undoes the change of one object. The object may be on its way out already: then until when that is waited for,
+    /// and others can be undone meanwhile.
     fn undo(
         &mut self,
         target: Option<&'a DynamicObject>,
@@ -77,7 +98,7 @@ impl<'a> Decision<'a> {
         object: &'a DynamicObject,
         record: &Record,
         end: &End,
-    ) {
+    ) -> Option<Timestamp> {
         self.plan.status.phase = Some(Phase::Releasing);
         self.conditions().set(
             "Ready",
@@ -87,7 +108,8 @@ impl<'a> Decision<'a> {
         );
         if let Some(refused @ Refused { releasing: true, .. }) = self.seen.refused {
             let words = refused.words.clone();
-            return self.cannot_release(&format!("the API server refuses it: {words}"));
+            self.cannot_release(&format!("the API server refuses it: {words}"));
+            return None;
         }
         let id = &holding.id;
         let keep = self.keeps() && !matches!(end, End::Refused(_));
@@ -100,7 +122,8 @@ impl<'a> Decision<'a> {
             self.plan.status.undone_by.get_or_insert(name);
         }
         if undone || keep || !intact {
-            return self.let_go(id, object, record, undone);
+            self.let_go(id, object, record, undone);
+            return None;
         }
         let engine = mitigation::engine(&self.m.spec.template.action);
         let how = match (engine, target, self.id.clone()) {
@@ -128,6 +151,16 @@ impl<'a> Decision<'a> {
                 self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::Status, patch });
             }
             Ok(Undo::Delete) => {
+                if let Some(deleted) = &object.metadata.deletion_timestamp {
+                    // The API server states when it should be gone.
+                    let until = deleted.0.checked_add(DELETION_PATIENCE).unwrap_or(self.now);
+                    if until > self.now {
+                        return Some(until);
+                    }
+                    self.plan.status.left = Some(format!("{id} was deleted and is still not gone"));
+                    self.let_go(id, object, record, false);
+                    return None;
+                }
                 let uid = object.metadata.uid.clone().unwrap_or_default();
                 self.plan.effect = Some(Effect::Delete { object: id.clone(), uid, releasing: true });
             }
@@ -142,6 +175,7 @@ impl<'a> Decision<'a> {
             Err(Stop::Look(look)) => self.plan.effect = Some(Effect::Look(look)),
             Err(Stop::Refused(refusal)) => self.cannot_release(&refusal.message),
         }
+        None
     }
 
     fn write_values(&mut self, id: &ObjectId, what: Write, patch: Result<Value, String>) {

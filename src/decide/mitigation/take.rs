@@ -323,17 +323,28 @@ impl<'a> Decision<'a> {
         warnings.extend(gitops::warning(template.gitops, target, template.action.name()));
         let summary = engine.summary(&template.target_ref, parts);
         let changes = parts.iter().flat_map(|part| self.planned(part)).take(super::MAX_PRIOR).collect();
+        self.tell_plan(&summary, changes, &engine.release(), &warnings);
+    }
+
+    /// The answer of a dry run.
+    pub(super) fn tell_plan(
+        &mut self,
+        summary: &str,
+        changes: Vec<PlannedChange>,
+        release: &str,
+        warnings: &[String],
+    ) {
+        let accepted = if changes.is_empty() { "" } else { "; the API server accepts it" };
         self.plan.status.plan = Some(MitigationPlan {
             summary: clip(&format!("would {summary}"), 1024),
             changes,
-            release: Some(match on_release(template) {
-                OnRelease::Restore => clip(&engine.release(), 1024),
+            release: Some(match on_release(&self.m.spec.template) {
+                OnRelease::Restore => clip(release, 1024),
                 OnRelease::Keep => "leaves the value".to_owned(),
             }),
             warnings: warnings.iter().take(16).map(|w| clip(w, 1024)).collect(),
         });
-        let message = format!("dry run: would {summary}; the API server accepts it");
-        self.wait("DryRun", clip(&message, 1024));
+        self.wait("DryRun", clip(&format!("dry run: would {summary}{accepted}"), 1024));
         self.conditions().set("Ready", True, "DryRun", "the plan is in status.plan; nothing was changed");
     }
 

@@ -168,8 +168,48 @@ fn holds(term: &Value, pod: &DynamicObject) -> bool {
     }
 }
 
+/// The pod as it is without these labels.
+pub fn stripped(scene: &Scene<'_>, pod: &DynamicObject, keys: &[String]) -> DynamicObject {
+    let mut pod = pod.clone();
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.retain(|key, _| !keys.contains(key));
+    labels.insert(ISOLATED.to_owned(), scene.short_uid().to_owned());
+    pod
+}
+
+/// Whether the pod has the label of this mitigation.
+pub fn is_isolated(scene: &Scene<'_>, pod: &DynamicObject) -> bool {
+    label(pod, ISOLATED) == Some(scene.short_uid())
+}
+
+/// The pods that are isolated by now. By a policy that leaves the labels, new ones are as well.
+pub fn isolated<'a>(isolate: &Isolate, scene: &Scene<'a>) -> Result<Vec<&'a DynamicObject>, Stop> {
+    if isolate.method() == IsolateMethod::DenyPolicy {
+        return pods(isolate, scene);
+    }
+    if scene.id.kind == POD {
+        return Ok(vec![scene.target]);
+    }
+    let all = scene.list(POD, None)?.iter().map(AsRef::as_ref);
+    Ok(all.filter(|pod| is_isolated(scene, pod)).collect())
+}
+
+/// The policy of somebody else that lets traffic to one of the pods, in words.
+pub fn let_through(scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Option<String>, Stop> {
+    for policy in scene.list(NETWORK_POLICY, None)? {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        if name != scene.made_name()
+            && let Some(pod) = pods.iter().find(|pod| allows(policy, pod))
+        {
+            let pod = pod.metadata.name.as_deref().unwrap_or_default();
+            return Ok(Some(format!("NetworkPolicy {name} allows traffic of pod {pod}")));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a NetworkPolicy selects the pod and lets something pass.
-pub fn allows(policy: &DynamicObject, pod: &DynamicObject) -> bool {
+fn allows(policy: &DynamicObject, pod: &DynamicObject) -> bool {
     let selected = field(policy, "/spec/podSelector").is_none_or(|selector| matches(&selector, pod));
     let has = |path: &str| field(policy, path).and_then(|v| v.as_array().map(|rules| !rules.is_empty()));
     selected && (has("/spec/ingress") == Some(true) || has("/spec/egress") == Some(true))

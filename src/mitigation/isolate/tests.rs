@@ -93,6 +93,63 @@ fn a_policy_is_refused_where_another_one_allows_traffic() {
     );
 }
 
+/// Policies add up, and no label can be taken away by which these select the pod.
+#[test]
+fn stripping_labels_is_refused_where_a_policy_allows_traffic_whatever_the_labels_are() {
+    let allowing = |selector: Value| {
+        let spec = json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{}]});
+        parts(&Isolate::default(), &stage().with(policy(spec)))
+    };
+    let without = |key: &str, operator: &str| json!({"matchExpressions": [{"key": key, "operator": operator, "values": ["x"]}]});
+    for selector in [
+        json!({}),
+        without("tier", "NotIn"),
+        json!({"matchExpressions": [{"key": "zone", "operator": "DoesNotExist"}]}),
+    ] {
+        let refusal = allowing(selector.clone()).unwrap_err();
+        assert_eq!(refusal.reason, "AnotherPolicyAllows", "{selector}");
+        assert!(refusal.message.contains("NetworkPolicy p"), "{}", refusal.message);
+    }
+    assert!(allowing(json!({"matchLabels": {"app": "web"}})).is_ok(), "that label goes");
+}
+
+fn effect(isolate: &Isolate, stage: &Stage) -> Effect {
+    stage.ask(|scene| isolate.effect(scene)).unwrap()
+}
+
+#[test]
+fn a_policy_that_comes_later_and_allows_traffic_ends_the_effect() {
+    let later = policy(json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}));
+    let mut isolated = pod("web-1");
+    isolated["metadata"]["labels"] = json!({"team": "shop", ISOLATED: "01234567"});
+    let deny = Isolate { method: Some(IsolateMethod::DenyPolicy), ..Isolate::default() };
+    let strip = Isolate::default();
+    let held = || Stage::new(isolated.clone());
+    assert!(matches!(effect(&strip, &held()), Effect::Seen(_)));
+    assert!(matches!(effect(&deny, &stage()), Effect::Unclear { reason: "NotReported", .. }));
+    for (isolate, stage) in [(&strip, held().with(later.clone())), (&deny, stage().with(later))] {
+        let Effect::Awaited { seen, .. } = effect(isolate, &stage) else { panic!("traffic is allowed") };
+        assert!(seen.contains("NetworkPolicy p allows"), "{seen}");
+        let followed = stage.ask(|scene| {
+            isolate.effect(scene)?;
+            Ok(isolate.follows(scene))
+        });
+        assert_eq!(followed.unwrap(), Some(Look::List { kind: NETWORK_POLICY, labels: None }));
+    }
+}
+
+#[test]
+fn a_pod_that_nobody_would_replace_is_refused_unless_it_is_to_have_its_labels_back() {
+    let mut lone = pod("lone");
+    lone["metadata"]["ownerReferences"] = json!(null);
+    assert_eq!(parts(&Isolate::default(), &Stage::new(lone.clone())).unwrap_err().reason, "StandsAlone");
+    let relabel = Isolate { release_pods: Some(ReleasePods::Relabel), ..Isolate::default() };
+    assert!(parts(&relabel, &Stage::new(lone.clone())).is_ok());
+    // Once it is isolated, its workload has let go of it.
+    lone["metadata"]["labels"] = json!({ISOLATED: "01234567"});
+    assert!(parts(&Isolate::default(), &Stage::new(lone)).is_ok());
+}
+
 #[test]
 fn what_cannot_be_isolated_is_refused() {
     let mut host = pod("web-1");

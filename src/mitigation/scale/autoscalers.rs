@@ -68,11 +68,11 @@ pub fn hold_off(autoscaler: &DynamicObject, replicas: i32) -> Option<Part> {
             ));
         }
     } else {
-        let present = field(autoscaler, "/status/currentReplicas").and_then(|v| v.as_i64()).unwrap_or(0);
-        if wanted > most || wanted < present && wanted < most {
+        // Both, whatever it wants at present: the load changes while the number is held.
+        if most != wanted {
             changes.push(Change::set(autoscaler, "/spec/maxReplicas", json!(wanted)));
         }
-        if wanted > least && wanted >= present || wanted < least {
+        if least != wanted {
             changes.push(Change::set(autoscaler, "/spec/minReplicas", json!(wanted)));
         }
     }
@@ -87,11 +87,6 @@ pub fn note(autoscaler: &DynamicObject, replicas: i32) -> String {
         (0, _) => format!("{id} does nothing while the number is 0, and goes on after release"),
         _ => format!("the bounds of {id} are moved so that it leaves {replicas} alone"),
     }
-}
-
-/// An autoscaler may go above a number that is its lower bound.
-pub fn may_exceed(wanted: i64, scene: &Scene<'_>) -> Result<bool, Stop> {
-    Ok(wanted > 0 && horizontal(scene)?.is_some_and(|autoscaler| min(autoscaler) == wanted))
 }
 
 /// The number to go back to: within the bounds of an autoscaler, which does not leave 0 by itself.

@@ -112,6 +112,19 @@ fn an_autoscaler_that_stays_off_at_zero_is_left_alone_and_one_that_may_scale_fro
             change("Deployment/importer", REPLICAS, json!(12))
         ]
     );
+    // In between, too: under more load it would go up to its own upper bound.
+    assert_eq!(
+        planned(&to(5), &stage(json!({}))).unwrap(),
+        [
+            change(hpa, "/spec/maxReplicas", json!(5)),
+            change(hpa, "/spec/minReplicas", json!(5)),
+            change("Deployment/importer", REPLICAS, json!(5))
+        ]
+    );
+    assert_eq!(
+        planned(&to(8), &stage(json!({"minReplicas": 8}))).unwrap(),
+        [change("Deployment/importer", REPLICAS, json!(8))]
+    );
     assert_eq!(
         planned(&to(1), &stage(json!({}))).unwrap(),
         [

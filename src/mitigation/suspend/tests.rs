@@ -75,6 +75,11 @@ fn running_jobs_are_told_deleted_one_by_one_or_awaited() {
     assert_eq!(effect(&delete, &stage()), first);
     assert!(matches!(effect(&delete, &Stage::new(cron_job(json!({})))), Effect::Seen(_)));
 
+    let going = json!({"metadata": {"deletionTimestamp": "2026-11-23T10:00:00Z"}});
+    let stage_of_going = Stage::new(cron_job(json!({}))).with(job("one", going));
+    let Effect::Awaited { seen, .. } = effect(&delete, &stage_of_going) else { panic!("its pods are there") };
+    assert!(seen.contains("one"), "{seen}");
+
     let suspend = asked(None, Some(RunningJobs::Suspend));
     let Effect::Unclear { reason, message } = effect(&suspend, &stage()) else { panic!("they run") };
     assert!(reason == "JobStarted" && message.contains("one, two"), "{message}");
