@@ -22,6 +22,12 @@ build=(cargo test --locked --test fault ${FEATURES:+--features "$FEATURES"})
 step "building operator and fault harness"
 "${build[@]}" --no-run 7>&-
 
+case " $* " in *" --list "* | *" --help "*)
+  "${build[@]}" -- "$@" 7>&-
+  exit
+  ;;
+esac
+
 finish() {
   local code=$?
   # A second ctrl-C must not leave half of it running.
@@ -40,6 +46,8 @@ trap 'exit 143' TERM HUP
 
 step "starting a control plane for the fault scenarios"
 [ -n "${KEEP:-}" ] || "$here/controlplane/cluster.sh" down fault "$dir" 7>&-
+# Thousands of pods come and go; and what would be lost with the machine is thrown away anyway.
+export CLUSTER_NODES=4 CLUSTER_ETCD_UNSAFE=1
 rm -rf "$dir/logs"
 "$here/controlplane/cluster.sh" up fault "$dir" 7>&-
 "$here/controlplane/install.sh" "$dir" consented 7>&-

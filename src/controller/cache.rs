@@ -264,7 +264,9 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
                 let State { dropped, gone, .. } = &mut *state;
-                dropped.retain(|key, version| gone.contains(&(key.clone(), *version)));
+                let remembered: HashSet<(&Key, u64)> =
+                    gone.iter().map(|(key, version)| (key, *version)).collect();
+                dropped.retain(|key, version| remembered.contains(&(key, *version)));
                 state.unreadable.retain(|key| listed.contains(key));
                 let gone: Vec<Key> =
                     state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();

@@ -6,12 +6,16 @@
 
 use crate::{lease::Claim, metrics::Metrics};
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, header::USER_AGENT};
+use http::{
+    HeaderValue, Method, Request, Response,
+    header::{RETRY_AFTER, USER_AGENT},
+};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
 };
 use std::{
+    cell::Cell,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -115,10 +119,51 @@ where
                 Ok(answer) => answer.map_err(Into::into),
                 Err(_) => Err(BoxError::from(NoAnswer)),
             };
+            if let Some(wait) = answer.as_ref().ok().and_then(asked_to_wait) {
+                // Outside of a visit nobody heeds it.
+                let _ = ASKED.try_with(|asked| asked.set(asked.get().max(Some(wait))));
+            }
             metrics.request(method.as_str(), answer.as_ref().map(|r| r.status().as_u16()).unwrap_or(0));
             answer
         })
     }
+}
+
+/// Longest wait that the API server can ask for (`Retry-After`).
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+tokio::task_local! {
+    /// How long the API server asked to wait during a visit.
+    static ASKED: Cell<Option<Duration>>;
+}
+
+/// Does some work, and says how long the API server asked to wait meanwhile before anything is tried again.
+pub async fn heeding<T>(work: impl Future<Output = T>) -> (T, Option<Duration>) {
+    let both = async {
+        let outcome = work.await;
+        (outcome, ASKED.with(Cell::get))
+    };
+    ASKED.scope(Cell::new(None), both).await
+}
+
+fn asked_to_wait<B>(response: &Response<B>) -> Option<Duration> {
+    if !matches!(response.status().as_u16(), 429 | 503) {
+        return None;
+    }
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+/// Whether a write was held back because this process does not lead.
+pub fn is_held_back(error: &kube::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.is::<NotLeading>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// A write was held back.
@@ -130,3 +175,55 @@ struct NotLeading;
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not answer within {REQUEST_TIMEOUT:?}")]
 struct NoAnswer;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tower::{ServiceExt, service_fn};
+
+    fn watched<F>(
+        answer: fn() -> F,
+    ) -> (impl Service<Request<Body>, Response = Response<()>, Error = BoxError>, Arc<Metrics>)
+    where
+        F: Future<Output = Result<Response<()>, BoxError>> + Send + 'static,
+    {
+        let metrics = Arc::new(Metrics::default());
+        let rules = Watchful { metrics: metrics.clone(), claim: None };
+        (rules.layer(service_fn(move |_: Request<Body>| answer())), metrics)
+    }
+
+    fn get() -> Request<Body> {
+        Request::get("/api").body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_never_answered_fails_after_ten_seconds_and_is_counted() {
+        let (service, metrics) = watched(std::future::pending::<Result<Response<()>, BoxError>>);
+        let started = tokio::time::Instant::now();
+        let error = service.oneshot(get()).await.unwrap_err();
+        assert_eq!(started.elapsed().as_secs(), 10);
+        assert!(error.is::<NoAnswer>(), "{error}");
+        let text = metrics.render();
+        let counted = |line: &&str| line.starts_with("rest_client_requests_total{");
+        let line = text.lines().find(counted).unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains("\"GET\"") && line.ends_with(" 1"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn what_the_api_server_asks_to_wait_is_heeded_within_bounds() {
+        async fn busy(status: u16, after: &str) -> Option<Duration> {
+            let response = Response::builder().status(status).header(RETRY_AFTER, after).body(()).unwrap();
+            let rules = Watchful { metrics: Arc::new(Metrics::default()), claim: None };
+            let response = std::sync::Mutex::new(Some(response));
+            let service = rules.layer(service_fn(move |_: Request<Body>| {
+                let response = response.lock().unwrap().take().unwrap();
+                async { Ok::<_, BoxError>(response) }
+            }));
+            heeding(service.oneshot(get())).await.1
+        }
+        assert_eq!(busy(429, "7").await, Some(Duration::from_secs(7)));
+        assert_eq!(busy(503, "3600").await, Some(LONGEST_WAIT));
+        assert_eq!(busy(429, "soon").await, None);
+        assert_eq!(busy(200, "7").await, None);
+    }
+}

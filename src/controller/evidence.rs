@@ -9,7 +9,7 @@ mod logs;
 mod pods;
 
 use super::{
-    error::{Retry, backoff, code},
+    error::{Retry, backoff},
     key::Key,
     queue::Queue,
 };
@@ -42,12 +42,15 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
 /// How long gathering may take.
 const BUDGET: Duration = Duration::from_secs(10);
+/// How long one try to keep what was gathered may take, and all of them.
+const KEEP_TRY: Duration = Duration::from_secs(3);
+const KEEP_BUDGET: Duration = Duration::from_secs(25);
 /// How long a bundle that nobody asked for again is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Logs that are read at the same time, for all mitigations together.
@@ -201,11 +204,10 @@ async fn gather_and_keep(
         missing,
         captured_time: Some(whole_seconds(Timestamp::now())),
     };
-    match create(&api, &params, &object).await {
-        Ok(_) => Ok(status(&data, missing, items)),
+    match create(&api, &params, &object, &name).await? {
+        None => Ok(status(&data, missing, items)),
         // An earlier process kept it, when more was there.
-        Err(kube::Error::Api(said)) if said.code == 409 => {
-            let there = api.get(&name).await.map_err(|e| e.to_string())?;
+        Some(there) => {
             let ours = there.labels().get(&format!("{GROUP}/mitigation-uid")) == Some(&request.uid);
             match (ours && there.immutable == Some(true), there.data) {
                 (true, Some(data)) => {
@@ -215,32 +217,70 @@ async fn gather_and_keep(
                 _ => Err(format!("ConfigMap {name} exists and is not of this mitigation")),
             }
         }
-        Err(kube::Error::Api(said)) => Err(said.message.clone()),
-        Err(error) => Err(error.to_string()),
     }
 }
 
-/// Makes the ConfigMap. A connection that breaks and an API server that is busy are no reason to refuse a mitigation:
-/// it is tried again for a while, and one that was made without our learning of it answers 409.
+/// Makes the ConfigMap; the one that is there, when somebody did before. A connection that breaks or hangs and an API
+/// server that is busy are no reason to refuse a mitigation: it is tried again for a while, and one that was made
+/// without our learning of it answers 409.
 async fn create(
     api: &Api<ConfigMap>,
     params: &PostParams,
     object: &ConfigMap,
-) -> Result<ConfigMap, kube::Error> {
-    let deadline = Instant::now() + BUDGET;
+    name: &str,
+) -> Result<Option<ConfigMap>, String> {
+    let deadline = Instant::now() + KEEP_BUDGET;
     let mut attempt = 0;
     loop {
-        let answer = api.create(params, object).await;
-        let again = match &answer {
-            Ok(_) => false,
-            Err(error) => code(error).is_none_or(|code| code == 429 || code >= 500),
+        let words = match timeout(KEEP_TRY, try_create(api, params, object, name)).await {
+            Ok(Ok(there)) => return Ok(there),
+            Ok(Err(Failed::ForGood(words))) => return Err(words),
+            Ok(Err(Failed::ForNow(words))) => words,
+            Err(_) => format!("no answer within {} s", KEEP_TRY.as_secs()),
         };
         let wait = backoff(Retry::Backoff, attempt);
-        if !again || Instant::now() + wait >= deadline {
-            return answer;
+        if Instant::now() + wait >= deadline {
+            return Err(words);
         }
         attempt += 1;
         sleep(wait).await;
+    }
+}
+
+/// Why a ConfigMap was not made.
+enum Failed {
+    /// Another try may be answered otherwise.
+    ForNow(String),
+    /// It would be answered the same.
+    ForGood(String),
+}
+
+async fn try_create(
+    api: &Api<ConfigMap>,
+    params: &PostParams,
+    object: &ConfigMap,
+    name: &str,
+) -> Result<Option<ConfigMap>, Failed> {
+    match api.create(params, object).await {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(said)) if said.code == 409 => match api.get_opt(name).await {
+            // One that is gone again is made by the next try.
+            Ok(None) => Err(Failed::ForNow(said.message.clone())),
+            Ok(there) => Ok(there),
+            Err(error) => Err(Failed::ForNow(words(error))),
+        },
+        Err(error) => {
+            let for_now = match &error {
+                kube::Error::Api(said) => match said.code {
+                    429 | 500.. => true,
+                    // Where something is wrong with the object, it is said what.
+                    422 => said.details.as_ref().is_none_or(|details| details.causes.is_empty()),
+                    _ => false,
+                },
+                _ => true,
+            };
+            Err(if for_now { Failed::ForNow(words(error)) } else { Failed::ForGood(words(error)) })
+        }
     }
 }
 
@@ -340,7 +380,7 @@ fn is_complete(list: &ListMeta) -> bool {
 
 fn words(error: kube::Error) -> String {
     match &error {
-        kube::Error::Api(status) if code(&error).is_some() => status.message.clone(),
+        kube::Error::Api(status) => status.message.clone(),
         _ => error.to_string(),
     }
 }

@@ -63,8 +63,9 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         }
         record(ctx, key, &incident, &plan).await?;
         ctx.deliver(&Subject::Incident(key.clone()));
-        if remove_folded(ctx, key, &plan.folded).await? {
-            plan.wake = Some(Timestamp::now());
+        if let Some(soon) = remove_folded(ctx, key, &plan.folded).await? {
+            let again = Timestamp::now().checked_add(soon).ok();
+            plan.wake = plan.wake.into_iter().chain(again).min();
         }
         if let Some(error) = failed {
             return Err(error);

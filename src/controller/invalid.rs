@@ -3,6 +3,7 @@
 
 use super::{
     Context, Key,
+    client::is_held_back,
     error::{Retry, backoff, code},
     events::Note,
     status::FIELD_MANAGER,
@@ -22,12 +23,23 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 use tracing::warn;
 
+/// Objects that are marked at the same time.
+const MARKERS: usize = 8;
+
 /// Remembers what was reported, so that each error is reported once.
-#[derive(Default)]
-pub struct Reports(Mutex<HashMap<(String, Key), String>>);
+pub struct Reports {
+    known: Mutex<HashMap<(String, Key), String>>,
+    markers: Semaphore,
+}
+
+impl Default for Reports {
+    fn default() -> Reports {
+        Reports { known: Mutex::default(), markers: Semaphore::new(MARKERS) }
+    }
+}
 
 impl Reports {
     /// Reports an object that cannot be read, unless that was done for this very error.
@@ -42,7 +54,7 @@ impl Reports {
         let name = metadata.name.clone().unwrap_or_default();
         let key = Key::new(&namespace, &name);
         {
-            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if known.insert((kind.clone(), key.clone()), error_text.to_owned()).as_deref() == Some(error_text)
             {
                 return;
@@ -54,13 +66,20 @@ impl Reports {
         );
         // Also a standby comes here, whose writes are held back until it leads.
         for attempt in 0.. {
-            let Err(error) = condition::<K>(ctx, &key, metadata, &message).await else { break };
-            warn!(kind, object = %key, %error, "the object that cannot be read could not be marked");
+            let marked = {
+                // Never closed.
+                let _marker = self.markers.acquire().await;
+                condition::<K>(ctx, &key, metadata, &message).await
+            };
+            let Err(error) = marked else { break };
+            if !is_held_back(&error) {
+                warn!(kind, object = %key, %error, "the object that cannot be read could not be marked");
+            }
             if matches!(code(&error), Some(400..=408 | 410..=428)) {
                 break;
             }
             sleep(backoff(Retry::Backoff, attempt)).await;
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if known.get(&(kind.clone(), key.clone())).map(String::as_str) != Some(error_text) {
                 return;
             }
@@ -84,7 +103,7 @@ impl Reports {
 
     /// The object can be read again, or is gone.
     pub fn forget<K: Resource<DynamicType = ()>>(&self, key: &Key) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.is_empty() {
             known.remove(&(K::kind(&()).into_owned(), key.clone()));
         }

@@ -24,6 +24,7 @@ mod queue;
 mod run;
 mod settings;
 mod status;
+mod supervise;
 mod takes;
 mod targets;
 mod watch;

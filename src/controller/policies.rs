@@ -6,7 +6,7 @@ use super::{
     Context, Error, Key, WAITING,
     cache::{Cache, Index, News},
     client::watch_config,
-    status,
+    status, supervise,
 };
 use crate::{
     api::{Mitigation, MitigationPolicy},
@@ -97,20 +97,23 @@ impl Context {
             None => watch_config(),
         };
         let ctx = self.clone();
-        tokio::spawn(async move {
-            let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-            while let Some(event) = events.next().await {
-                let event = match event {
-                    Ok(event) => event.modify(slim),
-                    Err(error) => {
-                        warn!(%error, "watch of namespaces interrupted; it is renewed");
-                        continue;
+        supervise::spawn("watch of namespaces", move || {
+            let (ctx, api, config) = (ctx.clone(), api.clone(), config.clone());
+            async move {
+                let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+                while let Some(event) = events.next().await {
+                    let event = match event {
+                        Ok(event) => event.modify(slim),
+                        Err(error) => {
+                            warn!(%error, "watch of namespaces interrupted; it is renewed");
+                            continue;
+                        }
+                    };
+                    for news in ctx.namespaces.cache.take_in(event) {
+                        let (News::Changed(namespace) | News::Gone(namespace)) = news;
+                        let name = namespace.metadata.name.clone().unwrap_or_default();
+                        ctx.wake_waiting(&name);
                     }
-                };
-                for news in ctx.namespaces.cache.take_in(event) {
-                    let (News::Changed(namespace) | News::Gone(namespace)) = news;
-                    let name = namespace.metadata.name.clone().unwrap_or_default();
-                    ctx.wake_waiting(&name);
                 }
             }
         });

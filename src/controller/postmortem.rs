@@ -48,15 +48,13 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         let there = api.get_opt(&draft.name_any()).await;
         let there = there.map_err(Error::api(format!("reading postmortem {incident}")))?;
         let uid = draft.spec.incident_ref.as_ref().and_then(|r| r.uid.clone());
-        let ours = there.as_ref().is_some_and(|p| {
-            p.spec
-                .incident_ref
-                .as_ref()
-                .is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid))
-        });
-        match there.filter(|_| ours) {
-            Some(there) => made = Ok(there),
-            None => {
+        // Gone again, or not seen yet: whose the name is can be told by the next visit.
+        let Some(there) = there else { return Err(Error::Restless(format!("postmortem {incident}"))) };
+        let of = there.spec.incident_ref.as_ref();
+        let ours = of.is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid));
+        match ours {
+            true => made = Ok(there),
+            false => {
                 // The name is that of another incident's postmortem.
                 draft.metadata.name =
                     Some(names::hashed(&incident.name, "postmortem", uid.as_deref().unwrap_or_default()));

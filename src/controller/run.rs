@@ -260,12 +260,7 @@ async fn one_visit(
 ) {
     let key = claim.key();
     let started = Instant::now();
-    let outcome = AssertUnwindSafe(timeout(VISIT_TIMEOUT, visit(ctx, key))).catch_unwind().await;
-    let outcome = match outcome {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(Error::TimedOut(VISIT_TIMEOUT)),
-        Err(panic) => Err(Error::Panicked(words(&*panic))),
-    };
+    let (outcome, asked) = client::heeding(bounded(visit(ctx, key))).await;
     let took = started.elapsed();
     match outcome {
         Ok(later) => {
@@ -280,7 +275,8 @@ async fn one_visit(
                 *attempt += 1;
                 *attempt
             };
-            let wait = backoff(error.retry(), attempt - 1);
+            // Not before the API server wants to be asked again.
+            let wait = backoff(error.retry(), attempt - 1).max(asked.unwrap_or_default());
             queue.set_later(key, Some(Instant::now() + wait));
             ctx.metrics.failed(name, took, error.category());
             match &error {
@@ -294,10 +290,76 @@ async fn one_visit(
     }
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+/// A visit that ends in time and takes nobody along when it panics.
+pub(super) async fn bounded(
+    visit: impl Future<Output = Result<Option<Instant>, Error>>,
+) -> Result<Option<Instant>, Error> {
+    match AssertUnwindSafe(timeout(VISIT_TIMEOUT, visit)).catch_unwind().await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Error::TimedOut(VISIT_TIMEOUT)),
+        Err(panic) => Err(Error::Panicked(words(&*panic))),
+    }
+}
+
+pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|s| (*s).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::{Client, client::Body};
+
+    fn context() -> Arc<Context> {
+        let answer = |_: http::Request<Body>| async {
+            Ok::<_, std::convert::Infallible>(http::Response::new(Body::empty()))
+        };
+        let client = Client::new(tower::service_fn(answer), "shop");
+        let metrics = Arc::new(Metrics::default());
+        let events = Events::start(client.clone(), "test", metrics.clone());
+        let options = Options {
+            namespace: None,
+            lease_namespace: "shop".to_owned(),
+            lease_name: "lease".to_owned(),
+            identity: "test".to_owned(),
+            lease_times: Times::default(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            signed: true,
+            config: None,
+            policies: false,
+        };
+        Context::new(client.clone(), client, events, metrics, Notifier::new(None), &options)
+    }
+
+    #[tokio::test]
+    async fn a_visit_that_panics_is_counted_and_made_again_and_stops_no_other() {
+        let (ctx, queue, failures) = (context(), Arc::new(Queue::default()), Mutex::default());
+        let [bad, good] = ["bad", "good"].map(|name| Key::new("shop", name));
+        let visit: Visit = |_, key| {
+            async move {
+                assert_ne!(&*key.name, "bad", "as it was seeded");
+                Ok(None)
+            }
+            .boxed()
+        };
+        for key in [&bad, &good] {
+            queue.add(key.clone());
+            let claim = queue.next().await;
+            one_visit(&ctx, "test", &queue, visit, &claim, &failures).await;
+        }
+        let text = ctx.metrics.render();
+        for line in [
+            "controller_runtime_reconcile_panics_total{controller=\"test\"} 1",
+            "controller_runtime_reconcile_total{controller=\"test\",result=\"success\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+        // After the wait of a failure, and only the one that failed.
+        let again = timeout(Duration::from_secs(5), queue.next()).await.expect("it is made again");
+        assert_eq!(again.key(), &bad);
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     client::watch_config,
     guard::Guarded,
     invalid::Reports,
+    supervise,
     targets::news_text,
 };
 use crate::{
@@ -122,24 +123,27 @@ fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (ctx, reports) = (ctx.clone(), reports.clone());
-    tokio::spawn(async move {
-        let events = watcher(api, watch_config()).default_backoff();
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    interrupted(&K::kind(&()), &error);
-                    continue;
+    supervise::spawn(format!("watch of {}", K::kind(&())), move || {
+        let (ctx, reports, api) = (ctx.clone(), reports.clone(), api.clone());
+        async move {
+            let events = watcher(api, watch_config()).default_backoff();
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        interrupted(&K::kind(&()), &error);
+                        continue;
+                    }
+                };
+                let news = match readable(&ctx, &reports, cache(&ctx), event) {
+                    Readable::Event(event) => cache(&ctx).take_in(event),
+                    Readable::Gone(key) => cache(&ctx).heard_gone(&key).into_iter().collect(),
+                    Readable::No => Vec::new(),
+                };
+                for news in news {
+                    heard(&ctx, &news);
                 }
-            };
-            let news = match readable(&ctx, &reports, cache(&ctx), event) {
-                Readable::Event(event) => cache(&ctx).take_in(event),
-                Readable::Gone(key) => cache(&ctx).heard_gone(&key).into_iter().collect(),
-                Readable::No => Vec::new(),
-            };
-            for news in news {
-                heard(&ctx, &news);
             }
         }
     });
@@ -202,21 +206,24 @@ where
 
 /// Watches the held objects of a kind.
 pub fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&str>) {
-    let ctx = ctx.clone();
-    let events = ctx.targets.watch(kind, namespace);
-    let cache = ctx.targets.cache(kind);
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    interrupted(kind.kind, &error);
-                    continue;
+    let (ctx, namespace) = (ctx.clone(), namespace.map(str::to_owned));
+    supervise::spawn(format!("watch of {}", kind.kind), move || {
+        let ctx = ctx.clone();
+        let events = ctx.targets.watch(kind, namespace.as_deref());
+        let cache = ctx.targets.cache(kind);
+        async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        interrupted(kind.kind, &error);
+                        continue;
+                    }
+                };
+                for news in cache.take_in(event) {
+                    ctx.wake_mitigations_of(&news_text(kind, &news), None);
                 }
-            };
-            for news in cache.take_in(event) {
-                ctx.wake_mitigations_of(&news_text(kind, &news), None);
             }
         }
     });

@@ -14,6 +14,7 @@
 #
 #   CLUSTER_NODES           how many nodes (default 2)
 #   CLUSTER_RUNTIME_CONFIG  APIs that the API server turns on or off, as its flag --runtime-config takes them
+#   CLUSTER_ETCD_UNSAFE     set: etcd does not wait for the disk; for a cluster that is thrown away
 #   CLUSTER_PLUGINS_OFF     admission plugins that it does without, as its flag --disable-admission-plugins takes them
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -141,6 +142,9 @@ componentsPatches:
   extraArgs:
   - {key: audit-log-maxsize, value: "100000"}
 ${CLUSTER_PLUGINS_OFF:+  - {key: disable-admission-plugins, value: '$CLUSTER_PLUGINS_OFF'\}}
+${CLUSTER_ETCD_UNSAFE:+- name: etcd
+  extraArgs:
+  - {key: unsafe-no-fsync, value: 'true'\}}
 # With the usual 20 requests a second these two would be what a busy test measures.
 - name: kube-controller-manager
   extraArgs:

@@ -5,11 +5,16 @@ use super::options;
 use super::oracle::{self, Seen, state};
 use super::proxy::{self, Fault, Proxy, Written};
 use super::recorder::{KINDS, Recorder};
+use super::request::Request;
 use super::scenario::Scenario;
+use super::support::namespace::Bindings;
+use super::support::operator::signed_requests;
 use super::support::{Cluster, Operator, Options, TestNamespace};
-use super::world::{PATIENCE, World};
+use super::watchdog;
+use super::world::{PATIENCE, People, World};
 use futures::FutureExt;
 use kube::Client;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,8 +26,19 @@ use tokio_rustls::TlsAcceptor;
 const SETTLED: Duration = Duration::from_millis(2500);
 /// The same where it is known what the end looks like.
 const STILL: Duration = Duration::from_millis(300);
-/// A run takes so many of the places; those that only wait take one.
+/// A run takes so many of the places; those that only wait take fewer.
 const PLACES: u32 = 4;
+/// Longest time that a run may take, whatever stands still in it.
+const LONGEST: Duration = Duration::from_secs(240);
+/// How long nothing moves before nothing is expected any more: longer than a request that hangs, and what is tried
+/// again after it.
+const STUCK: Duration = Duration::from_secs(35);
+/// The same for mutants, of which most are caught by their getting stuck.
+const STUCK_MUTANT: Duration = Duration::from_secs(12);
+/// Writes that may come late, if they change nothing.
+const LATE: usize = 2;
+/// Reads a second that may go on when all is done.
+const READS: f64 = 5.0;
 
 /// A scenario with a fault.
 #[derive(Clone)]
@@ -36,9 +52,15 @@ pub struct Case {
 }
 
 impl Case {
+    /// The fault, in words.
+    pub fn what(&self) -> String {
+        let words = |fault: &Fault| format!("{} at write {}", fault.mode, fault.at);
+        self.fault.as_ref().map_or("no fault".to_owned(), words)
+    }
+
     /// How to run it again.
     pub fn command(&self) -> String {
-        match self.fault {
+        match &self.fault {
             Some(fault) => {
                 format!("make fault SCENARIO={} MODE={} K={}", self.scenario.name, fault.mode, fault.at)
             }
@@ -50,10 +72,26 @@ impl Case {
 /// What an undisturbed run did, by which the others are judged.
 #[derive(Clone, Debug)]
 pub struct Reference {
-    /// Number of writes.
-    pub count: usize,
+    /// What each write was.
+    pub requests: Vec<Request>,
     /// The state in the end.
     pub state: Vec<String>,
+}
+
+impl Reference {
+    /// Number of writes.
+    pub fn count(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// A fault at a write, counted from 1.
+    pub fn fault(&self, mode: Mode, at: usize) -> Fault {
+        let write = self.requests.get(at - 1).map(|request| {
+            let like = |other: &&Request| other.kind() == request.kind();
+            (request.kind(), self.requests[..at].iter().filter(like).count())
+        });
+        Fault { mode, at, write }
+    }
 }
 
 /// What came of a run.
@@ -64,7 +102,7 @@ pub struct Outcome {
     pub written: Vec<Written>,
     /// The state in the end.
     pub state: Vec<String>,
-    /// Whether there was a k-th write.
+    /// Whether the write came that the fault is for, and the fault changed something.
     pub struck: bool,
     /// How long it took.
     pub took: Duration,
@@ -76,13 +114,18 @@ impl Outcome {
     /// What the others are compared with, when all was well.
     pub fn reference(&self) -> Option<Reference> {
         let good = self.wrong.is_empty() && !self.struck;
-        good.then(|| Reference { count: self.written.len(), state: self.state.clone() })
+        let requests = || self.written.iter().map(|written| written.request.clone()).collect();
+        good.then(|| Reference { requests: requests(), state: self.state.clone() })
     }
 }
 
 /// What all runs share.
 pub struct Harness {
     cluster: Cluster,
+    bindings: Bindings,
+    signed_requests: String,
+    people: Arc<People>,
+    tidy: bool,
     recorder: Arc<Recorder>,
     upstream: Client,
     tls: TlsAcceptor,
@@ -97,11 +140,16 @@ pub struct Harness {
 impl Harness {
     /// Connects to the control plane and begins to record it.
     pub async fn start(options: &options::Options, seed: u64) -> Arc<Harness> {
-        let cluster = Cluster::get().await;
+        let cluster = Cluster::impatient().await;
         let kubeconfig = kube::config::Kubeconfig::read_from(Cluster::kubeconfig()).expect("it is readable");
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await;
         Arc::new(Harness {
-            recorder: Recorder::start(&cluster.client).await,
+            // Its watches live for minutes.
+            recorder: Recorder::start(&Cluster::get().await.client).await,
+            bindings: Bindings::of(&cluster).await,
+            signed_requests: signed_requests(&cluster).await,
+            people: Arc::default(),
+            tidy: options.is_long(),
             upstream: proxy::upstream(&config.expect("the kubeconfig is complete")),
             tls: proxy::tls(Cluster::dir()),
             cluster,
@@ -123,8 +171,8 @@ impl Harness {
         let places = Arc::new(Semaphore::new(most as usize));
         let mut running = JoinSet::new();
         for case in cases {
-            let waits = case.fault.is_some_and(|f| matches!(f.mode, Mode::Hang | Mode::HangAfter));
-            let places = places.clone().acquire_many_owned(if waits { 1 } else { PLACES });
+            let waits = case.fault.as_ref().is_some_and(|f| matches!(f.mode, Mode::Hang | Mode::HangAfter));
+            let places = places.clone().acquire_many_owned(if waits { 2 } else { PLACES });
             tokio::pin!(places);
             let place = loop {
                 tokio::select! {
@@ -152,18 +200,25 @@ impl Harness {
 
     /// A namespace with an operator behind a proxy.
     pub async fn world(&self, case: &Case) -> World {
-        let namespace = TestNamespace::new(case.scenario.name).await;
+        // With a client of its own: a connection that nobody used for long is closed at any moment.
+        let cluster = Cluster::impatient().await;
+        let namespace = TestNamespace::within(cluster, case.scenario.name, &self.bindings).await;
         let (upstream, admin) = (self.upstream.clone(), self.cluster.client.clone());
-        let proxy = Proxy::start(upstream, admin, self.tls.clone(), case.fault).await;
+        let proxy = Proxy::start(upstream, admin, self.tls.clone(), case.fault.clone()).await;
         let args =
             case.mutant.map(|mutant| vec!["--mutant".to_owned(), mutant.to_owned()]).unwrap_or_default();
         let server = Some(format!("https://{}", proxy.address));
-        let operator = Operator::start(&namespace, Options { args, server, ..Options::default() }).await;
+        let signed_requests = Some(self.signed_requests.clone());
+        let options = Options { args, server, signed_requests, ..Options::default() };
+        let operator = Operator::start(&namespace, options).await;
         proxy.protects(operator.pid());
         World {
             namespace,
             recorder: self.recorder.clone(),
             proxy,
+            stuck: if case.mutant.is_some() { STUCK_MUTANT } else { STUCK },
+            tidy: self.tidy,
+            people: self.people.clone(),
             operator: tokio::sync::Mutex::new(operator),
             down: Mutex::new(false),
             entries: Mutex::default(),
@@ -173,6 +228,24 @@ impl Harness {
     /// Runs one case.
     pub async fn run(&self, case: &Case, reference: Option<&Reference>) -> Outcome {
         let started = Instant::now();
+        let _watched = watchdog::watch(case.command());
+        let outcome = match tokio::time::timeout(LONGEST, told(self.try_run(case, reference))).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(words)) => Err(words),
+            Err(_) => Err(format!("it did not end within {LONGEST:?}")),
+        };
+        let failed = |words| Outcome {
+            wrong: vec![words],
+            written: Vec::new(),
+            state: Vec::new(),
+            struck: false,
+            took: Duration::ZERO,
+            log_file: String::new(),
+        };
+        Outcome { took: started.elapsed(), ..outcome.unwrap_or_else(failed) }
+    }
+
+    async fn try_run(&self, case: &Case, reference: Option<&Reference>) -> Outcome {
         let world = self.world(case).await;
         let story = async {
             (case.scenario.run)(&world).await;
@@ -200,7 +273,7 @@ impl Harness {
         drop(operator);
         let (written, struck) = (world.proxy.written(), world.proxy.struck());
         world.remove().await;
-        Outcome { wrong, written, state, struck, took: started.elapsed(), log_file }
+        Outcome { wrong, written, state, struck, took: Duration::ZERO, log_file }
     }
 
     /// Waits for the end that is expected, and then for nothing to happen any more.
@@ -210,48 +283,87 @@ impl Harness {
             Some(_) => (STILL, self.quiet),
             None => (SETTLED, self.quiet_reference),
         };
+        let mut late = 0;
+        loop {
+            let state = self.settled(world, reference, still, deadline).await?;
+            let (before, reads) = (world.proxy.count(), world.proxy.reads());
+            tokio::time::sleep(quiet).await;
+            let after = world.proxy.written();
+            let reads = world.proxy.reads() - reads;
+            if reads as f64 > READS * quiet.as_secs_f64().max(1.0) {
+                return Err(vec![format!("not quiet: {reads} reads in {quiet:?} after the end was reached")]);
+            }
+            if after.len() == before {
+                return Ok(state);
+            }
+            // What was on its way may arrive and find that there is nothing to do.
+            late += after.len() - before;
+            if late > LATE || after[before..].iter().any(Written::is_done) {
+                let mut words =
+                    vec![format!("not quiet: {} writes after the end was reached:", after.len() - before)];
+                words.extend(after[before..].iter().map(Written::line));
+                return Err(words);
+            }
+        }
+    }
+
+    /// The state once nothing was written for a while, and it is the one that is expected.
+    async fn settled(
+        &self,
+        world: &World,
+        reference: Option<&Reference>,
+        still: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let namespace = &world.namespace.name;
         let mut last = (world.proxy.count(), Instant::now());
-        let state = loop {
+        let mut known: Option<(usize, Vec<String>)> = None;
+        loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let count = world.proxy.count();
             if count != last.0 {
                 last = (count, Instant::now());
             }
-            let state = state::masked(&world.namespace.name, &world.recorder.present(&world.namespace.name));
-            let settled = last.1.elapsed() >= still && self.is_recorded(world);
-            if settled && reference.is_none_or(|reference| reference.state == state) {
-                break state;
+            let late = Instant::now() > deadline || world.idle() >= world.stuck;
+            let settled = last.1.elapsed() >= still && world.proxy.is_past() && self.is_recorded(world);
+            if !settled && !late {
+                continue;
             }
-            if Instant::now() > deadline {
+            let (told, _) = world.recorder.progress(namespace);
+            let state = match known.take() {
+                Some((at, state)) if at == told => state,
+                _ => state::masked(namespace, &world.recorder.present(namespace)),
+            };
+            if settled && reference.is_none_or(|reference| reference.state == state) {
+                return Ok(state);
+            }
+            if late {
                 let should_be = reference.map(|r| r.state.clone()).unwrap_or_default();
-                let mut words = vec![
-                    "in the end the state is another than without a fault (- missing, + added):".to_owned(),
-                ];
+                let mut words = vec![match settled {
+                    true => "in the end the state is another than without a fault (- missing, + added):".to_owned(),
+                    false => "no end: the operator does not come to rest, or does not lead; against the end without a fault (- missing, + added):".to_owned(),
+                }];
                 words.extend(state::difference(&state, &should_be).into_iter().take(40));
                 return Err(words);
             }
-        };
-        let before = world.proxy.count();
-        tokio::time::sleep(quiet).await;
-        let after = world.proxy.written();
-        if after.len() > before {
-            let mut words =
-                vec![format!("not quiet: {} writes after the end was reached:", after.len() - before)];
-            words.extend(after[before..].iter().map(Written::line));
-            return Err(words);
+            known = Some((told, state));
         }
-        Ok(state)
     }
 
     /// Whether all that the operator wrote has reached the record.
     fn is_recorded(&self, world: &World) -> bool {
-        world.proxy.written().iter().all(|written| {
-            let Some((version, object)) = written.version().zip(written.object.as_ref()) else { return true };
+        let known = |kind: &str| KINDS.iter().any(|(_, known)| *known == kind);
+        let mut newest: HashMap<String, HashMap<(String, String), u64>> = HashMap::new();
+        world.proxy.written().iter().flat_map(Written::objects).all(|(version, object)| {
             let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
             let (Some(kind), Some(name)) = (kind.as_str(), name.as_str()) else { return true };
-            let known = KINDS.iter().any(|(_, known)| *known == kind);
+            if !known(kind) {
+                return true;
+            }
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or(name);
-            !known || self.recorder.has(namespace, kind, name, version)
+            let newest =
+                newest.entry(namespace.to_owned()).or_insert_with(|| self.recorder.newest(namespace));
+            newest.get(&(kind.to_owned(), name.to_owned())).is_some_and(|told| *told >= version)
         })
     }
 }

@@ -18,13 +18,13 @@ mod scenarios;
 mod soak;
 #[path = "../e2e/support/mod.rs"]
 mod support;
+mod watchdog;
 mod watches;
 mod world;
 
 use case::{Case, Harness, Reference};
 use clap::Parser;
 use options::{Command, Options};
-use proxy::Fault;
 use report::Report;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -72,11 +72,11 @@ async fn product(harness: &Arc<Harness>, options: &Options) -> bool {
         let scenario = scenarios.iter().find(|s| s.name == *name).expect("it was run");
         let strikes = match options.k {
             Some(k) => vec![k],
-            None => scenario.strikes(reference.count, options.most.unwrap_or(scenario.most)),
+            None => scenario.strikes(&reference.requests, options.most.unwrap_or(scenario.most)),
         };
-        report.counted(name, reference.count);
+        report.counted(name, reference.count());
         for mode in &modes {
-            let fault = |at: &usize| Some(Fault { mode: *mode, at: *at });
+            let fault = |at: &usize| Some(reference.fault(*mode, *at));
             cases.extend(strikes.iter().map(|at| Case { scenario, fault: fault(at), mutant: None }));
         }
     }

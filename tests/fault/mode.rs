@@ -78,6 +78,16 @@ impl Mode {
     /// Those of `make fault-test`.
     pub const TEST: [Mode; 3] = [Mode::KillBefore, Mode::KillAfter, Mode::LostReply];
 
+    /// How long after it the operator may still be at what it brings about: watches are silent, or begin anew.
+    pub fn aftermath(self) -> Duration {
+        match self {
+            Mode::WatchDelay | Mode::WatchCoalesce | Mode::WatchReplay => Duration::from_millis(2500),
+            Mode::WatchCut => Duration::from_secs(3),
+            Mode::WatchGone => Duration::from_secs(7),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {

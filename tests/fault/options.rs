@@ -31,11 +31,11 @@ pub struct Options {
     /// Only this write, counted from 1.
     #[arg(long)]
     pub k: Option<usize>,
-    /// At most so many k of a scenario and a mode, evenly spread; what each scenario says when left out.
+    /// At most so many k of a scenario and a mode, of each kind of write some; what each scenario says when left out.
     #[arg(long)]
     pub most: Option<usize>,
     /// Runs at the same time.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 8)]
     pub jobs: usize,
     /// Of the order of the runs and of the soak's schedule; a random one when left out.
     #[arg(long)]
@@ -86,6 +86,12 @@ impl Options {
             }
         }
         modes
+    }
+
+    /// Whether so many runs come that what they leave behind would be in the way.
+    pub fn is_long(&self) -> bool {
+        self.command == Command::Soak
+            || self.command == Command::Product && self.modes().len() > Mode::TEST.len()
     }
 
     /// Whether one run is looked at closely.

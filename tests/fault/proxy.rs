@@ -4,21 +4,24 @@
 //! operator's own bearer token. It knows of each write what the API server really did with it, which is what the
 //! oracle judges by: the operator itself is not asked.
 
+mod strike;
+
 use super::mode::Mode;
 use super::request::{Class, Request};
 use super::watches::{self, Bent};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kube::{Client, Config};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -26,8 +29,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-/// Longest time that an unanswered request is kept: longer than any client of ours waits.
-const HANG: Duration = Duration::from_secs(90);
+pub use strike::RACED;
+
+/// How long an operator that was started must have held its lease before it counts as being at work again.
+const AT_WORK: Duration = Duration::from_millis(700);
 
 /// A body that is passed on.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -35,12 +40,15 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A fault and the write that it strikes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What happens.
     pub mode: Mode,
-    /// To which write, counted from 1.
+    /// To which write, counted from 1 in the undisturbed run.
     pub at: usize,
+    /// What that write is and how many like it come before: work that goes on side by side may come in another order.
+    /// Without, the number alone counts.
+    pub write: Option<(String, usize)>,
 }
 
 /// A write of the operator, as the API server saw it.
@@ -53,7 +61,9 @@ pub struct Written {
     /// What the API server answered; 0 when it was never asked.
     pub code: u16,
     /// The object in the answer, when there was one.
-    pub object: Option<Value>,
+    pub object: Option<Arc<Value>>,
+    /// The object in the second answer, where a request was carried out twice.
+    pub again: Option<Arc<Value>>,
     /// What the operator was told.
     pub told: String,
 }
@@ -61,8 +71,18 @@ pub struct Written {
 impl Written {
     /// resourceVersion of the object after the write, when it was done.
     pub fn version(&self) -> Option<u64> {
-        let object = self.object.as_ref().filter(|_| (200..300).contains(&self.code))?;
-        object["metadata"]["resourceVersion"].as_str()?.parse().ok()
+        version_of(self.object.as_ref().filter(|_| self.is_done())?)
+    }
+
+    /// Whether the API server carried it out.
+    pub fn is_done(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// The objects that it made, with the resourceVersion of each.
+    pub fn objects(&self) -> impl Iterator<Item = (u64, &Arc<Value>)> {
+        let first = self.object.as_ref().filter(|_| self.is_done());
+        first.into_iter().chain(&self.again).filter_map(|object| Some((version_of(object)?, object)))
     }
 
     /// One line of a log.
@@ -72,17 +92,36 @@ impl Written {
     }
 }
 
+fn version_of(object: &Value) -> Option<u64> {
+    object["metadata"]["resourceVersion"].as_str()?.parse().ok()
+}
+
 #[derive(Default)]
 struct State {
     count: usize,
     written: Vec<Written>,
     /// Nothing passes: the operator is dead and not started again yet.
     closed: bool,
-    struck: bool,
-    /// Newest resourceVersion seen before each write.
+    /// Writes of each kind so far.
+    like: HashMap<String, usize>,
+    /// Which write was struck, and when.
+    struck: Option<(usize, Instant)>,
+    /// Whether the fault changed anything: nobody can race a creation, and what has no history cannot be replayed.
+    injected: bool,
+    /// Since when the process that runs has its lease.
+    leads: Option<Instant>,
+    /// When a write last came or was answered, or a process began or ended.
+    moved: Option<Instant>,
+    /// Reads and reviews so far.
+    reads: usize,
+    /// Newest resourceVersion that a write made.
+    newest_seen: u64,
+    /// The same before each write.
     newest: Vec<u64>,
     /// Resources whose next list is answered as of this resourceVersion.
     replay: Option<(u64, Vec<String>)>,
+    /// Resources whose watch was refused with 410.
+    refused: Vec<String>,
 }
 
 /// What one proxy knows and does.
@@ -94,6 +133,13 @@ pub struct Shared {
     state: Mutex<State>,
     killed: Notify,
     bent: watch::Sender<Bent>,
+    /// Writes that the operator waits for.
+    awaited: AtomicUsize,
+    /// The resource whose writes are held at the gate.
+    gate: watch::Sender<Option<String>>,
+    at_gate: watch::Sender<usize>,
+    /// Counts the processes: what one has asked is not let through the gate for the next.
+    lives: watch::Sender<usize>,
 }
 
 /// A running proxy. It ends when it goes out of scope.
@@ -117,6 +163,10 @@ impl Proxy {
             state: Mutex::default(),
             killed: Notify::new(),
             bent: watch::Sender::new(Bent::No),
+            awaited: AtomicUsize::new(0),
+            gate: watch::Sender::new(None),
+            at_gate: watch::Sender::new(0),
+            lives: watch::Sender::new(0),
         });
         let task = tokio::spawn(serve(listener, tls, shared.clone()));
         Proxy { address, shared, task }
@@ -129,7 +179,12 @@ impl Proxy {
 
     /// Lets requests pass again, those of a new process.
     pub fn open(&self) {
-        self.shared.lock().closed = false;
+        let mut state = self.shared.lock();
+        state.closed = false;
+        state.leads = None;
+        state.moved = Some(Instant::now());
+        drop(state);
+        self.shared.lives.send_modify(|count| *count += 1);
     }
 
     /// Waits until the operator was killed.
@@ -147,16 +202,54 @@ impl Proxy {
         self.shared.lock().count
     }
 
+    /// Number of reads so far.
+    pub fn reads(&self) -> usize {
+        self.shared.lock().reads
+    }
+
     /// Forgets the writes so far, counts anew, and strikes with another fault.
     pub fn begin_anew(&self, fault: Fault) {
-        *self.shared.lock() = State::default();
+        let mut state = self.shared.lock();
+        *state = State { leads: state.leads, ..State::default() };
+        drop(state);
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
         self.shared.bent.send_replace(Bent::No);
     }
 
-    /// Whether the fault has struck.
+    /// Whether the fault has struck and changed something.
     pub fn struck(&self) -> bool {
-        self.shared.lock().struck
+        let state = self.shared.lock();
+        state.struck.is_some() && state.injected
+    }
+
+    /// How long no write came or was answered: not at all while one is waited for.
+    pub fn idle(&self) -> Duration {
+        match self.shared.awaited.load(Ordering::SeqCst) {
+            0 => self.shared.lock().moved.map_or(Duration::MAX, |moved| moved.elapsed()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether what the fault brings about can be over: nothing is waited for, the operator is there and leads, and
+    /// watches tell again.
+    pub fn is_past(&self) -> bool {
+        let mode = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f.mode);
+        let aftermath = mode.map_or(Duration::ZERO, Mode::aftermath);
+        let state = self.shared.lock();
+        self.shared.awaited.load(Ordering::SeqCst) == 0
+            && !state.closed
+            && state.leads.is_some_and(|since| since.elapsed() >= AT_WORK)
+            && state.struck.is_none_or(|(_, at)| at.elapsed() >= aftermath)
+    }
+
+    /// Holds writes to a resource at the gate, or none.
+    pub fn hold(&self, resource: Option<&str>) {
+        self.shared.gate.send_replace(resource.map(str::to_owned));
+    }
+
+    /// How many writes wait at the gate.
+    pub fn at_gate(&self) -> watch::Receiver<usize> {
+        self.shared.at_gate.subscribe()
     }
 }
 
@@ -199,7 +292,11 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     // Aborted with the proxy, and the connections with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Such as too many open files, which passes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let (tls, shared) = (tls.clone(), shared.clone());
         connections.spawn(async move {
@@ -228,15 +325,47 @@ async fn answer(shared: Arc<Shared>, incoming: http::Request<Incoming>) -> Resul
     }
     match request.class {
         // In a task of its own: what the operator has asked is carried out and noted also when it dies meanwhile.
-        Class::Write => tokio::spawn(async move { shared.write(request, head, body).await }).await?,
+        Class::Write => {
+            // Until the answer is there, or the operator waits for it no longer.
+            let _awaited = Awaited::new(&shared);
+            tokio::spawn(async move { shared.write(request, head, body).await }).await?
+        }
         Class::Watch => shared.watch(request, head).await,
         Class::List => {
+            shared.lock().reads += 1;
             let head = shared.replayed(&request, head);
             shared.pass(head, body).await
         }
-        Class::DryRun | Class::Lease | Class::Event | Class::Review | Class::Read => {
+        Class::Lease => {
+            let writes = head.method != http::Method::GET;
+            let response = shared.pass(head, body).await?;
+            if writes && response.status().is_success() {
+                shared.lock().leads.get_or_insert_with(Instant::now);
+            }
+            Ok(response)
+        }
+        Class::Event => shared.pass(head, body).await,
+        Class::DryRun | Class::Review | Class::Read => {
+            shared.lock().reads += 1;
             shared.pass(head, body).await
         }
+    }
+}
+
+/// A write that the operator waits for.
+struct Awaited(Arc<Shared>);
+
+impl Awaited {
+    fn new(shared: &Arc<Shared>) -> Awaited {
+        shared.awaited.fetch_add(1, Ordering::SeqCst);
+        Awaited(shared.clone())
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.lock().moved = Some(Instant::now());
+        self.0.awaited.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -290,210 +419,22 @@ impl Shared {
         Ok(Said { head, body: body.collect().await?.to_bytes() })
     }
 
-    async fn write(
-        self: &Arc<Self>,
-        request: Request,
-        head: http::request::Parts,
-        body: Bytes,
-    ) -> Result<Response<Body>, BoxError> {
-        let (k, mode) = {
-            let mut state = self.lock();
-            state.count += 1;
-            let k = state.count;
-            let newest = state.written.iter().filter_map(Written::version).max().unwrap_or(0);
-            state.newest.push(newest);
-            state.written.push(Written {
-                k,
-                request: request.clone(),
-                code: 0,
-                object: None,
-                told: String::new(),
-            });
-            let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-            let mode = fault.filter(|fault| fault.at == k).map(|fault| fault.mode);
-            let again = fault.is_some_and(|f| f.mode == Mode::KillTwice && f.at + 1 == k);
-            state.struck |= mode.is_some();
-            (k, mode.or(again.then_some(Mode::KillAfter)))
-        };
-        let Some(mode) = mode else {
-            let said = self.ask(&head, &body).await?;
-            self.note(k, &said, "");
-            return if self.lock().closed {
-                broken("the operator is dead")
-            } else {
-                Ok(said.into_response())
-            };
-        };
-        let told = mode.name();
-        match mode {
-            Mode::KillBefore => {
-                self.tell(k, told);
-                self.kill().await
-            }
-            Mode::KillAfter | Mode::KillTwice => {
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                self.kill().await
-            }
-            Mode::WatchReplay => {
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                self.replay(k);
-                self.kill().await
-            }
-            Mode::LostReply => {
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                broken("the answer is lost")
-            }
-            Mode::LostRequest => {
-                self.tell(k, told);
-                broken("the request is lost")
-            }
-            Mode::Twice => {
-                let first = self.ask(&head, &body).await?;
-                self.note(k, &first, told);
-                Ok(self.ask(&head, &body).await?.into_response())
-            }
-            Mode::Conflict => {
-                let (reason, words) = if request.method == http::Method::POST {
-                    ("AlreadyExists", "the object already exists")
-                } else {
-                    (
-                        "Conflict",
-                        "the object has been modified; please apply your changes to the latest version",
-                    )
-                };
-                self.refuse(k, told, StatusCode::CONFLICT, reason, words)
-            }
-            Mode::Invalid => {
-                let words = "the server rejected our request due to an error in our request";
-                self.refuse(k, told, StatusCode::UNPROCESSABLE_ENTITY, "Invalid", words)
-            }
-            Mode::Throttled => {
-                let mut response = self.refuse(
-                    k,
-                    told,
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "TooManyRequests",
-                    "too many requests",
-                )?;
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                Ok(response)
-            }
-            Mode::Broken => {
-                self.refuse(k, told, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "an internal error")
-            }
-            Mode::Unavailable => {
-                let words = "the server is currently unable to handle the request";
-                self.refuse(k, told, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", words)
-            }
-            Mode::GatewayTimeout => {
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                let words = "the server was unable to return a response in the time allotted";
-                status(StatusCode::GATEWAY_TIMEOUT, "Timeout", words)
-            }
-            Mode::Hang => {
-                self.tell(k, told);
-                tokio::time::sleep(HANG).await;
-                broken("never answered")
-            }
-            Mode::HangAfter => {
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                tokio::time::sleep(HANG).await;
-                broken("never answered")
-            }
-            Mode::Raced => {
-                self.race(&request, k).await;
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                Ok(said.into_response())
-            }
-            Mode::WatchDelay | Mode::WatchCoalesce | Mode::WatchCut | Mode::WatchGone => {
-                self.bent.send_replace(match mode {
-                    Mode::WatchDelay => Bent::delay(),
-                    Mode::WatchCoalesce => Bent::coalesce(),
-                    Mode::WatchGone => Bent::Gone(k),
-                    _ => Bent::Cut(k),
-                });
-                let said = self.ask(&head, &body).await?;
-                self.note(k, &said, told);
-                Ok(said.into_response())
-            }
-        }
-    }
-
-    fn note(&self, k: usize, said: &Said, told: &str) {
-        let mut state = self.lock();
-        let Some(written) = state.written.get_mut(k - 1) else { return };
-        written.code = said.head.status.as_u16();
-        written.object = serde_json::from_slice(&said.body).ok();
-        written.told = told.to_owned();
-    }
-
-    fn tell(&self, k: usize, told: &str) {
-        if let Some(written) = self.lock().written.get_mut(k - 1) {
-            written.told = told.to_owned();
-        }
-    }
-
-    fn refuse(
-        &self,
-        k: usize,
-        told: &str,
-        code: StatusCode,
-        reason: &str,
-        words: &str,
-    ) -> Result<Response<Body>, BoxError> {
-        self.tell(k, told);
-        status(code, reason, words)
-    }
-
-    /// Kills the operator. From here on nothing that it asked is carried out, and it learns nothing.
-    async fn kill<T>(&self) -> Result<T, BoxError> {
-        self.lock().closed = true;
-        let pid = self.pid.load(Ordering::SeqCst).to_string();
-        let kill = move || std::process::Command::new("sh").args(["-c", "kill -KILL \"$0\"", &pid]).status();
-        let _ = tokio::task::spawn_blocking(kill).await;
-        self.killed.notify_one();
-        broken("the operator is dead")
-    }
-
-    /// Somebody else writes to the object first.
-    async fn race(&self, request: &Request, k: usize) {
-        if request.name.is_empty() {
-            return;
-        }
-        let path = request.uri.split('?').next().unwrap_or_default();
-        let path = path.strip_suffix(&format!("/{}", request.subresource)).unwrap_or(path);
-        let patch = json!({"metadata": {"annotations": {RACED: k.to_string()}}});
-        let request = http::Request::patch(format!("{path}?fieldManager=somebody"))
-            .header(header::CONTENT_TYPE, "application/merge-patch+json")
-            .body(patch.to_string().into_bytes())
-            .expect("the request is well formed");
-        // The object may be gone.
-        let _ = self.admin.request_text(request).await;
-    }
-
-    fn replay(&self, k: usize) {
-        let mut state = self.lock();
-        let before = state.newest[..k].iter().rev().copied().find(|version| *version > 0);
-        // Two writes back, where there are two.
-        let earlier = before.and_then(|b| state.newest[..k].iter().rev().copied().find(|v| *v > 0 && *v < b));
-        state.replay = earlier.or(before).map(|version| (version, Vec::new()));
-    }
-
     /// The list as of an earlier moment, if that is to be answered: the API server's own history, not an invention.
     fn replayed(&self, request: &Request, mut head: http::request::Parts) -> http::request::Parts {
         let mut state = self.lock();
         let Some((version, done)) = state.replay.as_mut() else { return head };
         let ours = head.uri.path().contains("/apis/incident-operator.dev/");
-        if !ours || done.contains(&request.resource) {
+        // Policies are the cluster's, and their history is not this scenario's.
+        if !ours || request.resource == "mitigationpolicies" || done.contains(&request.resource) {
             return head;
         }
+        if done.is_empty() {
+            // What came later is told a while later, as where a server lags behind.
+            self.bent.send_replace(Bent::delay());
+        }
         done.push(request.resource.clone());
+        let version = *version;
+        state.injected = true;
         let kept = head.uri.query().unwrap_or_default().split('&');
         let kept = kept.filter(|pair| !pair.is_empty() && !pair.starts_with("resourceVersion"));
         let query: Vec<String> = kept
@@ -508,8 +449,10 @@ impl Shared {
 
     async fn watch(&self, request: Request, head: http::request::Parts) -> Result<Response<Body>, BoxError> {
         let bent = self.bent.subscribe();
-        let refused = matches!(*bent.borrow(), Bent::Gone(_)) && request.uri.contains("resourceVersion=");
-        if refused && self.once(&request) {
+        // One that begins with a list of its own resumes nothing.
+        let resumes =
+            request.uri.contains("resourceVersion=") && !request.uri.contains("sendInitialEvents=true");
+        if matches!(*bent.borrow(), Bent::Gone(_)) && resumes && self.once(&request) {
             return status(StatusCode::GONE, "Expired", "too old resource version");
         }
         let response = self.forward(head, Bytes::new()).await?;
@@ -523,15 +466,13 @@ impl Shared {
     /// True the first time for a resource.
     fn once(&self, request: &Request) -> bool {
         let mut state = self.lock();
-        let (_, done) = state.replay.get_or_insert_with(|| (0, Vec::new()));
-        let new = !done.contains(&request.resource);
-        done.push(request.resource.clone());
+        let new = !state.refused.contains(&request.resource);
+        if new {
+            state.refused.push(request.resource.clone());
+        }
         new
     }
 }
-
-/// Annotation that somebody else writes.
-pub const RACED: &str = "fault.example/raced";
 
 fn status(code: StatusCode, reason: &str, words: &str) -> Result<Response<Body>, BoxError> {
     let text = json!({

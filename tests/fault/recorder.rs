@@ -6,9 +6,9 @@ use futures::StreamExt;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The kinds that are recorded. Whoever adds a scenario with another kind adds it here.
@@ -49,22 +49,28 @@ impl Revision {
     }
 }
 
+/// What is known of a namespace.
+#[derive(Default)]
+struct Told {
+    revisions: Vec<Revision>,
+    changed: watch::Sender<usize>,
+    /// When something was told last.
+    last: Option<Instant>,
+    /// Nobody asks any more.
+    forgotten: bool,
+}
+
 /// Records a whole control plane, for as long as it lives.
 pub struct Recorder {
     /// By namespace.
-    revisions: Mutex<HashMap<String, Vec<Revision>>>,
-    changed: watch::Sender<u64>,
+    told: Mutex<HashMap<String, Told>>,
     broken: Mutex<Option<String>>,
 }
 
 impl Recorder {
     /// Begins to record.
     pub async fn start(client: &Client) -> Arc<Recorder> {
-        let recorder = Arc::new(Recorder {
-            revisions: Mutex::default(),
-            changed: watch::Sender::new(0),
-            broken: Mutex::default(),
-        });
+        let recorder = Arc::new(Recorder { told: Mutex::default(), broken: Mutex::default() });
         for (api_version, kind) in KINDS {
             let resource = resource_of(&json!({"apiVersion": api_version, "kind": kind}));
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -75,51 +81,71 @@ impl Recorder {
         recorder
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Revision>>> {
-        self.revisions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All revisions in a namespace, in the order of the writes.
     pub fn all(&self, namespace: &str) -> Vec<Revision> {
-        let mut all = self.lock().get(namespace).cloned().unwrap_or_default();
+        let mut all = self.lock().get(namespace).map(|told| told.revisions.clone()).unwrap_or_default();
         all.sort_by_key(|revision| revision.version);
         all
     }
 
     /// The objects that are there, by kind and name.
     pub fn present(&self, namespace: &str) -> Vec<Revision> {
-        let mut last: Vec<Revision> = Vec::new();
-        for revision in self.all(namespace) {
-            last.retain(|known| (&known.kind, &known.name) != (&revision.kind, &revision.name));
-            last.push(revision);
+        let all = self.lock();
+        let mut last: BTreeMap<(&str, &str), &Revision> = BTreeMap::new();
+        for revision in all.get(namespace).into_iter().flat_map(|told| &told.revisions) {
+            let known = last.entry((&revision.kind, &revision.name)).or_insert(revision);
+            if known.version < revision.version {
+                *known = revision;
+            }
         }
-        last.retain(|revision| !revision.deleted);
-        last.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
-        last
+        last.into_values().filter(|revision| !revision.deleted).cloned().collect()
     }
 
     /// The object as it was told last.
     pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Option<Arc<Value>> {
         let all = self.lock();
-        let of = all.get(namespace)?.iter().filter(|r| r.kind == kind && r.name == name);
+        let of = all.get(namespace)?.revisions.iter().filter(|r| r.kind == kind && r.name == name);
         of.max_by_key(|r| r.version).filter(|r| !r.deleted).map(|r| r.object.clone())
     }
 
-    /// Whether this revision of an object, or a later one of it, has been told.
-    pub fn has(&self, namespace: &str, kind: &str, name: &str, version: u64) -> bool {
+    /// The newest revision that has been told of each object, by kind and name.
+    pub fn newest(&self, namespace: &str) -> HashMap<(String, String), u64> {
         let all = self.lock();
-        let mut of = all.get(namespace).into_iter().flatten();
-        of.any(|r| r.kind == kind && r.name == name && r.version >= version)
+        let mut newest = HashMap::new();
+        for revision in all.get(namespace).into_iter().flat_map(|told| &told.revisions) {
+            let of = newest.entry((revision.kind.clone(), revision.name.clone())).or_insert(0);
+            *of = revision.version.max(*of);
+        }
+        newest
     }
 
-    /// Forgets a namespace.
+    /// How much has been told, and how long nothing new has been.
+    pub fn progress(&self, namespace: &str) -> (usize, Duration) {
+        let all = self.lock();
+        let told = all.get(namespace);
+        let idle = told.and_then(|told| told.last).map_or(Duration::MAX, |last| last.elapsed());
+        (told.map_or(0, |told| told.revisions.len()), idle)
+    }
+
+    /// Forgets what was told of a namespace so far.
+    pub fn clear(&self, namespace: &str) {
+        if let Some(told) = self.lock().get_mut(namespace) {
+            told.revisions.clear();
+        }
+    }
+
+    /// Forgets a namespace for good: its end takes a while and is told, too.
     pub fn forget(&self, namespace: &str) {
-        self.lock().remove(namespace);
+        self.lock().insert(namespace.to_owned(), Told { forgotten: true, ..Told::default() });
     }
 
-    /// Tells when something new was recorded.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// Tells when something new was recorded of a namespace.
+    pub fn changes(&self, namespace: &str) -> watch::Receiver<usize> {
+        self.lock().entry(namespace.to_owned()).or_default().changed.subscribe()
     }
 
     /// Why the record is incomplete, if it is: then no run can be judged.
@@ -138,8 +164,13 @@ impl Recorder {
             object: Arc::new(serde_json::to_value(&object).unwrap_or_default()),
             deleted,
         };
-        self.lock().entry(namespace).or_default().push(revision);
-        self.changed.send_modify(|count| *count += 1);
+        let mut all = self.lock();
+        let told = all.entry(namespace).or_default();
+        if !told.forgotten {
+            told.revisions.push(revision);
+            told.last = Some(Instant::now());
+            told.changed.send_modify(|count| *count += 1);
+        }
         Some(version)
     }
 }

@@ -15,7 +15,7 @@ pub struct Report {
     expected: usize,
     done: usize,
     failed: usize,
-    /// By scenario and mode: passed, not reached, all.
+    /// By scenario and mode: passed, of these such where nothing was struck, all.
     cells: BTreeMap<(&'static str, Option<Mode>), (usize, usize, usize)>,
     counts: BTreeMap<&'static str, usize>,
     verbose: bool,
@@ -51,7 +51,7 @@ impl Report {
     /// A run is finished.
     pub fn finished(&mut self, case: &Case, outcome: &Outcome) {
         self.done += 1;
-        let mode = case.fault.map(|fault| fault.mode);
+        let mode = case.fault.as_ref().map(|fault| fault.mode);
         let cell = self.cells.entry((case.scenario.name, mode)).or_default();
         cell.2 += 1;
         if outcome.wrong.is_empty() {
@@ -78,7 +78,8 @@ impl Report {
     /// The table. True when all passed.
     pub fn print(&self, modes: &[Mode]) -> bool {
         println!(
-            "\nruns that passed, by scenario (with its writes) and mode; ~ marks where the k-th write never came"
+            "\nruns that passed, by scenario (with its writes) and mode; after ~ those, counted apart, in which the fault had \
+             nothing to strike"
         );
         let names: std::collections::BTreeSet<_> = self.cells.keys().map(|(name, _)| *name).collect();
         print!("{:<18}{:>7}{:>9}", "scenario", "writes", "no fault");
@@ -88,9 +89,8 @@ impl Report {
         println!();
         for name in names {
             let cell = |mode: Option<Mode>| match self.cells.get(&(name, mode)) {
-                Some((passed, missed, all)) => {
-                    format!("{passed}/{all}{}", if *missed > 0 { "~" } else { "" })
-                }
+                Some((passed, 0, all)) => format!("{passed}/{all}"),
+                Some((passed, missed, all)) => format!("{}/{}~{missed}", passed - missed, all - missed),
                 None => "-".to_owned(),
             };
             print!("{name:<18}{:>7}{:>9}", self.counts.get(name).copied().unwrap_or(0), cell(None));
@@ -100,7 +100,11 @@ impl Report {
             println!();
         }
         let took = self.started.elapsed().as_secs();
-        println!("\n{} runs in {took} s, {} failed", self.done, self.failed);
+        let missed: usize = self.cells.values().map(|(_, missed, _)| missed).sum();
+        println!(
+            "\n{} runs in {took} s, {} failed; in {missed} the fault had nothing to strike",
+            self.done, self.failed
+        );
         self.failed == 0
     }
 }
@@ -108,8 +112,7 @@ impl Report {
 /// Everything about one run.
 pub fn print_run(case: &Case, outcome: &Outcome) {
     let verdict = if outcome.wrong.is_empty() { "passed" } else { "FAILED" };
-    let what =
-        case.fault.map_or("no fault".to_owned(), |fault| format!("{} at write {}", fault.mode, fault.at));
+    let what = case.what();
     println!("\n{verdict}: {} with {what}, after {:.1} s", case.scenario.name, outcome.took.as_secs_f64());
     for words in &outcome.wrong {
         println!("    {words}");

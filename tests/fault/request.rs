@@ -1,6 +1,11 @@
 //! What a request of the operator is, from its method and path alone.
 
 use http::Method;
+use regex_lite::Regex;
+use std::sync::LazyLock;
+
+/// What is made of a uid ends the names of some objects.
+static HASHES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"-[0-9a-f]{8}\b").expect("it is a pattern"));
 
 /// The kinds of requests that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +70,21 @@ impl Request {
             _ => Class::Write,
         };
         Request { class, method: method.clone(), resource, name, subresource, uri: uri.to_string() }
+    }
+
+    /// The same in each run: in short, without what differs between any two.
+    pub fn kind(&self) -> String {
+        // People's entries bear names that the API server makes up.
+        match self.resource.as_str() {
+            "timelineentries" => self.shape(),
+            _ => HASHES.replace_all(&self.brief(), "-<hash>").into_owned(),
+        }
+    }
+
+    /// What it does to objects of which kind, such as `PATCH mitigations/status`.
+    pub fn shape(&self) -> String {
+        let slash = if self.subresource.is_empty() { "" } else { "/" };
+        format!("{} {}{slash}{}", self.method, self.resource, self.subresource)
     }
 
     /// In short, such as `PATCH mitigations/stop/status`.

@@ -4,6 +4,7 @@
 use super::case::{Case, Harness, Reference, judge, told};
 use super::mode::Mode;
 use super::options::Options;
+use super::oracle;
 use super::proxy::Fault;
 use super::report::Report;
 use super::scenario::Scenario;
@@ -34,7 +35,7 @@ pub async fn run(harness: &Arc<Harness>, options: &Options) -> bool {
         })
         .await;
     for (name, reference) in &references {
-        report.counted(name, reference.count);
+        report.counted(name, reference.count());
     }
     let mut resident = Resident::start(harness).await;
     let mut samples: Vec<(f64, f64)> = Vec::new();
@@ -44,10 +45,10 @@ pub async fn run(harness: &Arc<Harness>, options: &Options) -> bool {
             .map(|_| {
                 let scenario = scenarios[random.usize(..scenarios.len())];
                 let known = references.iter().find(|(name, _)| *name == scenario.name);
-                let most = known.map_or(1, |(_, reference)| reference.count);
-                let fault =
-                    Fault { mode: modes[random.usize(..modes.len())], at: random.usize(1..=most.max(1)) };
-                Case { scenario, fault: Some(fault), mutant: None }
+                let mode = modes[random.usize(..modes.len())];
+                let fault = known
+                    .map(|(_, reference)| reference.fault(mode, random.usize(1..=reference.count().max(1))));
+                Case { scenario, fault, mutant: None }
             })
             .collect();
         report.expect(ROUND);
@@ -67,7 +68,9 @@ pub async fn run(harness: &Arc<Harness>, options: &Options) -> bool {
     samples.retain(|(minutes, _)| *minutes >= whole * WARM);
     let slope = slope(&samples);
     println!("memory of the operator that stays: {slope:+.1} KiB a minute (at most {SLOPE})");
-    passed && slope <= SLOPE && resident.end().await
+    // Said in any case.
+    let resident = resident.end().await;
+    passed && resident && slope <= SLOPE && references.len() == scenarios.len()
 }
 
 /// The operator that stays: through story after story, with all faults but those that end the process.
@@ -103,8 +106,8 @@ impl Resident {
             Mode::WatchCut,
             Mode::WatchGone,
         ];
-        let fault = Fault { mode: HARMLESS[random.usize(..HARMLESS.len())], at: random.usize(1..=18) };
-        self.world.proxy.begin_anew(fault);
+        let (mode, at) = (HARMLESS[random.usize(..HARMLESS.len())], random.usize(1..=18));
+        self.world.proxy.begin_anew(Fault { mode, at, write: None });
         let world = &self.world;
         let outcome = told(async {
             (self.scenario.run)(world).await;
@@ -116,15 +119,15 @@ impl Resident {
         .await;
         let mut wrong = judge(self.scenario, world, "");
         wrong.extend(outcome.err());
+        if let Some(status) = world.operator.lock().await.ended() {
+            wrong.push(format!("it ended by itself: {status}"));
+        }
         self.stories += 1;
         self.wrong += wrong.len();
         for words in wrong {
-            println!(
-                "the operator that stays, story {} with {} at {}: {words}",
-                self.stories, fault.mode, fault.at
-            );
+            println!("the operator that stays, story {} with {mode} at {at}: {words}", self.stories);
         }
-        world.recorder.forget(&world.namespace.name);
+        world.recorder.clear(&world.namespace.name);
     }
 
     async fn rss_kib(&self) -> u64 {
@@ -132,9 +135,16 @@ impl Resident {
     }
 
     async fn end(self) -> bool {
-        println!("the operator that stays: {} stories, {} violations", self.stories, self.wrong);
+        let log = self.world.operator.lock().await.log();
+        let mut panics = Vec::new();
+        oracle::panics(&log, &mut panics);
+        for words in &panics {
+            println!("the operator that stays: {words}");
+        }
+        let wrong = self.wrong + panics.len();
+        println!("the operator that stays: {} stories, {wrong} violations", self.stories);
         self.world.remove().await;
-        self.wrong == 0
+        wrong == 0
     }
 }
 

@@ -115,25 +115,24 @@ async fn closed(sender: &Sender) {
     }
 }
 
-/// The last state of each object, in the order in which they came about. What came and went is not told at all.
+/// The last state of each object, in the order in which they came about. The list that a watch begins with, where it
+/// begins with one, is told in full, and so is each deletion.
 fn last_states(lines: &[Vec<u8>]) -> Vec<u8> {
+    let ends = |line: &Vec<u8>| String::from_utf8_lossy(line).contains("k8s.io/initial-events-end");
+    let (list, rest) = lines.split_at(lines.iter().rposition(ends).map_or(0, |at| at + 1));
     let mut states: Vec<(String, Value)> = Vec::new();
-    for line in lines {
+    for line in rest {
         let Ok(mut event) = serde_json::from_slice::<Value>(line) else { continue };
         let uid = event["object"]["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        if uid.is_empty() {
-            states.push((uid, event));
-            continue;
-        }
-        let earlier = states.iter().position(|(known, _)| *known == uid).map(|at| states.remove(at).1);
-        match (earlier.as_ref().and_then(|e| e["type"].as_str()), event["type"].as_str()) {
-            (Some("ADDED"), Some("DELETED")) => continue,
-            (Some("ADDED"), Some("MODIFIED")) => event["type"] = json!("ADDED"),
-            _ => {}
+        let known = |known: &(String, Value)| !uid.is_empty() && known.0 == uid;
+        let earlier = states.iter().position(known).map(|at| states.remove(at).1);
+        if earlier.is_some_and(|earlier| earlier["type"] == "ADDED") && event["type"] == "MODIFIED" {
+            event["type"] = json!("ADDED");
         }
         states.push((uid, event));
     }
-    states.into_iter().flat_map(|(_, event)| format!("{event}\n").into_bytes()).collect()
+    let told = states.into_iter().flat_map(|(_, event)| format!("{event}\n").into_bytes());
+    list.concat().into_iter().chain(told).collect()
 }
 
 fn gone() -> String {

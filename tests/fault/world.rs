@@ -5,17 +5,39 @@
 
 use super::proxy::Proxy;
 use super::recorder::Recorder;
-use super::support::{Operator, TestNamespace};
+use super::support::{Cluster, Operator, TestNamespace};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long anything may take, with a fault in between and on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(75);
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Who else than the admin asks: a client each, for all runs.
+#[derive(Default)]
+pub struct People(tokio::sync::Mutex<HashMap<String, Cluster>>);
+
+impl People {
+    async fn named(&self, user: &str) -> Cluster {
+        let mut known = self.0.lock().await;
+        if !known.contains_key(user) {
+            let cluster = match user {
+                OPERATOR => Cluster::as_the_operator().await,
+                user => Cluster::impersonating(user, &[]).await,
+            };
+            known.insert(user.to_owned(), cluster);
+        }
+        known[user].clone()
+    }
+}
+
+/// The operator's own name, among people.
+const OPERATOR: &str = "";
 
 /// See the module.
 pub struct World {
@@ -25,6 +47,11 @@ pub struct World {
     pub recorder: Arc<Recorder>,
     /// Between operator and API server.
     pub proxy: Proxy,
+    /// How long nothing moves before nothing is expected any more.
+    pub stuck: Duration,
+    /// Whether the namespace is removed in the end.
+    pub(super) tidy: bool,
+    pub(super) people: Arc<People>,
     pub(super) operator: tokio::sync::Mutex<Operator>,
     /// Whether the scenario itself has stopped the operator.
     pub(super) down: Mutex<bool>,
@@ -93,24 +120,14 @@ impl World {
         what: &str,
         holds: F,
     ) -> impl Future<Output = Arc<Value>> + use<'a, F> {
-        let found = move |world: &World, kind: &str, name: &str| {
-            let object = world.recorder.get(&world.namespace.name, kind, name);
-            match object {
-                Some(object) if holds(&object) => Ok(object),
-                Some(object) => Err(brief(&object)),
-                None => Err("it does not exist".to_owned()),
-            }
-        };
+        let found = move |object: Option<Arc<Value>>| object.filter(|object| holds(object));
         self.wait(Location::caller(), kind, name, what, found)
     }
 
     /// Waits until an object is gone.
     #[track_caller]
     pub fn gone<'a>(&'a self, kind: &str, name: &str) -> impl Future<Output = ()> + use<'a> {
-        self.wait(Location::caller(), kind, name, "end", |world, kind, name| {
-            let left = world.recorder.get(&world.namespace.name, kind, name);
-            left.map_or(Ok(()), |object| Err(brief(&object)))
-        })
+        self.wait(Location::caller(), kind, name, "end", |left| left.is_none().then_some(()))
     }
 
     /// Waits until a Mitigation shows its effect.
@@ -177,11 +194,13 @@ impl World {
 
     /// Ends it all.
     pub(super) async fn remove(self) {
-        let World { namespace, recorder, proxy, operator, .. } = self;
+        let World { namespace, recorder, proxy, operator, tidy, people, .. } = self;
         drop((operator, proxy));
-        let name = namespace.name.clone();
-        namespace.remove().await;
-        recorder.forget(&name);
+        recorder.forget(&namespace.name);
+        match tidy {
+            true => namespace.remove_as(&people.named(OPERATOR).await).await,
+            false => namespace.leave(),
+        }
     }
 
     fn api(&self, kind: &str) -> kube::Api<DynamicObject> {
@@ -200,7 +219,7 @@ impl World {
 
     /// The operator's own name: for what only it may do.
     pub async fn as_the_operator(&self, kind: &str, name: &str, patch: Value) {
-        let own = super::support::Cluster::as_the_operator().await;
+        let own = self.people.named(OPERATOR).await;
         let (api_version, _) =
             super::recorder::KINDS.iter().find(|(_, k)| *k == kind).expect("a recorded kind");
         let api = own.api_of(&json!({"apiVersion": api_version, "kind": kind}), &self.namespace.name);
@@ -218,7 +237,7 @@ impl World {
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
         });
         let _ = self.namespace.try_create(binding).await;
-        let cluster = super::support::Cluster::impersonating(user, &[]).await;
+        let cluster = self.people.named(user).await;
         let api = cluster.api_of(&object, &self.namespace.name);
         let typed: DynamicObject = serde_json::from_value(object.clone()).expect("the object has metadata");
         // The API server learns of a new binding a moment later.
@@ -240,7 +259,60 @@ impl World {
         made
     }
 
-    fn wait<'a, T, L: Fn(&World, &str, &str) -> Result<T, String>>(
+    /// Makes a policy that pauses what is new in the namespace; `resume` deletes it. It is the cluster's, and not recorded.
+    pub async fn pause(&self) {
+        let name = &self.namespace.name;
+        let policy = json!({
+            "apiVersion": "incident-operator.dev/v1alpha1", "kind": "MitigationPolicy", "metadata": {"name": name},
+            "spec": {
+                "paused": true,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+            },
+        });
+        let typed: DynamicObject = serde_json::from_value(policy.clone()).expect("it has metadata");
+        self.policies(&policy).create(&PostParams::default(), &typed).await.expect("a policy can be made");
+    }
+
+    /// Deletes it.
+    pub async fn resume(&self) {
+        let policies = self.policies(&json!({
+            "apiVersion": "incident-operator.dev/v1alpha1", "kind": "MitigationPolicy",
+        }));
+        policies.delete(&self.namespace.name, &DeleteParams::default()).await.expect("there is a policy");
+    }
+
+    fn policies(&self, policy: &Value) -> kube::Api<DynamicObject> {
+        let resource = super::support::cluster::resource_of(policy);
+        kube::Api::all_with(self.namespace.cluster.client.clone(), &resource)
+    }
+
+    /// Holds the operator's writes to a resource, by its plural, until they are let go.
+    pub fn hold(&self, resource: &str) {
+        self.proxy.hold(Some(resource));
+    }
+
+    /// Waits until a write is held.
+    #[track_caller]
+    pub fn held(&self) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        let mut waiting = self.proxy.at_gate();
+        async move {
+            let held = tokio::time::timeout(PATIENCE, waiting.wait_for(|count| *count > 0)).await;
+            assert!(held.is_ok_and(|held| held.is_ok()), "{caller}: no write to be held within {PATIENCE:?}");
+        }
+    }
+
+    /// Lets them go.
+    pub fn let_go(&self) {
+        self.proxy.hold(None);
+    }
+
+    /// How long neither the operator nor anything in the namespace has moved.
+    pub fn idle(&self) -> Duration {
+        self.proxy.idle().min(self.recorder.progress(&self.namespace.name).1)
+    }
+
+    fn wait<'a, T, L: Fn(Option<Arc<Value>>) -> Option<T>>(
         &'a self,
         caller: &'static Location<'static>,
         kind: &str,
@@ -250,20 +322,27 @@ impl World {
     ) -> impl Future<Output = T> + use<'a, T, L> {
         let (kind, name, what) = (kind.to_owned(), name.to_owned(), what.to_owned());
         async move {
-            let mut changes = self.recorder.changes();
+            let mut changes = self.recorder.changes(&self.namespace.name);
             let end = tokio::time::Instant::now() + PATIENCE;
             loop {
                 changes.mark_unchanged();
-                let seen = match look(self, &kind, &name) {
-                    Ok(found) => return found,
-                    Err(seen) => seen,
-                };
+                let object = self.recorder.get(&self.namespace.name, &kind, &name);
+                if let Some(found) = look(object.clone()) {
+                    return found;
+                }
                 if let Some(broken) = self.recorder.broken() {
                     panic!("{broken}");
                 }
-                if tokio::time::timeout_at(end, changes.changed()).await.is_err() {
-                    panic!("{caller}: no {what} of {kind} {name} within {PATIENCE:?}; seen last: {seen}");
+                let idle = self.idle();
+                if tokio::time::Instant::now() >= end || idle >= self.stuck {
+                    let seen = object.map_or("it does not exist".to_owned(), |object| brief(&object));
+                    let idle = if idle > PATIENCE { PATIENCE } else { idle };
+                    panic!(
+                        "{caller}: no {what} of {kind} {name}, and for {idle:.0?} nothing moved; seen last: {seen}"
+                    );
                 }
+                // Looked at again when something was told, and now and then for the time.
+                let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
             }
         }
     }

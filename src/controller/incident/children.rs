@@ -2,7 +2,7 @@
 //! that was taken out is deleted.
 
 use super::super::{
-    Context, Error, Key, access, mitigation, postmortem,
+    Context, Error, Key, access, mitigation, postmortem, run,
     status::{FIELD_MANAGER, merge_difference},
 };
 use crate::{
@@ -17,7 +17,7 @@ use kube::{
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 /// How long the record waits for a mitigation that is being made, so that one write tells of both.
 const RECORD_WAIT: Duration = Duration::from_millis(500);
@@ -79,23 +79,25 @@ async fn make(ctx: &Arc<Context>, key: &Key, child: Mitigation) -> Result<(), Er
         tokio::spawn(async move {
             let _claim = claim;
             let started = Instant::now();
-            match mitigation::reconcile(&ctx, &child_key, ahead).await {
+            match run::bounded(mitigation::reconcile(&ctx, &child_key, ahead)).await {
                 Ok(later) => {
                     ctx.queues.mitigations.set_later(&child_key, later);
                     ctx.metrics.reconciled("mitigation", started.elapsed(), later.is_some());
                 }
                 // The queue tries again, with its own patience.
                 Err(error) => {
-                    debug!(mitigation = %child_key, %error, "first visit failed");
+                    match &error {
+                        Error::Panicked(_) => error!(mitigation = %child_key, %error, "first visit failed"),
+                        error => debug!(mitigation = %child_key, %error, "first visit failed"),
+                    }
+                    ctx.metrics.failed("mitigation", started.elapsed(), error.category());
                     ctx.queues.mitigations.add(child_key);
                 }
             }
         })
     };
     // A slow target must not keep the record waiting.
-    if let Ok(Err(_panicked)) = timeout(RECORD_WAIT, worker).await {
-        ctx.queues.mitigations.add(child_key);
-    }
+    let _ = timeout(RECORD_WAIT, worker).await;
     Ok(())
 }
 

@@ -11,7 +11,13 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Entries of people that are removed in one round, and how many at the same time.
 const REMOVED_AT_ONCE: usize = 64;
@@ -61,25 +67,40 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
     }
 }
 
+/// How long an entry may stay that could not be removed, before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
 /// Removes people's entries that are on record now, as many as a visit may take: an edit of the incident must not
-/// wait for hundreds of them. True when some are left.
+/// wait for hundreds of them. When some are left, how soon they are looked at again.
 pub(super) async fn remove_folded(
     ctx: &Context,
     key: &Key,
     folded: &[Arc<TimelineEntry>],
-) -> Result<bool, Error> {
+) -> Result<Option<Duration>, Error> {
     let there: Vec<_> = {
         let removed = ctx.removed();
         let is_removed = |e: &TimelineEntry| e.metadata.uid.as_ref().is_some_and(|uid| removed.contains(uid));
         let stays = |e: &TimelineEntry| {
-            e.metadata.deletion_timestamp.is_some() || is_removed(e) || is_awaited(ctx, key, e)
+            e.metadata.deletion_timestamp.is_some()
+                || is_removed(e)
+                || !is_known(ctx, e)
+                || is_awaited(ctx, key, e)
         };
         folded.iter().filter(|e| !stays(e)).collect()
     };
+    let left = AtomicBool::new(false);
     futures::stream::iter(there.iter().take(REMOVED_AT_ONCE).map(Ok))
-        .try_for_each_concurrent(REMOVERS, |entry| remove(ctx, key, entry))
+        .try_for_each_concurrent(REMOVERS, |entry| remove(ctx, key, entry, &left))
         .await?;
-    Ok(there.len() > REMOVED_AT_ONCE)
+    Ok(match there.len() > REMOVED_AT_ONCE {
+        true => Some(Duration::ZERO),
+        false => left.into_inner().then_some(LOOK_AGAIN),
+    })
+}
+
+/// Whether an entry is still there, as far as the watch has told.
+fn is_known(ctx: &Context, entry: &TimelineEntry) -> bool {
+    ctx.entries.get(&Key::of(entry)).is_some_and(|known| known.metadata.uid == entry.metadata.uid)
 }
 
 /// Whether an approval or rejection is still to be judged by its mitigation, of which the entry itself is the proof.
@@ -99,7 +120,8 @@ fn is_awaited(ctx: &Context, key: &Key, entry: &TimelineEntry) -> bool {
     })
 }
 
-async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry) -> Result<(), Error> {
+/// Sets `left` when the API server says that it is another, which the watch has not told.
+async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry, left: &AtomicBool) -> Result<(), Error> {
     let api: Api<TimelineEntry> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let name = entry.name_any();
     let preconditions = Preconditions { uid: entry.metadata.uid.clone(), resource_version: None };
@@ -109,12 +131,15 @@ async fn remove(ctx: &Context, key: &Key, entry: &TimelineEntry) -> Result<(), E
     match api.delete(&name, &params).await {
         Ok(_) => {
             // The watch may have told already; then there is nothing to remember.
-            let known =
-                ctx.entries.get(&Key::of(entry)).is_some_and(|e| e.metadata.uid == entry.metadata.uid);
+            let known = is_known(ctx, entry);
             ctx.removed().extend(entry.metadata.uid.clone().filter(|_| known));
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            left.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         Err(error) => Err(Error::api(format!("removing timeline entry {}/{name}", key.namespace))(error)),
     }
 }

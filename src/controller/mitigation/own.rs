@@ -53,7 +53,7 @@ impl Visit<'_> {
         Ok(None)
     }
 
-    /// Patches the object's metadata; `None` when it is gone or another by now.
+    /// Patches the object's metadata; `None` when it is gone. One that is another by now is looked at anew.
     pub(super) async fn patch(&self, patch: Value, what: &str) -> Result<Option<Mitigation>, Error> {
         let what = format!("{what} mitigation {}", self.key);
         let patch: json_patch::Patch = serde_json::from_value(patch)
@@ -71,7 +71,10 @@ impl Visit<'_> {
                 }
                 Ok(Some(object))
             }
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 422 => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                Err(Error::Restless(format!("mitigation {}", self.key)))
+            }
             Err(error) => Err(Error::api(what)(error)),
         }
     }

@@ -204,6 +204,10 @@ impl<'a> Decision<'a> {
     pub(super) fn expire(&mut self) {
         let Some(expiry) = self.plan.status.expiry_time.clone() else { return };
         if self.expired() {
+            // The time may have become known only now, and be over already: nothing else would come to look.
+            if let Some(end) = self.end() {
+                return self.release(&end);
+            }
             self.plan.status.expired_time.get_or_insert(whole_seconds(self.now));
         } else {
             // It may have been given more time after it was told.

@@ -40,6 +40,9 @@ impl<'a> Decision<'a> {
             // Only what is held by our own record is told as applied; a take that failed half way is not.
             if !matches!(end, End::Refused(_)) || self.was_applied() {
                 self.note_applied(target, &records);
+                if !self.note_allowed(&holdings) {
+                    return;
+                }
             }
         }
         // What is back already only needs its hold to end; the rest first, in the order of the action.

@@ -517,6 +517,17 @@ fn more_time_after_the_expiry_makes_it_expire_anew() {
 }
 
 #[test]
+fn less_time_than_has_passed_already_releases_at_once() {
+    let mut w = World::new(json!({"expiresAfter": "10m", "onExpire": "Release"}));
+    w.run();
+    w.now += Duration::from_secs(300);
+    w.mitigation.spec.template.expires_after = Some("1m".into());
+    w.run();
+    assert_eq!(w.status().phase, Some(Phase::Released));
+    assert_eq!(w.target.as_ref().unwrap()["spec"]["replicas"], 3);
+}
+
+#[test]
 fn a_removed_label_is_put_back() {
     let mut w = World::new(json!({}));
     w.run();

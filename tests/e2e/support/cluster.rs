@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Namespace and name of the ServiceAccount that the chart makes for the operator.
 pub const SERVICE_ACCOUNT: (&str, &str) = ("incident-operator", "incident-operator");
@@ -32,6 +33,18 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await
             .expect("the kubeconfig is complete");
+        Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
+    }
+
+    /// The control plane that E2E_DIR points at, for requests alone: an answer that does not come is an error in time,
+    /// and nothing is asked again by the client.
+    pub async fn impatient() -> Cluster {
+        let kubeconfig = Kubeconfig::read_from(Self::kubeconfig()).expect("the kubeconfig is readable");
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+            .await
+            .expect("the kubeconfig is complete");
+        config.default_retry = false;
+        config.read_timeout = Some(Duration::from_secs(30));
         Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
     }
 

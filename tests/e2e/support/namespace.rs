@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Output, SERVICE_ACCOUNT, kubectl_with};
 use super::poll::{PATIENCE, wait_for};
+use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Namespace;
@@ -28,21 +29,32 @@ impl TestNamespace {
     /// Makes a namespace whose name begins with `t-` and the short name of the test.
     pub async fn new(short: &str) -> TestNamespace {
         let cluster = Cluster::get().await;
+        let bindings = Bindings::of(&cluster).await;
+        Self::within(cluster, short, &bindings).await
+    }
+
+    /// The same where the control plane and what the chart binds are known: for those who make hundreds of them.
+    pub async fn within(cluster: Cluster, short: &str, bindings: &Bindings) -> TestNamespace {
         let name = format!("t-{short}-{}", random_suffix());
         let namespace: Namespace = named(&name);
         let namespaces = Api::<Namespace>::all(cluster.client.clone());
         namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace can be made");
         let this = TestNamespace { name, cluster };
-        this.bind_as_the_chart_does().await;
+        this.bind_as_the_chart_does(bindings).await;
         this
     }
 
-    /// Ends it with a few requests of our own, and without a process: for those who make hundreds of them.
-    pub async fn remove(mut self) {
+    /// Leaves it as it is: where the control plane ends soon.
+    pub fn leave(mut self) {
+        self.name.clear();
+    }
+
+    /// Ends it with a few requests of our own, and without a process: for those who make hundreds of them. `own` asks in
+    /// the operator's name.
+    pub async fn remove_as(mut self, own: &Cluster) {
         if std::env::var_os("E2E_KEEP_NAMESPACES").is_some() {
             return;
         }
-        let own = Cluster::as_the_operator().await;
         let mitigations = own.raw("Mitigation", &self.name);
         let bare_metadata = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         for left in mitigations.list(&Default::default()).await.into_iter().flatten() {
@@ -114,26 +126,10 @@ impl TestNamespace {
         kubectl_with(&args, input)
     }
 
-    /// Copies what the chart binds to its ServiceAccount: the rights on workloads from the namespace that it
-    /// was told to act in, and the right on leases from the one that it lives in.
-    async fn bind_as_the_chart_does(&self) {
-        for source in [CONSENTED, SERVICE_ACCOUNT.0] {
-            let bindings: Api<RoleBinding> = self.cluster.api(source);
-            let found = bindings.list(&Default::default()).await.expect("role bindings can be listed").items;
-            let ours: Vec<_> = found.into_iter().filter(is_for_the_operator).collect();
-            assert!(
-                !ours.is_empty(),
-                "the chart binds nothing in namespace {source}: was it installed by `make e2e`?"
-            );
-            for binding in ours {
-                if binding.role_ref.kind == "Role" {
-                    let roles: Api<Role> = self.cluster.api(source);
-                    let role = roles.get(&binding.role_ref.name).await.expect("the role of a binding exists");
-                    self.create_bare(Role { metadata: bare(&role), rules: role.rules }).await;
-                }
-                self.create_bare(RoleBinding { metadata: bare(&binding), ..binding }).await;
-            }
-        }
+    async fn bind_as_the_chart_does(&self, bindings: &Bindings) {
+        let roles = bindings.roles.iter().map(|role| self.create_bare(role.clone()));
+        let bound = bindings.bindings.iter().map(|binding| self.create_bare(binding.clone()));
+        tokio::join!(join_all(roles), join_all(bound));
         self.wait_for_rights().await;
     }
 
@@ -167,6 +163,38 @@ impl TestNamespace {
             answer.allowed.then_some(())
         })
         .await;
+    }
+}
+
+/// What the chart binds to its ServiceAccount: the rights on workloads in the namespace that it was told to act in, and
+/// the right on leases in the one that it lives in.
+pub struct Bindings {
+    roles: Vec<Role>,
+    bindings: Vec<RoleBinding>,
+}
+
+impl Bindings {
+    /// Looks it up.
+    pub async fn of(cluster: &Cluster) -> Bindings {
+        let mut all = Bindings { roles: Vec::new(), bindings: Vec::new() };
+        for source in [CONSENTED, SERVICE_ACCOUNT.0] {
+            let bindings: Api<RoleBinding> = cluster.api(source);
+            let found = bindings.list(&Default::default()).await.expect("role bindings can be listed").items;
+            let ours: Vec<_> = found.into_iter().filter(is_for_the_operator).collect();
+            assert!(
+                !ours.is_empty(),
+                "the chart binds nothing in namespace {source}: was it installed by `make e2e`?"
+            );
+            for binding in ours {
+                if binding.role_ref.kind == "Role" {
+                    let roles: Api<Role> = cluster.api(source);
+                    let role = roles.get(&binding.role_ref.name).await.expect("the role of a binding exists");
+                    all.roles.push(Role { metadata: bare(&role), rules: role.rules });
+                }
+                all.bindings.push(RoleBinding { metadata: bare(&binding), ..binding });
+            }
+        }
+        all
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Options {
     pub watch: Option<String>,
     /// Namespace of the lease, when it is not the one that is looked after: one that is deleted takes its lease along.
     pub lease: Option<String>,
+    /// The flag that says whether requests are signed, where it is known already.
+    pub signed_requests: Option<String>,
 }
 
 /// A running operator that looks after one namespace and keeps its lease there, with a token of the chart's
@@ -74,7 +76,10 @@ impl Operator {
         ] {
             command.extend([flag.to_owned(), value.clone()]);
         }
-        command.push(signed_requests(&namespace.cluster).await);
+        command.push(match options.signed_requests {
+            Some(flag) => flag,
+            None => signed_requests(&namespace.cluster).await,
+        });
         command.extend(options.args);
         let mut env = vec![
             ("KUBECONFIG".to_owned(), kubeconfig.display().to_string()),
@@ -271,7 +276,7 @@ fn serving_address(log: &str) -> Option<SocketAddr> {
 }
 
 /// Whether the API server vouches for names, as the chart's Deployment tells the operator.
-async fn signed_requests(cluster: &Cluster) -> String {
+pub async fn signed_requests(cluster: &Cluster) -> String {
     let deployments: Api<Deployment> = cluster.api(SERVICE_ACCOUNT.0);
     let chart = deployments.get("incident-operator").await.expect("the chart is installed");
     let pod = chart.spec.and_then(|spec| spec.template.spec).expect("it has pods");

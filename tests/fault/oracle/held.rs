@@ -39,10 +39,9 @@ pub(super) fn judge(seen: &Seen<'_>, wrong: &mut Vec<String>) {
 /// Records, archives and copies are the operator's own, and so is what a mitigation makes.
 fn is_made_by_the_operator(seen: &Seen<'_>, revision: &Revision) -> bool {
     seen.written.iter().any(|written| {
-        let made = written.object.as_ref().filter(|_| {
-            written.request.method == http::Method::POST || written.request.uri.contains("force=true")
-        });
-        made.is_some_and(|object| text(object, "/metadata/uid") == revision.uid())
+        let makes =
+            written.request.method == http::Method::POST || written.request.uri.contains("force=true");
+        makes && written.objects().any(|(_, object)| text(object, "/metadata/uid") == revision.uid())
     })
 }
 
@@ -255,7 +254,13 @@ impl<'a, 'b> Walk<'a, 'b> {
                 // Inside a document or a revision, the record keeps the part or its name.
                 Some(field) if field.get("how").is_some() => true,
                 Some(field) if text(field, "/path") == *pointer => field.get("prior") == theirs.as_ref(),
-                Some(_) => true,
+                // A part of what is compared: the same part of what was there.
+                Some(field) => match text(field, "/path").strip_prefix(pointer) {
+                    Some(rest) => {
+                        field.get("prior") == theirs.as_ref().and_then(|theirs| theirs.pointer(rest))
+                    }
+                    None => true,
+                },
                 None => false,
             };
             if kept {
@@ -280,6 +285,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             let spec = &r.object["spec"];
             let target = &spec["targetRef"];
             r.kind == "Mitigation"
+                && self.taken.contains(r.uid())
                 && target["kind"] == at.kind.as_str()
                 && target["name"] == at.name.as_str()
                 && (spec["onRelease"] == "Keep"

@@ -9,9 +9,10 @@ pub mod state;
 mod timeline;
 
 use super::proxy::Written;
-use super::recorder::Revision;
+use super::recorder::{KINDS, Revision};
 use super::scenario::Scenario;
-use serde_json::Value;
+use super::support::cluster::resource_of;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Everything that is known of a run.
@@ -34,19 +35,36 @@ pub fn judge(seen: &Seen<'_>) -> Vec<String> {
     held::judge(seen, &mut wrong);
     mitigations::judge(seen, &mut wrong);
     timeline::judge(seen, &mut wrong);
-    for line in seen.log.lines() {
-        if line.contains("panicked at") || line.contains("internal error:") {
-            wrong.push(format!("the operator panicked: {line}"));
-        }
-    }
+    panics(seen.log, &mut wrong);
+    recorded(seen, &mut wrong);
     wrong.dedup();
     wrong
+}
+
+/// A panic, or one that was caught: our own Error says of which controller it was.
+pub fn panics(log: &str, wrong: &mut Vec<String>) {
+    let caught = |line: &str| line.contains("visit failed") && line.contains("error=internal error: ");
+    for line in log.lines().filter(|line| line.contains("panicked at") || caught(line)) {
+        wrong.push(format!("the operator panicked: {line}"));
+    }
+}
+
+/// What is written is judged only where it is recorded.
+fn recorded(seen: &Seen<'_>, wrong: &mut Vec<String>) {
+    let plural =
+        |api_version: &str, kind: &str| resource_of(&json!({"apiVersion": api_version, "kind": kind})).plural;
+    let known: Vec<String> = KINDS.iter().map(|(api_version, kind)| plural(api_version, kind)).collect();
+    for written in seen.written.iter().filter(|w| w.is_done() && !known.contains(&w.request.resource)) {
+        wrong.push(format!("a kind that is not recorded was written: {}", written.line()));
+    }
 }
 
 impl Seen<'_> {
     /// The operator's writes by the resourceVersion that they made.
     fn by_version(&self) -> HashMap<u64, &Written> {
-        self.written.iter().filter_map(|written| Some((written.version()?, written))).collect()
+        let objects =
+            |written: &'_ _| Written::objects(written).map(|(version, _)| version).collect::<Vec<_>>();
+        self.written.iter().flat_map(|w| objects(w).into_iter().map(move |version| (version, w))).collect()
     }
 
     /// The last revision of an object before a moment.

@@ -5,7 +5,11 @@ use crate::proxy::RACED;
 use crate::recorder::Revision;
 use regex_lite::Regex;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
+
+/// How a line of what is on record begins.
+const TIMELINE: &str = ".status.timeline ";
 
 /// Facts that depend on the moment, not on what was done.
 const MOMENTARY: &[&str] = &[
@@ -54,6 +58,7 @@ pub fn masked(namespace: &str, present: &[Revision]) -> Vec<String> {
         if kind == "Incident" {
             whole_timeline(&mut object, present, &mut all);
         }
+        by_moment(&mut object, kind);
         mask(&mut object);
         flatten(&object, &mut String::new(), &mut all);
         for (uid, stands_for) in &uids {
@@ -71,15 +76,27 @@ pub fn masked(namespace: &str, present: &[Revision]) -> Vec<String> {
         lines.extend(all.lines().map(|line| format!("{kind}/{name} {line}")));
     }
     lines.sort();
-    lines.dedup();
+    // What a person or the operator noted twice stands there twice; other lines may be alike by what is masked.
+    lines.dedup_by(|a, b| a == b && !a.contains(TIMELINE));
     lines
 }
 
 /// What is missing and what is too much, compared with another state.
 pub fn difference(is: &[String], should_be: &[String]) -> Vec<String> {
-    let missing = should_be.iter().filter(|line| is.binary_search(line).is_err());
-    let added = is.iter().filter(|line| should_be.binary_search(line).is_err());
-    missing.map(|line| format!("- {line}")).chain(added.map(|line| format!("+ {line}"))).collect()
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in should_be {
+        *counts.entry(line).or_default() -= 1;
+    }
+    for line in is {
+        *counts.entry(line).or_default() += 1;
+    }
+    let told = |sign: &str, line: &str, count: i64| match count {
+        1 => format!("{sign} {line}"),
+        _ => format!("{sign} {line} ({count} times)"),
+    };
+    let missing = counts.iter().filter(|(_, count)| **count < 0).map(|(line, count)| told("-", line, -count));
+    let added = counts.iter().filter(|(_, count)| **count > 0).map(|(line, count)| told("+", line, *count));
+    missing.chain(added).collect()
 }
 
 static TIMES: LazyLock<Regex> = LazyLock::new(|| {
@@ -100,6 +117,32 @@ static DURATIONS: LazyLock<Regex> = LazyLock::new(|| {
     )
     .expect("it is a pattern")
 });
+
+/// What stands there or not by the moment at which it was looked at.
+fn by_moment(object: &mut Value, kind: &str) {
+    let phase = text(object, "/status/phase").to_owned();
+    let over = ["Postmortem", "Closed", "Cancelled"].contains(&text(object, "/status/stage"));
+    let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
+    match kind {
+        "Incident" => {
+            let items = status.get_mut("checklist").and_then(Value::as_array_mut);
+            for item in items.into_iter().flatten().filter(|item| item["name"] == "rollback-or-flag") {
+                // What could be rolled back is looked up as long as it matters.
+                if (over || item["state"] == "Done")
+                    && let Some(item) = item.as_object_mut()
+                {
+                    item.remove("note");
+                }
+            }
+        }
+        // Whether it was seen to be effective before it expired, and which of the two ended it.
+        "Mitigation" if status.contains_key("expiryTime") && phase != "Active" => {
+            status.remove("effectiveTime");
+            status.remove("expiredTime");
+        }
+        _ => {}
+    }
+}
 
 fn mask(value: &mut Value) {
     match value {
@@ -149,7 +192,7 @@ fn whole_timeline(incident: &mut Value, present: &[Revision], all: &mut String) 
     });
     for record in archived.chain(records) {
         let told = ["/reason", "/author", "/message"].map(|pointer| text(&record, pointer).to_owned());
-        *all += &format!(".status.timeline {}\n", told.join(" | "));
+        *all += &format!("{TIMELINE}{}\n", told.join(" | ").replace('\n', " "));
     }
 }
 

@@ -23,7 +23,8 @@ pub(super) fn judge(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         };
         let records = records(&revision.object);
         if let Some(before) = last.insert(revision.uid(), &revision.object) {
-            for gone in self::records(before).iter().filter(|r| !records.contains(r)) {
+            let there: HashSet<String> = records.iter().map(|record| record.to_string()).collect();
+            for gone in self::records(before).iter().filter(|r| !there.contains(&r.to_string())) {
                 if !in_archive(revision.uid(), gone) {
                     blame(format!("the timeline lost an entry: {gone}"));
                 }

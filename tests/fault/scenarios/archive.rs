@@ -10,7 +10,7 @@ pub const SCENARIO: Scenario = Scenario {
     about: "more entries than an incident's status keeps: the older ones move to an archive, and each is on record once",
     fields: &[],
     // Each entry is removed by a write of its own.
-    most: 16,
+    most: 6,
     run: |world| run(world).boxed(),
 };
 

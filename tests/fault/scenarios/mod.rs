@@ -9,8 +9,10 @@ mod handoff;
 mod human_edit;
 mod life;
 mod one_field;
+mod policy_pause;
 mod postmortem;
 mod recreated;
+mod replaced;
 mod timeline;
 
 use super::scenario::Scenario;
@@ -30,6 +32,8 @@ pub const ALL: &[Scenario] = &[
     handoff::SCENARIO,
     finalizer::SCENARIO,
     recreated::SCENARIO,
+    replaced::SCENARIO,
+    policy_pause::SCENARIO,
     archive::SCENARIO,
 ];
 
