@@ -128,6 +128,11 @@ fn union_rules(names: &[String]) -> Vec<Value> {
             "message": "a released mitigation stays released: add one with another name to act again",
         }),
     ];
+    rules.push(json!({
+        // Whoever may use a policy acts by it only on what was taken under it.
+        "rule": "!has(self.policyRef) || (has(oldSelf.policyRef) && self.policyRef == oldSelf.policyRef)",
+        "message": "policyRef can only be taken out: release this mitigation and add one with another name",
+    }));
     for name in names {
         let unchanged = if name == "manual" {
             // The result of a manual step is told later; what is to be done stays.

@@ -47,6 +47,10 @@ pub const CAPTURE_PREFIX: &str = "incident-operator.dev/mit-";
 pub const INCIDENT_LABEL: &str = "incident-operator.dev/incident";
 /// Label that names the entry of spec.mitigations a Mitigation was expanded from.
 pub const ENTRY_LABEL: &str = "incident-operator.dev/entry";
+/// Label of what the operator keeps in ConfigMaps; admission keeps everybody else from writing what bears it.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const MANAGED_BY: &str = "incident-operator";
 /// Annotation with the authenticated name of who created an object; admission stamps it.
 pub const REQUESTER_ANNOTATION: &str = "incident-operator.dev/requester";
 /// Annotation with the authenticated name of who changed an object's spec last; admission stamps it.
@@ -57,3 +61,14 @@ pub const ACTOR_GROUPS_ANNOTATION: &str = "incident-operator.dev/actor-groups";
 pub const MITIGATOR_ANNOTATION: &str = "incident-operator.dev/mitigations-actor";
 /// Annotation with the groups of that one, as a JSON array; admission stamps it.
 pub const MITIGATOR_GROUPS_ANNOTATION: &str = "incident-operator.dev/mitigations-actor-groups";
+/// Start of the annotation of an incident with who changed one entry of its mitigations last, as a JSON object with
+/// `user` and `groups`; the entry's name follows. Admission stamps it, as it does those below.
+pub const ENTRY_STAMP_PREFIX: &str = "entry.incident-operator.dev/";
+/// The same for the roles of an incident.
+pub const ROLES_STAMP: &str = "incident-operator.dev/roles-actor";
+/// The same for its severity and the reason of it.
+pub const SEVERITY_STAMP: &str = "incident-operator.dev/severity-actor";
+/// The same for its resolution, exit criteria and outcome.
+pub const RESOLUTION_STAMP: &str = "incident-operator.dev/resolution-actor";
+/// The same for the state of a postmortem, with its `owner` before that change.
+pub const STATE_STAMP: &str = "incident-operator.dev/state-actor";

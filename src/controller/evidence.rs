@@ -14,7 +14,7 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    api::{EvidenceStatus, GROUP, names},
+    api::{EvidenceStatus, GROUP, MANAGED_BY, MANAGED_BY_LABEL, names},
     decide::conditions::whole_seconds,
     mitigation::{
         ObjectId,
@@ -35,6 +35,7 @@ use kube::{
     api::{ListParams, PostParams},
     core::{DynamicObject, ObjectMeta},
 };
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -162,11 +163,14 @@ impl Evidence {
     }
 }
 
-/// Name of the ConfigMap.
-fn name_of(request: &Request) -> String {
-    let short = request.uid.get(..8).unwrap_or(&request.uid);
+/// Names of the ConfigMap: the second is for when somebody else has the first.
+fn names_of(request: &Request) -> [String; 2] {
     let name: String = request.mitigation.name.chars().take(220).collect();
-    format!("{}-evidence-{short}", name.trim_end_matches(['-', '.']))
+    let stem = name.trim_end_matches(['-', '.']);
+    let other: String =
+        Sha256::digest(&request.uid).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let short = request.uid.get(..8).unwrap_or(&request.uid);
+    [short, &other].map(|end| format!("{stem}-evidence-{end}"))
 }
 
 async fn gather_and_keep(
@@ -175,49 +179,58 @@ async fn gather_and_keep(
     request: &Request,
 ) -> Result<EvidenceStatus, String> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &request.mitigation.namespace);
-    let name = name_of(request);
     let bundle = gather(client, readers, request).await;
     let missing = bundle.missing().to_vec();
     let items = bundle.len();
     let data = bundle.into_data();
     let mut labels = BTreeMap::from([
-        // Admission keeps what bears this label from everybody else.
-        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (format!("{GROUP}/evidence"), "true".to_owned()),
         (format!("{GROUP}/mitigation-uid"), request.uid.clone()),
     ]);
     if let Some(incident) = &request.incident {
         labels.insert(format!("{GROUP}/incident"), names::label_value(incident));
     }
-    let object = ConfigMap {
-        metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() },
-        immutable: Some(true),
-        data: Some(data.clone()),
-        ..ConfigMap::default()
-    };
     let params =
         PostParams { field_manager: Some(super::status::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let status = |data: &BTreeMap<String, String>, missing: Vec<String>, items: usize| EvidenceStatus {
-        config_map: name.clone(),
+    let status = |name: String, data: &BTreeMap<String, String>, missing, items: usize| EvidenceStatus {
+        config_map: name,
         sha256: sha256(data),
         items: i32::try_from(items).unwrap_or(i32::MAX),
         missing,
         captured_time: Some(whole_seconds(Timestamp::now())),
     };
-    match create(&api, &params, &object, &name).await? {
-        None => Ok(status(&data, missing, items)),
-        // An earlier process kept it, when more was there.
-        Some(there) => {
-            let ours = there.labels().get(&format!("{GROUP}/mitigation-uid")) == Some(&request.uid);
-            match (ours && there.immutable == Some(true), there.data) {
-                (true, Some(data)) => {
-                    let missing = data.get("MISSING.txt").map(|t| t.lines().map(str::to_owned).collect());
-                    Ok(status(&data, missing.unwrap_or_default(), data.len()))
-                }
-                _ => Err(format!("ConfigMap {name} exists and is not of this mitigation")),
-            }
+    let names = names_of(request);
+    for name in names.clone() {
+        let object = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels.clone()),
+                ..ObjectMeta::default()
+            },
+            immutable: Some(true),
+            data: Some(data.clone()),
+            ..ConfigMap::default()
+        };
+        let Some(there) = create(&api, &params, &object, &name).await? else {
+            return Ok(status(name, &data, missing, items));
+        };
+        // An earlier process kept it, when more was there; or it is somebody else's.
+        let ours =
+            is_record(&there) && there.labels().get(&format!("{GROUP}/mitigation-uid")) == Some(&request.uid);
+        if let Some(data) = there.data.filter(|_| ours) {
+            let missing = data.get("MISSING.txt").map(|t| t.lines().map(str::to_owned).collect());
+            return Ok(status(name, &data, missing.unwrap_or_default(), data.len()));
         }
     }
+    Err(format!("ConfigMaps {} exist and are not of this mitigation", names.join(" and ")))
+}
+
+/// Whether the operator alone can have written what is in it: admission keeps everybody else from this label, and what
+/// is immutable was so when it was made. Anything else under a name that can be foreseen is somebody else's.
+pub fn is_record(config_map: &ConfigMap) -> bool {
+    config_map.labels().get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY)
+        && config_map.immutable == Some(true)
 }
 
 /// Makes the ConfigMap; the one that is there, when somebody did before. A connection that breaks or hangs and an API

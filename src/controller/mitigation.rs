@@ -69,6 +69,8 @@ struct Visit<'a> {
     asked: Instant,
     /// What came of the wish to be counted.
     reservation: Option<Reservation>,
+    /// The API server said that the mitigation is not there any more.
+    gone: bool,
 }
 
 impl<'a> Visit<'a> {
@@ -113,14 +115,15 @@ impl<'a> Visit<'a> {
             answers: ahead.answers,
             asked: Instant::now(),
             reservation: None,
+            gone: false,
         })
     }
 
     async fn run(mut self) -> Result<Option<Instant>, Error> {
         let mut effects = 0;
+        let policies = self.policies().await?;
         loop {
             let holders = self.holders().await?;
-            let policies = self.ctx.policies_in(&self.key.namespace).await?;
             let approvals = self.approvals();
             if self.asked.elapsed() > FRESH {
                 self.answers.clear();
@@ -153,6 +156,11 @@ impl<'a> Visit<'a> {
                 }
                 Some(effect) => self.carry_out(effect).await?,
                 None => return self.rest(&plan).await,
+            }
+            if self.gone {
+                // Nobody is left for whom anything could be changed, or who would undo it.
+                self.ctx.takes.give_back(self.uid());
+                return Ok(None);
             }
             effects += 1;
             let touched = self.mitigation.status.as_ref().map_or(0, |status| status.objects.len());
@@ -191,9 +199,15 @@ impl<'a> Visit<'a> {
     /// Nothing is left to do for now.
     async fn rest(mut self, plan: &Plan) -> Result<Option<Instant>, Error> {
         self.ctx.lookouts.follow(self.key, plan.follow.as_ref());
+        let counted = matches!(
+            self.stored.status.as_ref().and_then(|s| s.phase),
+            Some(Phase::Applying | Phase::Active | Phase::Releasing)
+        );
         self.write_status().await?;
-        if matches!(plan.status.phase, Some(Phase::Pending | Phase::AwaitingApproval)) {
-            self.ctx.takes.give_back(self.uid());
+        if matches!(plan.status.phase, Some(Phase::Pending | Phase::AwaitingApproval))
+            && (self.ctx.takes.give_back(self.uid()) || counted)
+        {
+            self.ctx.one_counts_no_more(&self.key.namespace);
         }
         let awaits = plan.await_target.then(|| self.await_target()).flatten();
         Ok(plan.wake.map(moment).into_iter().chain(awaits).chain(self.record_deadline()).min())

@@ -38,11 +38,7 @@ use crate::{
         Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, Stage, TimelineEntry,
         TimelineEntryType,
     },
-    decide::{
-        conditions::{find, status as status_of},
-        mitigation::objects,
-        postmortem::is_open,
-    },
+    decide::{conditions::status as status_of, mitigation::objects, postmortem::is_open},
     metrics::Metrics,
 };
 use cache::{Cache, Index, News};
@@ -134,13 +130,16 @@ const MITIGATION_INDEXES: &[Index<Mitigation>] = &[
         let active = matches!(phase, Some(Phase::Applying | Phase::Active | Phase::Releasing));
         m.metadata.namespace.iter().filter(|_| counts && active).cloned().collect()
     },
-    |m| {
-        let status = m.status.as_ref();
-        let ended = status.and_then(|s| s.phase).is_some_and(Phase::is_ended);
-        let made = status.is_some_and(|s| s.applied_time.is_some());
-        (!ended && !made).then(String::new).into_iter().collect()
-    },
+    |m| is_waiting(m).then(String::new).into_iter().collect(),
 ];
+
+/// Whether it has not been made yet, and may still be.
+fn is_waiting(m: &Mitigation) -> bool {
+    let status = m.status.as_ref();
+    let ended = status.and_then(|s| s.phase).is_some_and(Phase::is_ended);
+    !ended && status.is_none_or(|s| s.applied_time.is_none())
+}
+
 /// Entries by the mitigation that they approve or reject.
 const BY_MITIGATION: usize = 1;
 const ENTRY_INDEXES: &[Index<TimelineEntry>] = &[
@@ -228,8 +227,11 @@ impl Context {
             self.queues.incidents.add(Key::of(duplicate.as_ref()));
         }
         let releases = crate::decide::incident::releases(incident).is_some();
+        // Whether somebody must approve follows from the severity.
+        let asks = self.policies.all().iter().any(|policy| !policy.spec.approval.is_empty());
         for mitigation in self.mitigations.group(BY_INCIDENT, &key.to_string()) {
-            if releases || mitigation.metadata.deletion_timestamp.is_some() {
+            let awaits = asks && is_waiting(&mitigation);
+            if releases || awaits || mitigation.metadata.deletion_timestamp.is_some() {
                 self.queues.mitigations.add(Key::of(mitigation.as_ref()));
             }
         }
@@ -254,19 +256,19 @@ impl Context {
             self.takes.remember(mitigation);
         }
         if ended || matches!(news, News::Gone(_)) {
-            // Others may wait for their turn.
-            for other in self.mitigations.group(WAITING, "") {
-                let ready = other.status.as_ref().and_then(|status| find(&status.conditions, "Ready"));
-                if other.metadata.namespace == mitigation.metadata.namespace
-                    && ready.is_some_and(|ready| ready.reason == "TooManyActive")
-                {
-                    self.queues.mitigations.add(Key::of(other.as_ref()));
-                }
-            }
+            self.one_counts_no_more(&key.namespace);
             // Others may wait for the field.
             for id in objects(mitigation) {
                 self.wake_mitigations_of(&index_text(&key.namespace, id.kind.kind, &id.name), Some(&key));
             }
+        }
+    }
+
+    /// One mitigation of the namespace does not count among the active ones any more: others may wait for that. One that
+    /// found no room a moment ago has not said so yet, so all are looked at that are not made.
+    fn one_counts_no_more(&self, namespace: &str) {
+        if self.policies.all().iter().any(|policy| policy.spec.max_active.is_some()) {
+            self.wake_waiting(namespace);
         }
     }
 

@@ -136,6 +136,14 @@ impl Context {
         }
     }
 
+    /// The longest interval that policies want between two takes of one target in a namespace, as far as its labels are
+    /// known.
+    pub(super) fn interval_in(&self, namespace: &str) -> Option<Duration> {
+        let all = self.policies.all().into_iter();
+        let wants = all.filter_map(|policy| Some((policy.spec.min_interval.as_ref()?.get()?, policy)));
+        wants.filter(|(_, policy)| self.may_hold(policy, namespace)).map(|(interval, _)| interval).max()
+    }
+
     /// Whether a policy holds in a namespace, as far as its labels are known.
     fn may_hold(&self, policy: &Arc<MitigationPolicy>, namespace: &str) -> bool {
         let known = self.namespaces.cache.get(&Key::new("", namespace));

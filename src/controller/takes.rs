@@ -3,6 +3,8 @@
 //! Counting and being counted happen under one lock. What was granted counts until its status says what became of it,
 //! and that status says so before the change is made: whoever counts after a restart sees it there.
 
+mod kept;
+
 use super::{ACTIVE_IN, BY_OBJECT, Context, Error, Key, targets::index_text};
 use crate::{
     api::{Mitigation, MitigationPhase as Phase},
@@ -35,6 +37,20 @@ struct State {
     granted: HashMap<String, Grant>,
     /// When the mitigations that are gone took their targets.
     past: HashMap<String, Timestamp>,
+}
+
+impl State {
+    /// A mitigation that is gone took its target then.
+    fn saw(&mut self, target: String, at: Timestamp) {
+        let now = Timestamp::now();
+        if self.past.len() >= MAX_REMEMBERED {
+            self.past.retain(|_, at| now.duration_since(*at).unsigned_abs() < REMEMBERED);
+        }
+        if self.past.len() < MAX_REMEMBERED {
+            let last = self.past.entry(target).or_insert(at);
+            *last = (*last).max(at);
+        }
+    }
 }
 
 struct Grant {
@@ -102,13 +118,33 @@ impl Takes {
                 ctx.heard_of_mitigation(&news, false);
             }
         }
-        self.lock().read.insert(namespace.to_owned());
+        let kept = kept::takes(ctx, namespace).await?;
+        let mut state = self.lock();
+        for take in kept {
+            state.saw(take.target, take.time);
+        }
+        state.read.insert(namespace.to_owned());
         Ok(())
     }
 
-    /// The mitigation waits for something else.
-    pub fn give_back(&self, uid: &str) {
-        self.lock().granted.remove(uid);
+    /// A mitigation is about to go for good. Where a policy wants an interval, what it took counts on.
+    pub async fn keep(&self, ctx: &Context, going: &Mitigation) {
+        let namespace = going.metadata.namespace.as_deref().unwrap_or_default();
+        if let Some(interval) = ctx.interval_in(namespace) {
+            kept::keep(ctx, going, target_text(going), interval).await;
+        }
+    }
+
+    /// This process begins to lead: what another did meanwhile is to be read, and nothing is granted.
+    pub fn lead(&self) {
+        let mut state = self.lock();
+        state.read.clear();
+        state.granted.clear();
+    }
+
+    /// The mitigation waits for something else. Answers whether it was counted.
+    pub fn give_back(&self, uid: &str) -> bool {
+        self.lock().granted.remove(uid).is_some()
     }
 
     /// The mitigation is gone: what it took counts on.
@@ -116,15 +152,7 @@ impl Takes {
         let Some(at) = gone.status.as_ref().and_then(|s| s.applied_time.as_ref()).map(|t| t.0) else {
             return;
         };
-        let now = Timestamp::now();
-        let mut state = self.lock();
-        if state.past.len() >= MAX_REMEMBERED {
-            state.past.retain(|_, at| now.duration_since(*at).unsigned_abs() < REMEMBERED);
-        }
-        if state.past.len() < MAX_REMEMBERED {
-            let last = state.past.entry(target_text(gone)).or_insert(at);
-            *last = (*last).max(at);
-        }
+        self.lock().saw(target_text(gone), at);
     }
 }
 

@@ -118,6 +118,8 @@ pub fn extend(needs: &mut Vec<Need>, more: impl IntoIterator<Item = Need>) {
 
 const IMPERSONATE: Right =
     Right { verb: "impersonate", group: "", resource: "serviceaccounts", subresource: "" };
+const MAKE_TOKEN: Right =
+    Right { verb: "create", group: "", resource: "serviceaccounts", subresource: "token" };
 /// What who approves a mitigation must hold on it.
 pub const APPROVE: Right = Right { verb: "approve", group: GROUP, resource: "mitigations", subresource: "" };
 const USE: Right = Right { verb: "use", group: GROUP, resource: "mitigationpolicies", subresource: "" };
@@ -130,7 +132,8 @@ struct Ways {
 }
 
 impl Ways {
-    fn of(mitigation: &Mitigation) -> Option<Ways> {
+    /// `by_policy`: the policy that the mitigation names allows it, so its use counts.
+    fn of(mitigation: &Mitigation, by_policy: bool) -> Option<Ways> {
         let requester = Arc::new(Subject::stamped(mitigation.metadata.annotations.as_ref())?);
         let template = &mitigation.spec.template;
         let namespace = mitigation.metadata.namespace.as_deref().unwrap_or_default();
@@ -142,7 +145,8 @@ impl Ways {
             .service_account_name
             .as_ref()
             .map(|name| (Arc::new(Subject::account(namespace, name)), asks(IMPERSONATE, name)));
-        let policy = template.policy_ref.as_ref().map(|policy| asks(USE, &policy.name));
+        let policy = template.policy_ref.as_ref().filter(|_| by_policy);
+        let policy = policy.map(|policy| asks(USE, &policy.name));
         Some(Ways { requester, account, policy })
     }
 
@@ -177,11 +181,22 @@ impl Ways {
     }
 }
 
+/// Whether somebody may act in the name of a ServiceAccount of the mitigation's namespace, as who impersonates it or has
+/// a token made for it. Nothing is asked about a name that is none of these, or one's own.
+pub fn acts_as(subject: &Arc<Subject>, namespace: &str, user: &str) -> Vec<Question> {
+    let account = user.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':'));
+    let Some((_, name)) = account.filter(|(home, _)| *home == namespace && subject.user != user) else {
+        return Vec::new();
+    };
+    let question = |right| Question { subject: subject.clone(), need: Need { right, name: name.to_owned() } };
+    [IMPERSONATE, MAKE_TOKEN].map(question).to_vec()
+}
+
 /// What is asked side by side with the reading of the target, before anything is decided.
 pub fn foreseen(mitigation: &Mitigation) -> Vec<Question> {
     let status = mitigation.status.as_ref();
     let phase = status.and_then(|s| s.phase).unwrap_or_default();
-    let Some(ways) = Ways::of(mitigation) else { return Vec::new() };
+    let Some(ways) = Ways::of(mitigation, true) else { return Vec::new() };
     if phase.is_ended() || mitigation.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
@@ -214,9 +229,16 @@ pub enum Verdict {
     Denied(Refusal),
 }
 
-/// Whether who asked may act now. `does` says what: "make" or "release".
-pub fn judge(mitigation: &Mitigation, needs: &[Need], answers: &Answers, does: &str) -> Verdict {
-    let Some(ways) = Ways::of(mitigation) else {
+/// Whether who asked may act now. `does` says what: "make" or "release". `by_policy`: the policy that the mitigation
+/// names allows that.
+pub fn judge(
+    mitigation: &Mitigation,
+    needs: &[Need],
+    answers: &Answers,
+    does: &str,
+    by_policy: bool,
+) -> Verdict {
+    let Some(ways) = Ways::of(mitigation, by_policy) else {
         let message = format!(
             "nobody is on record who asked to {does} this, so nobody's rights can be checked: the object was made \
              while admission did not sign; make a new one"
@@ -253,7 +275,7 @@ pub fn judge(mitigation: &Mitigation, needs: &[Need], answers: &Answers, does: &
 
 /// Whether evidence may hold logs: `Err` with what must be asked first.
 pub fn may_read_logs(mitigation: &Mitigation, answers: &Answers) -> Result<bool, Vec<Question>> {
-    let Some(ways) = Ways::of(mitigation) else { return Ok(false) };
+    let Some(ways) = Ways::of(mitigation, true) else { return Ok(false) };
     let need = logs();
     let asked = ways.questions(std::slice::from_ref(&need)).into_iter();
     let open: Vec<_> = asked.filter(|question| !answers.contains_key(question)).collect();

@@ -9,3 +9,4 @@ pub mod mitigation;
 pub mod outbox;
 pub mod policy;
 pub mod postmortem;
+pub mod stamp;

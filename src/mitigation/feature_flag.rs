@@ -13,7 +13,7 @@ use super::{
     document::{self, Format, Place},
     field,
 };
-use crate::api::{ActionName, FeatureFlag, FlagMode, TargetRef};
+use crate::api::{ActionName, FeatureFlag, FlagMode, MANAGED_BY, MANAGED_BY_LABEL, TargetRef};
 use crate::mitigation::patch::pointer;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -53,6 +53,16 @@ impl FeatureFlag {
 
     /// The changes of the ConfigMap.
     pub(super) fn changes(&self, target: &DynamicObject) -> Result<Vec<Change>, Refusal> {
+        let labels = target.metadata.labels.as_ref();
+        if labels.and_then(|labels| labels.get(MANAGED_BY_LABEL)).is_some_and(|by| by == MANAGED_BY) {
+            return Err(Refusal::new(
+                "RecordLocked",
+                format!(
+                    "the ConfigMap is part of the record of incidents (label {MANAGED_BY_LABEL}={MANAGED_BY}), which \
+                     no mitigation changes: name another one"
+                ),
+            ));
+        }
         if field(target, "/immutable").and_then(|v| v.as_bool()) == Some(true) {
             return Err(Refusal::new(
                 "Immutable",

@@ -4,6 +4,7 @@ use super::mitigation::*;
 use super::support::{workload, *};
 use incident_operator::api::MitigationPhase as Phase;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 const FLAGD: &str = r#"{
@@ -164,4 +165,29 @@ async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_th
     revision(before + 2).await;
     let web = present(&namespace, &reader("web")).await;
     assert!(marks(&web).is_empty() && !web.data.to_string().contains("restarted-for"), "{}", web.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_incidents_is_no_flag_whoever_asks_for_it() {
+    let namespace = TestNamespace::new("recordflag").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let operator = namespace.the_operator().await;
+    let mut record = workload::configmap("pm-postmortem", &[("postmortem.md", "what happened")]);
+    record["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "incident-operator"});
+    operator.manager("incident-operator").create(&record).await.expect("it is the operator's");
+    let forge = flag("forge", "pm-postmortem", "postmortem.md", "what did not happen");
+    let block = mitigation_of(
+        "block",
+        "ConfigMap",
+        "pm-postmortem",
+        json!({"blockWrites": {"level": "Flag", "flag": {"key": "postmortem.md", "value": "nothing"}}}),
+    );
+    for (name, object) in [("forge", &forge), ("block", &block)] {
+        namespace.apply(&object.to_string()).expect("admission cannot know");
+        let m = reaches(&namespace, name, Phase::Refused).await;
+        assert_eq!(condition(&m, "Ready").expect("it is there").reason, "RecordLocked");
+        assert!(message(&m, "Ready").contains("part of the record"), "{}", message(&m, "Ready"));
+    }
+    let kept = namespace.api::<ConfigMap>().get("pm-postmortem").await.expect("it exists");
+    assert_eq!(kept.data.expect("data")["postmortem.md"], "what happened");
 }

@@ -298,11 +298,31 @@ async fn a_release_needs_the_right_by_whichever_request_it_comes() {
     refused::<()>(Err(declarer.kubectl(&["delete", "--raw", &all], "").failure()), &words);
     // Nor whose right it is, nor how long it lasts.
     refused(declarer.merge(&held, json!({"spec": {"serviceAccountName": "x"}})).await, &words);
-    refused(declarer.merge(&held, json!({"spec": {"policyRef": {"name": "x"}}})).await, &words);
     refused(
         declarer.merge(&held, json!({"spec": {"expiresAfter": "1s", "onExpire": "Release"}})).await,
         &words,
     );
+    // The use of some policy is no right on what was not taken under it.
+    let by_use = namespace.person("by-use", &["use mitigationpolicies.incident-operator.dev any"]).await;
+    let named_later = json!({"spec": {"policyRef": {"name": "any"}}});
+    let fixed = "policyRef can only be taken out";
+    refused(by_use.merge(&held, named_later.clone()).await, &[fixed]);
+    let with_release = json!({"spec": {"policyRef": {"name": "any"}, "desiredState": "Released"}});
+    refused(by_use.merge(&held, with_release).await, &[fixed]);
+    refused(by_use.try_delete(&held).await, &words);
+    let outage = declared("outage", &[named(importer(), "stop")]);
+    allowed(scaler.create(&outage).await);
+    let under = |policy: &str| named(with(importer(), json!({"policyRef": {"name": policy}})), "stop");
+    refused(by_use.merge(&outage, json!({"spec": {"mitigations": [under("any")]}})).await, &[fixed]);
+    // In a new entry it may stand, and be taken out again, but not become another.
+    let added = |policy: &str| {
+        let entry = with(under(policy), json!({"name": "more"}));
+        json!({"spec": {"mitigations": [named(importer(), "stop"), entry]}})
+    };
+    allowed(by_use.merge(&outage, added("any")).await);
+    refused(scaler.merge(&outage, added("other")).await, &[fixed]);
+    let without = json!({"spec": {"mitigations": [named(importer(), "stop"), named(importer(), "more")]}});
+    allowed(scaler.merge(&outage, without).await);
     // What is not its spec is free.
     allowed(declarer.merge(&held, json!({"metadata": {"labels": {"team": "data"}}})).await);
     allowed(scaler.try_merge(&held, undo).await);

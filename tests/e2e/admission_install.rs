@@ -209,6 +209,13 @@ fn where_the_api_server_cannot_sign_the_chart_says_so_and_refuses_forged_names()
     // An incident says that its names are as they were stated.
     let mut incident = ours("Incident", "shop", "unsigned", json!({"title": "names nobody vouches for"}));
     incident["metadata"]["annotations"] = json!({});
+    let stamp = json!({"user": "mallory", "groups": []}).to_string();
+    for forged in [key("roles-actor"), "entry.incident-operator.dev/x".to_owned()] {
+        let mut incident = incident.clone();
+        incident["metadata"]["annotations"] = json!({forged: stamp});
+        let words = cluster.apply(&flagger, &incident).failure();
+        assert!(words.contains("name who changed that part of the spec last"), "{words}");
+    }
     cluster.apply(&flagger, &incident).success();
     cluster.kubectl(&[
         "wait",
@@ -218,6 +225,23 @@ fn where_the_api_server_cannot_sign_the_chart_says_so_and_refuses_forged_names()
         "--for=condition=AuthorsVerified=False",
         "--timeout=30s",
     ]);
+
+    // An operator of the whole cluster says of each policy whether it can be understood.
+    let policy = |name: &str, key: &str| {
+        let selector = json!({"matchExpressions": [{"key": key, "operator": "Exists"}]});
+        workload::ours("MitigationPolicy", name, json!({"namespaceSelector": selector, "actions": ["scale"]}))
+    };
+    for (name, key, condition) in [
+        ("good", "team", "Ready=True"),
+        ("odd", "no key", "Ready=False"),
+        ("odd-too", "no key", "Stalled=True"),
+    ] {
+        cluster.apply(&[], &policy(name, key)).success();
+        let (name, condition) = (format!("mitigationpolicy/{name}"), format!("--for=condition={condition}"));
+        cluster.kubectl(&["wait", &name, &condition, "--timeout=30s"]);
+    }
+    let reason = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
+    assert_eq!(cluster.kubectl(&["get", "mitigationpolicy", "odd", "-o", reason]), "InvalidSelector");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is the operator's alone to write, and what the operator itself may not write.
 
-use super::support::workload::{configmap, deployment, incident, mitigation, ours};
+use super::support::workload::{configmap, deployment, entry, incident, mitigation, ours};
 use super::support::*;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
@@ -178,9 +178,45 @@ async fn config_maps_of_the_record_are_the_operators_and_others_are_not_touched_
     let bare = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}});
     refused(scribe.merge(&archive, bare).await, words);
     refused(namespace.admin().merge(&archive, json!({"data": {"timeline.json": "[{}]"}})).await, words);
+    // Nor taken away, but by who may delete the incidents themselves.
+    let janitor = namespace.person_as("janitor", "responder", &["delete configmaps"]).await;
+    refused(janitor.delete(&archive).await, "only who may delete incidents");
+    let commander =
+        namespace.person("commander", &["delete configmaps", "delete incidents.incident-operator.dev"]).await;
+    commander.try_delete(&archive).await.expect("who may delete the incident");
     scribe.create(&configmap("theirs", &[("a", "b")])).await.expect("taken");
     let seized = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "incident-operator"}}});
     refused(scribe.merge(&configmap("theirs", &[]), seized).await, words);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_not_on_record_yet_is_taken_away_by_its_author_and_by_nobody_who_may_not_delete_the_incident()
+ {
+    let namespace = TestNamespace::new("entrylock").await;
+    namespace.create(incident("i", json!({"title": "a test"}))).await;
+    let deletes = "delete timelineentries.incident-operator.dev";
+    let carol = namespace.person_as("carol", "responder", &[deletes]).await;
+    let dave = namespace.person_as("dave", "responder", &[deletes]).await;
+    let note = entry("i", "Note", "no, the queue grows");
+    let note = ours("TimelineEntry", "note", note["spec"].clone());
+    carol.create(&note).await.expect("a responder writes entries");
+    let words = "may not delete the timeline entry \"note\": only its author may";
+    refused(dave.delete(&note).await, words);
+    let all = format!("/apis/incident-operator.dev/v1alpha1/namespaces/{}/timelineentries", namespace.name);
+    let many = namespace
+        .person_as("many", "responder", &["deletecollection timelineentries.incident-operator.dev"])
+        .await;
+    refused::<()>(Err(many.kubectl(&["delete", "--raw", &all], "").failure()), words);
+    // A forged author is none.
+    let mine = json!({"metadata": {"annotations": {"incident-operator.dev/requester": "dave"}}});
+    drop(dave.merge(&note, mine).await);
+    refused(dave.delete(&note).await, words);
+    carol.try_delete(&note).await.expect("the author");
+    let boss = namespace
+        .person_as("boss", "responder", &[deletes, "delete incidents.incident-operator.dev i"])
+        .await;
+    boss.try_delete(&note).await.expect("who may delete the incident");
+    namespace.the_operator().await.try_delete(&note).await.expect("the operator folds it");
 }
 
 /// The operator's notes on a target.
@@ -255,6 +291,12 @@ async fn the_operators_own_token_changes_nothing_of_a_config_map_but_data_and_ke
     recorder.create(&record("i-postmortem", "incident-operator")).await.expect("the record");
     let again = json!({"data": {"postmortem.md": "more text"}});
     recorder.merge(&record("i-postmortem", ""), again.clone()).await.expect("the record");
+    // The record is no flag.
+    let forged = json!({"metadata": notes(), "data": {"postmortem.md": "another text"}});
+    let locked = "it is part of the record";
+    refused(flag.merge(&record("i-postmortem", ""), forged).await, locked);
+    let seized = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "incident-operator"}}});
+    refused(flag.merge(&flags, seized).await, locked);
     refused(
         recorder.create(&record("evil", "incident-operator")).await,
         "may not CREATE configmaps \"evil\"",

@@ -258,3 +258,136 @@ async fn who_edits_the_title_asks_for_no_mitigation() {
     let m = super::mitigation::effective(&namespace, "i-stop").await;
     assert_eq!(m.metadata.annotations.expect("signed")["incident-operator.dev/actor"], "alice");
 }
+
+/// What the annotations of an incident say of an entry or of another part.
+fn stamped(object: &kube::api::DynamicObject, key: &str) -> Option<String> {
+    let text = object.metadata.annotations.as_ref()?.get(key)?;
+    let stamp: Value = serde_json::from_str(text).expect("JSON");
+    assert!(stamp["groups"].is_array(), "{text}");
+    Some(stamp["user"].as_str().expect("a name").to_owned())
+}
+
+const OF_STOP: &str = "entry.incident-operator.dev/stop";
+
+/// One name for all entries would be that of whoever changed any of them last.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_entry_is_of_who_changed_it_and_nobody_elses_change_makes_it_theirs() {
+    let namespace = TestNamespace::new("entries").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(super::support::workload::deployment("web", 1)).await;
+    let approves = "approve mitigations.incident-operator.dev";
+    let alice = namespace.person("alice", &["patch deployments.apps/scale", approves]).await;
+    let bob = namespace.person("bob", &[]).await;
+    let outage = super::support::workload::incident("i", json!({"title": "a"}));
+    bob.create(&outage).await.expect("anybody may declare");
+    operator.kill();
+    let stop = json!({"name": "stop", "reason": "a test", "targetRef": {"kind": "Deployment", "name": "web"},
+        "scale": {"replicas": 0}, "evidence": "None"});
+    let added = alice.merge(&outage, json!({"spec": {"mitigations": [stop]}})).await.expect("alice may");
+    assert_eq!(stamped(&added, OF_STOP).as_deref(), Some("alice"));
+    let call = json!({"name": "call", "reason": "a test", "targetRef": {"kind": "Deployment", "name": "web"},
+        "manual": {"instructions": "call the bank"}});
+    let both = json!({"spec": {"mitigations": [stop, call]}});
+    let added = bob.merge(&outage, both).await.expect("a step by hand needs no right");
+    assert_eq!(stamped(&added, OF_STOP).as_deref(), Some("alice"));
+    assert_eq!(stamped(&added, "entry.incident-operator.dev/call").as_deref(), Some("bob"));
+    // Whatever is said of it by hand, the right name is stored, and no name of an entry that is not there.
+    let forged = json!({"user": "bob", "groups": []}).to_string();
+    let forged = json!({"metadata": {"annotations": {OF_STOP: forged.clone(), "entry.incident-operator.dev/x": forged}}});
+    let kept = bob.merge(&outage, forged).await.expect("nothing changes");
+    assert_eq!(stamped(&kept, OF_STOP).as_deref(), Some("alice"));
+    assert_eq!(stamped(&kept, "entry.incident-operator.dev/x"), None);
+    let bare = json!({"metadata": {"annotations": null}});
+    let kept = bob.merge(&outage, bare).await.expect("nothing changes");
+    assert_eq!(stamped(&kept, OF_STOP).as_deref(), Some("alice"));
+
+    let policy = super::policy::Policy::new(&namespace, json!({"approval": [{"actions": ["scale"]}]})).await;
+    operator.restart().await;
+    let m = super::mitigation::reaches(
+        &namespace,
+        "i-stop",
+        incident_operator::api::MitigationPhase::AwaitingApproval,
+    )
+    .await;
+    let names = m.metadata.annotations.clone().expect("signed");
+    assert_eq!(
+        ["actor", "requester"].map(|key| names[&format!("incident-operator.dev/{key}")].as_str()),
+        ["alice"; 2]
+    );
+    // Her own word is worth nothing, whoever wrote to the incident after her.
+    let digest = m.status.and_then(|s| s.approval_digest).expect("it tells the digest");
+    let own = super::support::workload::ours(
+        "TimelineEntry",
+        "own",
+        json!({"incidentRef": {"name": "i"}, "type": "Approval", "mitigationRef": {"name": "i-stop"},
+            "digest": digest, "message": "I looked at it"}),
+    );
+    alice.create(&own).await.expect("she holds the verb");
+    super::mitigation::until(&namespace, "i-stop", "refusal of one's own approval", |m| {
+        super::mitigation::condition(m, "Approved")
+            .is_some_and(|c| c.message.contains("alice asked for the mitigation"))
+    })
+    .await;
+    policy.delete().await;
+    let m = super::mitigation::effective(&namespace, "i-stop").await;
+    assert!(super::mitigation::message(&m, "Authorized").contains("alice may"), "{:?}", m.status);
+}
+
+/// What is on record about command is said by who named the commander, not by who wrote to the incident last.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_edits_the_title_confirms_no_command_and_resolves_nothing() {
+    let namespace = TestNamespace::new("parts").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    let alice = namespace.person("alice", &[]).await;
+    let bob = namespace.person("bob", &[]).await;
+    let outage = super::support::workload::incident("i", json!({"title": "a", "severity": "SEV2"}));
+    alice.create(&outage).await.expect("anybody may declare");
+    super::support::record::incident_when(&namespace, "i", "first visit", |i| {
+        i.status.as_ref().is_some_and(|s| s.severity.is_some())
+    })
+    .await;
+    operator.kill();
+    let named = json!({"spec": {"roles": {"incidentCommander": "bob"}, "severity": "SEV1"}});
+    alice.merge(&outage, named).await.expect("she may");
+    let edited = bob.merge(&outage, json!({"spec": {"title": "b"}})).await.expect("a title is free");
+    for part in ["roles-actor", "severity-actor"] {
+        assert_eq!(stamped(&edited, &format!("incident-operator.dev/{part}")).as_deref(), Some("alice"));
+    }
+    let forged =
+        json!({"metadata": {"annotations": {"incident-operator.dev/roles-actor": "{\"user\":\"bob\"}"}}});
+    let kept = bob.merge(&outage, forged).await.expect("nothing changes");
+    assert_eq!(stamped(&kept, "incident-operator.dev/roles-actor").as_deref(), Some("alice"));
+    operator.restart().await;
+    let i = super::support::record::incident_when(&namespace, "i", "a commander", |i| {
+        i.status.as_ref().is_some_and(|s| !s.roles.is_empty())
+    })
+    .await;
+    let status = i.status.expect("a status");
+    assert_eq!(status.roles[0].holder, "bob");
+    assert_eq!(status.roles[0].acknowledged_time, None, "he has not confirmed it");
+    for reason in ["RoleAssigned", "SeverityChanged"] {
+        let record = status.timeline.iter().find(|r| r.reason == reason).expect(reason);
+        assert_eq!(record.author.as_deref(), Some("alice"), "{reason}");
+    }
+    // By his own hand he does.
+    let own = json!({"spec": {"roles": {"incidentCommander": "bob", "deputy": "carol"}}});
+    bob.merge(&outage, own).await.expect("he may");
+    let took = super::support::workload::entry("i", "Acknowledgement", "I have it");
+    bob.create(&super::support::workload::ours("TimelineEntry", "ack", took["spec"].clone()))
+        .await
+        .expect("he may");
+    super::support::record::incident_when(&namespace, "i", "command of bob", |i| {
+        i.status
+            .as_ref()
+            .is_some_and(|s| s.roles.iter().any(|r| r.holder == "bob" && r.acknowledged_time.is_some()))
+    })
+    .await;
+    bob.merge(&outage, json!({"spec": {"outcome": "FalseAlarm"}})).await.expect("he may");
+    let i = super::support::record::incident_when(&namespace, "i", "the end", |i| {
+        i.status.as_ref().is_some_and(|s| s.timeline.iter().any(|r| r.reason == "Cancelled"))
+    })
+    .await;
+    let status = i.status.expect("a status");
+    let cancelled = status.timeline.iter().find(|r| r.reason == "Cancelled").expect("it is told");
+    assert_eq!(cancelled.author.as_deref(), Some("bob"));
+}

@@ -1,9 +1,9 @@
 //! MitigationPolicies in force: what they bound, what they pause, what they count.
 
 use super::mitigation::*;
-use super::support::{workload, *};
+use super::support::{audit, workload, *};
 use futures::StreamExt;
-use incident_operator::api::{Mitigation, MitigationPhase as Phase};
+use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -246,22 +246,126 @@ async fn between_two_mitigations_of_a_target_lies_the_interval_that_a_policy_wan
     let namespace = TestNamespace::new("interval").await;
     let mut operator = Operator::start(&namespace, Options::default()).await;
     flags(&namespace, &["flags", "other"]).await;
-    let _policy = Policy::new(&namespace, json!({"minInterval": "20s"})).await;
+    let _policy = Policy::new(&namespace, json!({"minInterval": "30s"})).await;
     namespace.create(flag("first", "flags", "mode", "slow")).await;
     let first = effective(&namespace, "first").await;
     release(&namespace, "first");
     reaches(&namespace, "first", Phase::Released).await;
     namespace.create(flag("second", "flags", "mode", "off")).await;
     let second = says(&namespace, "second", "Ready", "TooSoon").await;
-    assert!(message(&second, "Ready").contains("20 s between"), "{}", message(&second, "Ready"));
+    assert!(message(&second, "Ready").contains("30 s between"), "{}", message(&second, "Ready"));
     // Another target is another matter.
     namespace.create(flag("other", "other", "mode", "slow")).await;
     effective(&namespace, "other").await;
-    // A restart forgets nothing.
+    // Neither that it is gone nor a restart makes it forgotten.
+    delete(&namespace, "first").await;
+    let kept = namespace.api::<ConfigMap>().get("incident-operator-takes").await.expect("it is kept");
+    assert_eq!(kept.data.expect("data").len(), 1);
     operator.restart().await;
+    namespace.create(flag("third", "flags", "mode", "third")).await;
+    says(&namespace, "third", "Ready", "TooSoon").await;
+    delete(&namespace, "third").await;
     let second = effective(&namespace, "second").await;
     let at = |m: &Mitigation| {
         m.status.as_ref().and_then(|s| s.applied_time.as_ref()).expect("it was applied").0.as_second()
     };
-    assert!(at(&second) - at(&first) >= 20, "{} s", at(&second) - at(&first));
+    assert!(at(&second) - at(&first) >= 30, "{} s", at(&second) - at(&first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_protects_is_not_changed_beside_the_target_either() {
+    let namespace = TestNamespace::new("beside").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let mut web = workload::deployment("web", 2);
+    let container = &mut web["spec"]["template"]["spec"]["containers"][0];
+    container["envFrom"] = json!([{"configMapRef": {"name": "flags"}}]);
+    flags(&namespace, &["flags"]).await;
+    namespace.create_ready(web).await;
+    namespace.create_ready(workload::deployment("api", 2)).await;
+    let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "api"},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "api"},
+            "minReplicas": 2, "maxReplicas": 4,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 80}}}]}});
+    namespace.create(scaler).await;
+    let protected = json!([{"kind": "Deployment", "name": "web"}, {"kind": "HorizontalPodAutoscaler"}]);
+    let policy = Policy::new(&namespace, json!({"protected": protected})).await;
+    namespace.create(with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}))).await;
+    refused(&namespace, "stop", "TargetProtected", policy.name()).await;
+    let mut restart = flag("restart", "flags", "mode", "slow");
+    restart["spec"]["featureFlag"]["restartConsumers"] = json!(true);
+    namespace.create(with(restart, json!({"evidence": "None"}))).await;
+    refused(&namespace, "restart", "TargetProtected", "and this would change Deployment/web").await;
+    namespace.create(with(scale("down", "Deployment", "api", 1), json!({"evidence": "None"}))).await;
+    refused(&namespace, "down", "TargetProtected", policy.name()).await;
+    let object = namespace.api::<ConfigMap>().get("flags").await.expect("it exists");
+    assert_eq!(object.data.as_ref().expect("data")["mode"], "normal");
+    // Without touching what is protected, it may be done.
+    namespace.create(flag("gentle", "flags", "mode", "slow")).await;
+    reaches(&namespace, "gentle", Phase::Active).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_room_gets_it_from_one_that_may_not_act_and_that_one_writes_nothing_for_it() {
+    let namespace = TestNamespace::new("room").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags"]).await;
+    namespace
+        .create(
+            json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"}, "spec": {
+                "schedule": "0 3 1 1 *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+                    "containers": [{"name": "main", "image": "registry.example/main:1"}]}}}}}}),
+        )
+        .await;
+    let role = "incident-operator-mitigator-suspend";
+    let account = format!("--serviceaccount={}:{}", SERVICE_ACCOUNT.0, SERVICE_ACCOUNT.1);
+    namespace.kubectl(&["delete", "rolebinding", role]).success();
+    let user = format!("system:serviceaccount:{}:{}", SERVICE_ACCOUNT.0, SERVICE_ACCOUNT.1);
+    wait_for(PATIENCE, "end of the right", async || {
+        let asked = namespace.kubectl(&["auth", "can-i", "patch", "cronjobs.batch", "--as", &user]);
+        (asked.stdout.trim() != "yes").then_some(())
+    })
+    .await;
+    let _policy = Policy::new(&namespace, json!({"maxActive": 1})).await;
+    namespace.create(mitigation_of("stop", "CronJob", "nightly", json!({"suspend": {}}))).await;
+    namespace.create(flag("slow", "flags", "mode", "slow")).await;
+    effective(&namespace, "slow").await;
+    // The room is taken: this one waits for it, or for its right.
+    release(&namespace, "slow");
+    reaches(&namespace, "slow", Phase::Released).await;
+    let stop = says(&namespace, "stop", "Ready", "OperatorForbidden").await;
+    // It is tried again, and nothing is written that says the same.
+    let mark = audit::mark();
+    wait_for(PATIENCE * 2, "another attempt", async || {
+        let asked = operator.requests(mark);
+        asked.iter().any(|r| r.verb == "patch" && r.resource == "cronjobs").then_some(())
+    })
+    .await;
+    let now = namespace.api::<Mitigation>().get("stop").await.expect("it exists");
+    assert_eq!(now.metadata.resource_version, stop.metadata.resource_version, "{:#?}", now.status);
+    namespace.kubectl(&["create", "rolebinding", role, "--clusterrole", role, &account]).success();
+    let m = until(&namespace, "stop", "its turn", |m| is(m, "Effective", ConditionStatus::True)).await;
+    assert_eq!(condition(&m, "Authorized").expect("it is there").reason, "Allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_time_holds_although_the_spec_is_extended_once_it_is_in_force() {
+    let namespace = TestNamespace::new("longest").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags"]).await;
+    let _policy = Policy::new(&namespace, json!({"maxDuration": "8s"})).await;
+    let timed = json!({"expiresAfter": "8s", "onExpire": "Release"});
+    let slow = with(flag("slow", "flags", "mode", "slow"), timed);
+    namespace.create(slow.clone()).await;
+    let m = until(&namespace, "slow", "the latest end", |m| {
+        m.status.as_ref().is_some_and(|s| s.latest_end_time.is_some() && s.applied_time.is_some())
+    })
+    .await;
+    let extended = json!({"spec": {"expiresAfter": "2h", "onExpire": "Notify"}});
+    namespace.admin().merge(&slow, extended).await.expect("the spec may be changed");
+    let ended = reaches(&namespace, "slow", Phase::Released).await;
+    let of = |m: &Mitigation| m.status.as_ref().and_then(|s| s.latest_end_time.clone()).map(|t| t.0);
+    assert_eq!(of(&ended), of(&m));
+    let object = namespace.api::<ConfigMap>().get("flags").await.expect("it exists");
+    assert_eq!(object.data.as_ref().expect("data")["mode"], "normal");
 }

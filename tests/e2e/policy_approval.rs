@@ -5,6 +5,7 @@ use super::policy::Policy;
 use super::support::{workload, *};
 use incident_operator::api::{Incident, MitigationPhase as Phase, TimelineEntry};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -115,4 +116,96 @@ async fn a_rejection_ends_it_and_an_old_approval_of_one_that_is_gone_is_worth_no
     bob.create(&word("Approval", "yes", "stop", &second)).await.expect("bob may");
     effective(&namespace, "stop").await;
     assert_eq!(namespace.api::<Deployment>().get("web").await.expect("it exists").name_any(), "web");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_severity_that_is_stated_later_lets_go_what_waited_for_an_approval_by_it() {
+    let namespace = TestNamespace::new("severity").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let _policy =
+        Policy::new(&namespace, json!({"approval": [{"severities": ["SEV3"], "require": "Required"}]})).await;
+    let entry = json!({"name": "stop", "reason": "floods", "targetRef": {"kind": "Deployment", "name": "web"},
+        "scale": {"replicas": 0}, "evidence": "None"});
+    let outage = workload::incident("outage", json!({"title": "x", "mitigations": [entry]}));
+    namespace.create(outage.clone()).await;
+    // What is not known excuses nobody.
+    reaches(&namespace, "outage-stop", Phase::AwaitingApproval).await;
+    namespace.admin().merge(&outage, json!({"spec": {"severity": "SEV1"}})).await.expect("it can be stated");
+    let m = effective(&namespace, "outage-stop").await;
+    assert_eq!(condition(&m, "Approved").expect("it is there").reason, "NotRequired");
+    assert_eq!(replicas(&namespace).await, Some(0));
+}
+
+/// Whoever may act as the one who asked is the same one, and the other way round.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_approves_what_was_asked_for_in_a_name_that_they_may_take() {
+    let namespace = TestNamespace::new("names").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let _policy = Policy::new(&namespace, json!({"approval": [{}]})).await;
+    let pipeline = namespace.account("pipeline", &[SCALES, APPROVES]).await;
+    let stop = with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}));
+    pipeline.create(&stop).await.expect("the pipeline may");
+    let asked = digest(&namespace, "stop").await;
+    let mary = namespace.person("mary", &[APPROVES, "impersonate serviceaccounts pipeline"]).await;
+    let toby = namespace.person("toby", &[APPROVES, "create serviceaccounts/token"]).await;
+    for (person, name) in [(&mary, "by-mary"), (&toby, "by-toby")] {
+        person.create(&word("Approval", name, "stop", &asked)).await.expect("they hold the verb");
+        let words = format!("{} may act as {}, who asked for it", person.name, pipeline.name);
+        until(&namespace, "stop", "the refusal of that approval", |m| {
+            condition(m, "Approved").is_some_and(|c| c.message.contains(&words))
+        })
+        .await;
+    }
+    assert_eq!(replicas(&namespace).await, Some(2));
+    let bob = namespace.person("bob", &[APPROVES]).await;
+    bob.create(&word("Approval", "by-bob", "stop", &asked)).await.expect("bob may");
+    effective(&namespace, "stop").await;
+
+    // A program that who asked may be.
+    let alice = namespace.person("alice", &[SCALES, "impersonate serviceaccounts pipeline"]).await;
+    let mut down = with(scale("down", "Deployment", "api", 1), json!({"evidence": "None"}));
+    down["spec"]["reason"] = json!("too many");
+    namespace.create_ready(workload::deployment("api", 2)).await;
+    alice.create(&down).await.expect("alice may");
+    let asked = digest(&namespace, "down").await;
+    pipeline.create(&word("Approval", "by-pipeline", "down", &asked)).await.expect("it holds the verb");
+    let words = format!("alice, who asked for it, may act as {}", pipeline.name);
+    until(&namespace, "down", "the refusal of that approval", |m| {
+        condition(m, "Approved").is_some_and(|c| c.message.contains(&words))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_is_too_old_counts_for_nothing() {
+    let namespace = TestNamespace::new("stale").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let policy = Policy::new(&namespace, json!({"approval": [{"validFor": "2s"}]})).await;
+    let bob = namespace.person("bob", &[APPROVES]).await;
+    let alice = namespace.person("alice", &[SCALES]).await;
+    let stop = with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}));
+    alice.create(&stop).await.expect("alice may");
+    let asked = digest(&namespace, "stop").await;
+    // Nobody looks while it is good.
+    operator.signal("STOP");
+    let given = bob.create(&word("Approval", "early", "stop", &asked)).await.expect("bob may");
+    let given = given.metadata.creation_timestamp.expect("the API server sets it").0;
+    wait_for(PATIENCE, "end of the approval", async || {
+        (Timestamp::now().duration_since(given).as_secs() > 2).then_some(())
+    })
+    .await;
+    operator.signal("CONT");
+    until(&namespace, "stop", "the end of the approval", |m| {
+        condition(m, "Approved").is_some_and(|c| c.message.contains("the approval by bob was good until"))
+    })
+    .await;
+    assert_eq!(replicas(&namespace).await, Some(2));
+    policy.set(json!({"approval": [{"validFor": "1h"}]})).await;
+    // The digest is the same, so the first one is good again by the new rule: what counts is the rule of now.
+    let m = effective(&namespace, "stop").await;
+    assert_eq!(m.status.and_then(|s| s.approval).expect("it is on record").by, "bob");
+    assert_eq!(replicas(&namespace).await, Some(0));
 }

@@ -72,6 +72,40 @@ async fn a_leavers_mitigation_is_released_by_others_with_the_right_and_not_by_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn by_the_use_of_a_policy_nobody_releases_what_it_does_not_allow() {
+    let namespace = TestNamespace::new("byuse").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let policy = Policy::new(&namespace, json!({"actions": ["scale", "featureFlag"]})).await;
+    let under = with(stop("stop", "web"), json!({"policyRef": {"name": policy.name()}}));
+    namespace.create(under.clone()).await;
+    effective(&namespace, "stop").await;
+    // From now on it is about flags alone, and a pause holds up no release.
+    policy.set(json!({"actions": ["featureFlag"], "paused": true})).await;
+    let using = format!("use mitigationpolicies.incident-operator.dev {}", policy.name());
+    let oncall = namespace.person("oncall", &[&using]).await;
+    wait_for(PATIENCE, "the policy as it is now", async || {
+        let probe = stop(&format!("probe-{}", fastrand::u32(..)), "nobody");
+        let name = probe["metadata"]["name"].as_str().expect("a name").to_owned();
+        namespace.create(probe).await;
+        let m = until(&namespace, &name, "an answer", |m| condition(m, "Ready").is_some()).await;
+        (phase_of(&m) == Some(Phase::Refused)).then_some(())
+    })
+    .await;
+    let ask = json!({"spec": {"desiredState": "Released"}});
+    oncall.merge(&under, ask).await.expect("admission cannot know what the policy allows");
+    let m = says(&namespace, "stop", "Stalled", "RequesterForbidden").await;
+    assert_eq!(phase_of(&m), Some(Phase::Active), "{}", message(&m, "Ready"));
+    assert_eq!(replicas(&namespace, "web").await, Some(0));
+    // It allows it again: who asked is asked about once more by the next process.
+    policy.set(json!({"actions": ["scale"]})).await;
+    drop(operator);
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    reaches(&namespace, "stop", Phase::Released).await;
+    assert_eq!(replicas(&namespace, "web").await, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_named_account_or_policy_stands_in_also_at_the_moment_of_acting() {
     let namespace = TestNamespace::new("standin").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

@@ -291,3 +291,50 @@ async fn what_makes_no_sense_is_refused_with_its_field_or_reported_and_never_sto
     assert_eq!(told, ["ReviewWithdrawn", "Reviewed"]);
     assert!(!operator.log().contains("panicked"), "{}", operator.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_review_is_of_who_set_the_state_and_no_owner_gives_it_to_oneself() {
+    let namespace = TestNamespace::new("review").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let alice = namespace.person("alice", &[]).await;
+    let bob = namespace.person("bob", &[]).await;
+    let complete = ours(
+        "Postmortem",
+        "pm",
+        json!({"owner": "alice", "summary": "s", "impact": "i", "rootCauses": "r", "detection": "d",
+            "wentWell": "w", "wentPoorly": "p", "timeline": [{"time": "2026-11-20T10:00:00Z", "message": "m"}],
+            "actionItems": [item("a", "2026-12-01")]}),
+    );
+    alice.create(&complete).await.expect("alice may");
+    let set = |spec: Value| json!({"spec": spec});
+    let reviewed = async |wanted: &'static str| {
+        wait_status(&namespace.api::<Postmortem>(), "pm", wanted, |p| {
+            p.status.as_ref().is_some_and(|s| {
+                s.observed_generation == p.metadata.generation
+                    && says(&s.conditions, "Reviewed").starts_with(wanted)
+            })
+        })
+        .await
+    };
+    alice.merge(&complete, set(json!({"state": "Reviewed"}))).await.expect("alice may write it");
+    reviewed("False ReviewedByOwner").await;
+    // Somebody else's correction of another part is no review.
+    bob.merge(&complete, set(json!({"summary": "better"}))).await.expect("bob may write it");
+    reviewed("False ReviewedByOwner").await;
+    alice.merge(&complete, set(json!({"state": "Draft"}))).await.expect("alice may write it");
+    reviewed("False").await;
+    // Nor does she review it who gives it away in the same write.
+    alice
+        .merge(&complete, set(json!({"owner": "bob", "state": "Reviewed"})))
+        .await
+        .expect("alice may write it");
+    reviewed("False ReviewedByOwner").await;
+    alice
+        .merge(&complete, set(json!({"owner": "alice", "state": "InReview"})))
+        .await
+        .expect("alice may write it");
+    bob.merge(&complete, set(json!({"state": "Reviewed"}))).await.expect("bob may write it");
+    let pm = reviewed("True Reviewed").await;
+    let review = pm.status.and_then(|s| s.review).expect("it is on record");
+    assert_eq!((review.by.as_deref(), review.authenticated), (Some("bob"), true));
+}

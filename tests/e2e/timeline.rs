@@ -141,9 +141,12 @@ async fn three_hundred_entries_at_once_are_all_kept_the_older_ones_in_config_map
 async fn a_second_incident_of_the_same_name_keeps_its_own_archive() {
     let namespace = TestNamespace::new("again").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
-    // Somebody uses the name that an archive would have.
-    namespace.create(configmap("twice-timeline-0", &[("timeline.json", "not ours")])).await;
-    namespace.create(incident("twice", json!({"title": "Checkout fails"}))).await;
+    let declared = namespace.create(incident("twice", json!({"title": "Checkout fails"}))).await;
+    // Somebody uses the name that an archive will have, and says that it is of this incident.
+    let mut forged = configmap("twice-timeline-0", &[("timeline.json", "[]")]);
+    forged["metadata"]["annotations"] = json!({"incident-operator.dev/incident-uid": declared.uid()});
+    forged["immutable"] = json!(true);
+    namespace.create(forged).await;
     for batch in 0..13 {
         let notes: Vec<_> =
             (0..20).map(|n| entry("twice", "Note", &format!("note {}", batch * 20 + n))).collect();
@@ -154,7 +157,9 @@ async fn a_second_incident_of_the_same_name_keeps_its_own_archive() {
         i.status.as_ref().is_some_and(|s| s.timeline_archive.is_some())
     })
     .await;
-    assert_eq!(archives(&namespace, &twice).await.len(), 1);
+    let kept = archives(&namespace, &twice).await;
+    let ours = kept.iter().filter(|c| c.labels().contains_key("app.kubernetes.io/managed-by"));
+    assert_eq!(ours.count(), 1);
     let counts = counted(&namespace, "twice").await;
     assert_eq!(counts.keys().filter(|message| message.starts_with("note ")).count(), 260);
 }

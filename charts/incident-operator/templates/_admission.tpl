@@ -97,3 +97,59 @@ apply leaves it. Takes (dict "of" "object" "field" "labels" "empty" "{}").
 {{- $field := printf "%s.metadata.%s" .of .field -}}
 (has({{ $field }}) && dyn({{ $field }}) != dyn(null) ? {{ $field }} : {{ .empty }})
 {{- end }}
+
+{{/*
+Who changed one part of a spec last, as variables: every entry of an incident's mitigations has a stamp of its own, and
+so have its roles, its severity and its resolution, and the state of a postmortem. Who corrects the title is then taken
+for the author of nothing else, whatever happened before the operator looked.
+
+variables.stamp is the stamp of this request, stampsNew the annotations that must bear it, stampsKept those that stay
+as they are stored. No other stamp may be there. Uses variables.stated, stored and groups.
+*/}}
+{{- define "incident-operator.admission.stamps" -}}
+- name: new
+  expression: dyn(object)
+- name: old
+  expression: "oldObject == null ? dyn({}) : dyn(oldObject)"
+- name: stampsStored
+  expression: "oldObject == null ? {} : variables.stored"
+- name: stamp
+  expression: >-
+    "{\"user\":" + strings.quote(request.userInfo.username) + ",\"groups\":" + variables.groups +
+    (request.resource.resource == "postmortems" && variables.old.?spec.?owner.hasValue()
+    ? ",\"owner\":" + strings.quote(variables.old.spec.owner) : "") + "}"
+- name: entries
+  expression: >-
+    request.resource.resource == "incidents" ? variables.new.?spec.?mitigations.orValue([]) : dyn([])
+- name: entriesBefore
+  expression: >-
+    request.resource.resource == "incidents" ? variables.old.?spec.?mitigations.orValue([]) : dyn([])
+- name: entriesKept
+  expression: >-
+    variables.entries.filter(m, variables.entriesBefore.exists(old, old == m)).map(m, "entry.incident-operator.dev/" + string(m.name))
+- name: partsNew
+  expression: >-
+    {{- range $key, $part := dict
+      "roles-actor" (dict "of" "incidents" "fields" (list "roles"))
+      "severity-actor" (dict "of" "incidents" "fields" (list "severity" "severityReason"))
+      "resolution-actor" (dict "of" "incidents" "fields" (list "resolution" "exitCriteria" "outcome" "duplicateOf"))
+      "state-actor" (dict "of" "postmortems" "fields" (list "state")) }}
+    (request.resource.resource == {{ $part.of | quote }} &&
+    ({{ range $i, $field := $part.fields }}{{ if $i }} || {{ end }}variables.new.?spec.?{{ $field }} != variables.old.?spec.?{{ $field }}{{ end }}) ? ["incident-operator.dev/{{ $key }}"] : []) +
+    {{- end }} []
+- name: stampsNew
+  expression: >-
+    variables.partsNew + variables.entries.map(m, "entry.incident-operator.dev/" + string(m.name)).filter(key, !(key in variables.entriesKept))
+- name: stampsKept
+  expression: >-
+    variables.entriesKept.filter(key, key in variables.stampsStored) +
+    {{ include "incident-operator.admission.parts" . }}.filter(key, key in variables.stampsStored && !(key in variables.partsNew))
+- name: stampsStated
+  expression: >-
+    variables.stated.map(key, key).filter(key, key.startsWith("entry.incident-operator.dev/") || key in {{ include "incident-operator.admission.parts" . }})
+{{- end }}
+
+{{/* The annotations with stamps of parts, as a list in CEL. */}}
+{{- define "incident-operator.admission.parts" -}}
+["incident-operator.dev/roles-actor", "incident-operator.dev/severity-actor", "incident-operator.dev/resolution-actor", "incident-operator.dev/state-actor"]
+{{- end }}

@@ -1,8 +1,8 @@
 //! The archive of an incident: entries that no longer fit into its status, in immutable ConfigMaps.
 
-use super::super::{Context, Error, Key, status::FIELD_MANAGER};
+use super::super::{Context, Error, Key, evidence::is_record, status::FIELD_MANAGER};
 use crate::{
-    api::{Incident, IncidentStatus, TimelineRecord, names},
+    api::{Incident, IncidentStatus, MANAGED_BY, MANAGED_BY_LABEL, TimelineRecord, names},
     decide::incident::Archive,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -39,7 +39,8 @@ pub(super) async fn store(
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let there = api.get(name).await.map_err(Error::api(what()))?;
-                let ours = there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
+                let ours = is_record(&there)
+                    && there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
                 let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
                 if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
                     return Ok(Some(records));
@@ -57,7 +58,7 @@ fn archive_object(
     records: &[TimelineRecord],
 ) -> serde_json::Result<ConfigMap> {
     let labels = [
-        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (crate::api::INCIDENT_LABEL.to_owned(), names::label_value(&incident.name_any())),
     ];
     Ok(ConfigMap {

@@ -9,11 +9,12 @@ use super::{
     RECORD_DEADLINE_SECONDS, Visit,
 };
 use crate::{
-    api::{Mitigation, MitigationPhase as Phase, TimelineEntry},
+    api::{DesiredState, Mitigation, MitigationPhase as Phase, TimelineEntry},
     decide::{
         access::{Question, foreseen},
         incident::{recorded_end, releases},
         mitigation::{Incident, Objects, Refused, Why},
+        policy::InForce,
     },
     mitigation::{Found, Look, ObjectId, record::Record},
 };
@@ -81,6 +82,26 @@ impl Visit<'_> {
             severity: incident.spec.severity,
             releases: releases(&incident),
             recorded_end: recorded || overdue,
+        }
+    }
+
+    /// The policies that hold, as far as they matter: nothing is made without them, and a release waits for them only
+    /// when it is to be made by the use of one.
+    pub(super) async fn policies(&self) -> Result<InForce, Error> {
+        let (m, status) = (&self.mitigation, self.mitigation.status.as_ref());
+        let template = &m.spec.template;
+        let phase = status.and_then(|s| s.phase);
+        let releases = template.desired_state == Some(DesiredState::Released);
+        if m.metadata.deletion_timestamp.is_some() || phase.is_some_and(Phase::is_ended) {
+            return Ok(InForce::Known(Vec::new()));
+        }
+        if releases && template.policy_ref.is_some() && phase != Some(Phase::Releasing) {
+            let policies = self.ctx.policies_in(&self.key.namespace).await;
+            return Ok(policies.unwrap_or_else(|error| InForce::Unknown(error.to_string())));
+        }
+        match releases || status.is_some_and(|s| s.applied_time.is_some()) {
+            true => Ok(InForce::Known(Vec::new())),
+            false => self.ctx.policies_in(&self.key.namespace).await,
         }
     }
 

@@ -42,10 +42,13 @@ impl Visit<'_> {
         // The object is gone next, and its end with it. An incident that is there has recorded it from the status by
         // now, and nobody else is left to read one: telling is enough.
         self.tell(self.stored.status.as_ref());
+        self.ctx.takes.keep(self.ctx, &self.stored).await;
         let index = self.stored.finalizers().iter().position(|f| f == FINALIZER);
         let Some(index) = index else { return Ok(None) };
         let path = format!("/metadata/finalizers/{index}");
         let patch = json!([
+            // Another of the same name still has something to release.
+            {"op": "test", "path": "/metadata/uid", "value": self.stored.metadata.uid},
             {"op": "test", "path": path, "value": FINALIZER},
             {"op": "remove", "path": path},
         ]);
@@ -84,7 +87,10 @@ impl Visit<'_> {
         let old = self.stored.status.clone();
         let written = status::write(&self.api, self.stored.as_ref(), old.as_ref(), &new).await;
         let written = match written {
-            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => return Ok(()),
+            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {
+                self.gone = true;
+                return Ok(());
+            }
             other => other?,
         };
         if let Some(object) = written {

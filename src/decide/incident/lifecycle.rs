@@ -7,7 +7,7 @@
 use super::{Decision, Effect, Original, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, Stage, names,
+    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, RESOLUTION_STAMP, Stage, names,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
@@ -78,7 +78,7 @@ impl Decision<'_> {
         if before == Some(stage) {
             return;
         }
-        let author = self.actor().map(str::to_owned);
+        let author = self.actor_of(RESOLUTION_STAMP);
         if before == Some(Stage::Cancelled) {
             self.tell(self.now, "Reopened", author.as_deref(), "reopened: it is not cancelled any more");
         }
@@ -283,7 +283,7 @@ impl Decision<'_> {
 
     fn milestone_resolved(&mut self, rule: &Rule) {
         let was = condition(&self.status.conditions, "Resolved") == True;
-        let author = self.actor().map(str::to_owned);
+        let author = self.actor_of(RESOLUTION_STAMP);
         if rule.0 == True && self.status.milestones.resolved_time.is_none() {
             self.status.milestones.resolved_time = Some(whole_seconds(self.now));
             self.tell(self.now, "Resolved", author.as_deref(), &format!("resolved: {}", rule.2));

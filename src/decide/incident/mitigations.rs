@@ -2,11 +2,12 @@
 
 use super::{Decision, Effect, record::labels};
 use crate::api::{
-    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL, FINALIZER,
-    Incident, InlineMitigation, LocalRef, MITIGATOR_ANNOTATION, MITIGATOR_GROUPS_ANNOTATION, Mitigation,
-    MitigationPhase as Phase, MitigationSpec, MitigationTemplate, Outcome, REQUESTER_ANNOTATION, Resolution,
-    Stage, names,
+    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL,
+    ENTRY_STAMP_PREFIX, FINALIZER, Incident, InlineMitigation, LocalRef, MITIGATOR_ANNOTATION,
+    MITIGATOR_GROUPS_ANNOTATION, Mitigation, MitigationPhase as Phase, MitigationSpec, MitigationTemplate,
+    Outcome, REQUESTER_ANNOTATION, Resolution, Stage, names,
 };
+use crate::decide::stamp::Stamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use std::{collections::BTreeMap, sync::Arc};
@@ -97,7 +98,7 @@ impl Decision<'_> {
                     template: entry.template.clone(),
                     incident_ref: object.spec.incident_ref.clone(),
                 };
-                let signatures = self.signatures(&[ACTOR_ANNOTATION]);
+                let signatures = self.signatures(&entry.name, &[ACTOR_ANNOTATION]);
                 self.effects.push(Effect::UpdateMitigation { object, spec: Box::new(spec), signatures });
             }
         }
@@ -147,8 +148,18 @@ impl Decision<'_> {
         recorded.any(|s| s.uid == m.metadata.uid && s.removed == Some(true))
     }
 
-    /// The incident's annotations that begin with one of these keys: names, and the groups that go with them.
-    fn signatures(&self, keys: &[&str]) -> BTreeMap<String, String> {
+    /// Who asked for an entry, under these keys, with the groups of the actor. An incident that was written before
+    /// entries were stamped names its author, for each of them the same.
+    fn signatures(&self, entry: &str, keys: &[&str]) -> BTreeMap<String, String> {
+        let stamp = format!("{ENTRY_STAMP_PREFIX}{entry}");
+        if let Some(stamp) = Stamp::of(self.seen.incident.metadata.annotations.as_ref(), &stamp) {
+            let Some(user) = stamp.user() else { return BTreeMap::new() };
+            let mut signatures: BTreeMap<_, _> =
+                keys.iter().map(|key| ((*key).to_owned(), user.to_owned())).collect();
+            let groups = serde_json::json!(stamp.groups).to_string();
+            signatures.insert(ACTOR_GROUPS_ANNOTATION.to_owned(), groups);
+            return signatures;
+        }
         let all = self.seen.incident.metadata.annotations.iter().flatten();
         let mut signatures: BTreeMap<String, String> = all
             .filter(|(key, _)| keys.iter().any(|wanted| key.starts_with(wanted)))
@@ -177,7 +188,7 @@ impl Decision<'_> {
         let mut labels = labels(self.name());
         labels.insert(ENTRY_LABEL.to_owned(), entry.name.clone());
         // Who asked for the entry asked for the object.
-        let signatures = self.signatures(&[REQUESTER_ANNOTATION, ACTOR_ANNOTATION]);
+        let signatures = self.signatures(&entry.name, &[REQUESTER_ANNOTATION, ACTOR_ANNOTATION]);
         let mut child = Mitigation::new(
             &name,
             MitigationSpec {

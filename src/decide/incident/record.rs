@@ -8,7 +8,10 @@ use crate::api::{
     ACTOR_ANNOTATION, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry, TimelineEntryType,
     TimelineRecord, names,
 };
-use crate::decide::conditions::{clip, one_line, whole_seconds};
+use crate::decide::{
+    conditions::{clip, one_line, whole_seconds},
+    stamp::Stamp,
+};
 use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::{collections::HashSet, sync::Arc};
@@ -79,6 +82,14 @@ impl Decision<'_> {
     /// Who changed its spec last.
     pub(super) fn actor(&self) -> Option<&str> {
         annotation(self.seen.incident, ACTOR_ANNOTATION).or(self.requester())
+    }
+
+    /// Who changed the part of its spec last that this stamp is of.
+    pub(super) fn actor_of(&self, stamp: &str) -> Option<String> {
+        match Stamp::of(self.seen.incident.metadata.annotations.as_ref(), stamp) {
+            Some(stamp) => stamp.user().map(str::to_owned),
+            None => self.actor().map(str::to_owned),
+        }
     }
 
     /// The first entry, and the clocks that start with it.
@@ -256,7 +267,7 @@ pub(super) fn reason_of(type_: TimelineEntryType) -> &'static str {
 /// Labels of what the operator makes for an incident.
 pub(super) fn labels(incident: &str) -> std::collections::BTreeMap<String, String> {
     [
-        ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+        (crate::api::MANAGED_BY_LABEL.to_owned(), crate::api::MANAGED_BY.to_owned()),
         (INCIDENT_LABEL.to_owned(), names::label_value(incident)),
     ]
     .into()

@@ -3,7 +3,7 @@
 //! Command is never in the air: until the successor confirms, who had it has it.
 
 use super::Decision;
-use crate::api::{Role, RoleRecord, Roles, Time, TimelineEntryType};
+use crate::api::{ROLES_STAMP, Role, RoleRecord, Roles, Time, TimelineEntryType};
 use crate::decide::conditions::{one_line, whole_seconds};
 
 /// Most role changes that are kept.
@@ -41,7 +41,7 @@ impl Decision<'_> {
         if let Some(i) = present {
             self.status.roles[i].until_time = Some(whole_seconds(since));
         }
-        let author = self.actor().map(str::to_owned);
+        let author = self.actor_of(ROLES_STAMP);
         let Some(holder) = holder else {
             let message = format!("nobody is {} any more", title(role));
             self.tell(since, "RoleLeft", author.as_deref(), &message);

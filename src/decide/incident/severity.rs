@@ -4,7 +4,7 @@
 //! refused without one, because at three in the morning nothing may stand in the way; a condition asks for it.
 
 use super::Decision;
-use crate::api::{Severity, SeverityChange, TimelineEntryType, TimelineRecord};
+use crate::api::{SEVERITY_STAMP, Severity, SeverityChange, TimelineEntryType, TimelineRecord};
 use crate::decide::conditions::{clip, whole_seconds};
 use k8s_openapi::jiff::SignedDuration;
 
@@ -22,7 +22,7 @@ impl Decision<'_> {
             return self.explain();
         }
         self.status.severity = to;
-        let author = self.actor().map(str::to_owned);
+        let author = self.actor_of(SEVERITY_STAMP);
         let earlier = self.status.severity_change.take().and_then(|c| c.reason.or(c.earlier_reason));
         self.status.severity_change = Some(SeverityChange {
             from,

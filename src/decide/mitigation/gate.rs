@@ -6,7 +6,7 @@ use crate::{
     api::{
         ApprovalStatus,
         ConditionStatus::{False, True, Unknown},
-        DesiredState, EvidencePolicy, MitigationTemplate, TimelineEntry,
+        DesiredState, EvidencePolicy, MitigationTemplate, REQUESTER_ANNOTATION, TimelineEntry,
     },
     decide::{
         access::{self, Need, Question, Subject, Verdict},
@@ -26,6 +26,11 @@ use std::{sync::Arc, time::Duration};
 const MAX_JUDGED: usize = 16;
 /// After this long it is asked again whether who asked for a release may do it by now.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// After this long it is looked again whether the policies can be told, if nothing is heard of them before.
+const POLICIES_AGAIN: Duration = Duration::from_secs(15);
+/// Why `Authorized` is not True where it could not be asked.
+const NOT_SIGNED: &str = "rights were checked when it was asked for, and are not checked again: this API server \
+                          does not sign requests";
 
 /// What evidence a mitigation keeps. By default it is kept where something goes that cannot be looked at afterwards.
 pub fn evidence_policy(template: &MitigationTemplate) -> EvidencePolicy {
@@ -40,7 +45,7 @@ impl<'a> Decision<'a> {
         let in_force = self.seen.policies;
         if let InForce::Unknown(why) = in_force {
             self.wait("PolicyUnknown", why.clone());
-            self.plan.wake = self.now.checked_add(Duration::from_secs(1)).ok();
+            self.plan.wake = self.now.checked_add(POLICIES_AGAIN).ok();
             return false;
         }
         let none = std::collections::BTreeMap::new();
@@ -56,6 +61,19 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Why it may not be made, when it would touch something that a policy protects. What it has changed already was
+    /// judged before.
+    pub(super) fn touches_protected(&self, parts: &[Part], holdings: &[Holding<'a>]) -> Option<Refusal> {
+        let held = |part: &Part| holdings.iter().any(|h| h.record.is_some() && h.id == part.id);
+        parts.iter().filter(|part| !held(part)).find_map(|part| {
+            let kind = part.id.kind.kind;
+            let refusal = policy::protection(self.seen.policies, kind, &part.id.name)?;
+            let message =
+                format!("{}, and this would change {}; nothing was changed", refusal.message, part.id);
+            Some(Refusal::new(refusal.reason, message))
+        })
+    }
+
     /// Whether who asked may do it now, on everything that is touched.
     pub(super) fn requester_may(&mut self, parts: &[Part]) -> bool {
         let mut needs = access::needs(self.m);
@@ -64,15 +82,19 @@ impl<'a> Decision<'a> {
             &mut needs,
             others.map(|part| Need::on(&part.id, matches!(part.asked, mitigation::Asked::Create(_)))),
         );
+        // That the operator may not make the change stays told until it could.
+        let forbidden = self.was_forbidden();
         if !self.seen.signed {
-            let message = "rights were checked when it was asked for, and are not checked again: this API server \
-                           does not sign requests";
-            self.conditions().set("Authorized", Unknown, "NotSigned", message);
+            if !forbidden {
+                self.conditions().set("Authorized", Unknown, "NotSigned", NOT_SIGNED);
+            }
             return true;
         }
-        match access::judge(self.m, &needs, self.seen.answers, "make") {
+        match access::judge(self.m, &needs, self.seen.answers, "make", true) {
             Verdict::Allowed(said) => {
-                self.conditions().set("Authorized", True, "Allowed", clip(&said, 1024));
+                if !forbidden {
+                    self.conditions().set("Authorized", True, "Allowed", clip(&said, 1024));
+                }
                 true
             }
             Verdict::Ask(questions) => {
@@ -92,13 +114,18 @@ impl<'a> Decision<'a> {
     /// was interrupted between the change and the status that tells of it. False: that is asked first.
     pub(super) fn note_allowed(&mut self, holdings: &[Holding<'a>]) -> bool {
         let told = find(&self.plan.status.conditions, "Authorized");
-        if !self.seen.signed || told.is_none_or(|told| told.reason != "NotChecked") {
+        let untold = told.is_some_and(|told| told.reason == "NotChecked");
+        let forbidden = self.was_forbidden();
+        if !self.seen.signed && forbidden {
+            self.conditions().set("Authorized", Unknown, "NotSigned", NOT_SIGNED);
+        }
+        if !self.seen.signed || !untold && !forbidden {
             return true;
         }
         let mut needs = access::needs(self.m);
         let others = holdings.iter().filter(|h| Some(&h.id) != self.id.as_ref());
         access::extend(&mut needs, others.filter_map(|h| Some(Need::on(&h.id, h.record.as_ref()?.made))));
-        let said = match access::judge(self.m, &needs, self.seen.answers, "make") {
+        let said = match access::judge(self.m, &needs, self.seen.answers, "make", true) {
             Verdict::Allowed(said) => clip(&said, 1024),
             Verdict::Ask(questions) if self.seen.refused.is_none() => {
                 self.plan.effect = Some(Effect::Ask(questions));
@@ -128,7 +155,11 @@ impl<'a> Decision<'a> {
         let mut needs = crate::authority::wanted(&self.m.spec.template, false);
         let others = holdings.iter().filter(|h| Some(&h.id) != self.id.as_ref());
         access::extend(&mut needs, others.filter_map(|h| Some(Need::on(&h.id, h.record.as_ref()?.made))));
-        match access::judge(self.m, &needs, self.seen.answers, "release") {
+        let target = self.id.as_ref().and_then(|id| self.seen.objects.get(id)).and_then(Option::as_ref);
+        let none = std::collections::BTreeMap::new();
+        let labels = target.map(|target| target.metadata.labels.as_ref().unwrap_or(&none));
+        let by_policy = policy::covers_release(self.seen.policies, &self.m.spec.template, labels);
+        match access::judge(self.m, &needs, self.seen.answers, "release", by_policy) {
             Verdict::Allowed(_) => true,
             Verdict::Ask(questions) => {
                 self.plan.effect = Some(Effect::Ask(questions));
@@ -139,7 +170,8 @@ impl<'a> Decision<'a> {
                     "{}; it stays in force: whoever holds that right can delete the mitigation, which releases it",
                     refusal.message
                 );
-                self.plan.wake = self.now.checked_add(ASK_AGAIN).ok();
+                let unknown = matches!(self.seen.policies, policy::InForce::Unknown(_));
+                self.plan.wake = self.now.checked_add(if unknown { POLICIES_AGAIN } else { ASK_AGAIN }).ok();
                 let mut c = self.conditions();
                 c.set("Stalled", True, refusal.reason, message.clone());
                 c.set("Ready", False, refusal.reason, message);
@@ -198,8 +230,8 @@ impl<'a> Decision<'a> {
             };
             let Some(may) = self.approver_may(entry) else { return false };
             self.note_judged(entry);
-            if !may {
-                void.push(format!("{by} may not approve it any more"));
+            if let Err(why) = may {
+                void.push(why);
                 continue;
             }
             let message = format!("{by} approved it at {at}; good until {until}");
@@ -237,16 +269,47 @@ impl<'a> Decision<'a> {
         self.conditions().set("Approved", False, "AwaitingApproval", message);
     }
 
-    /// Whether the author of an approval still holds the verb; `None`: that is asked first.
-    fn approver_may(&mut self, entry: &TimelineEntry) -> Option<bool> {
-        let Some(subject) = Subject::stamped(entry.metadata.annotations.as_ref()) else { return Some(false) };
+    /// Whether the author of an approval still holds the verb, and is somebody else than who asked also in the sense that
+    /// neither can act in the name of the other; else why not. `None`: that is asked first.
+    fn approver_may(&mut self, entry: &TimelineEntry) -> Option<Result<(), String>> {
+        let annotations = self.m.metadata.annotations.as_ref();
+        let Some(subject) = Subject::stamped(entry.metadata.annotations.as_ref()).map(Arc::new) else {
+            return Some(Err("nobody is on record who approved it".to_owned()));
+        };
+        let by = subject.user.clone();
         let name = self.m.metadata.name.clone().unwrap_or_default();
-        let question = Question { subject: Arc::new(subject), need: Need { right: access::APPROVE, name } };
-        let answer = self.seen.answers.get(&question).copied();
-        if answer.is_none() {
-            self.plan.effect = Some(Effect::Ask(vec![question]));
+        let approves = Question { subject: subject.clone(), need: Need { right: access::APPROVE, name } };
+        let namespace = self.m.metadata.namespace.as_deref().unwrap_or_default();
+        let requester = annotations.and_then(|a| a.get(REQUESTER_ANNOTATION)).filter(|name| !name.is_empty());
+        let requester = requester.map(|user| Subject { user: user.clone(), groups: Vec::new() });
+        let account = self.m.spec.template.service_account_name.as_ref();
+        let account = account.map(|account| Subject::account(namespace, account));
+        let mut asked: Vec<Arc<Subject>> = Vec::new();
+        for one in Subject::stamped(annotations).into_iter().chain(requester).chain(account).map(Arc::new) {
+            if !asked.iter().any(|known| known.user == one.user) {
+                asked.push(one);
+            }
         }
-        answer
+        let either = |one: &Arc<Subject>| {
+            let through = access::acts_as(&subject, namespace, &one.user).into_iter();
+            let through = through.map(|q| (q, format!("{by} may act as {}, who asked for it", one.user)));
+            let back = access::acts_as(one, namespace, &by).into_iter();
+            let back = back.map(|q| (q, format!("{}, who asked for it, may act as {by}", one.user)));
+            through.chain(back).collect::<Vec<_>>()
+        };
+        let same: Vec<(Question, String)> = asked.iter().flat_map(either).collect();
+        let all = std::iter::once(&approves).chain(same.iter().map(|(question, _)| question));
+        let open: Vec<_> = all.filter(|q| !self.seen.answers.contains_key(*q)).cloned().collect();
+        if !open.is_empty() {
+            self.plan.effect = Some(Effect::Ask(open));
+            return None;
+        }
+        let yes = |question: &Question| self.seen.answers.get(question) == Some(&true);
+        if !yes(&approves) {
+            return Some(Err(format!("{by} may not approve it any more")));
+        }
+        let one = same.into_iter().find(|(question, _)| yes(question));
+        Some(one.map_or(Ok(()), |(_, why)| Err(format!("{why}: somebody else must approve it"))))
     }
 
     fn note_judged(&mut self, entry: &TimelineEntry) {
@@ -259,9 +322,14 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Whether the last attempt ended by the operator lacking a right.
+    pub(super) fn was_forbidden(&self) -> bool {
+        find(&self.plan.status.conditions, "Authorized").is_some_and(|c| c.reason == "OperatorForbidden")
+    }
+
     /// Whether no limit is reached. What is to be made is on record before it is made, so that whoever counts next,
     /// in this process or in another, counts it.
-    pub(super) fn within_limits(&mut self) -> bool {
+    pub(super) fn within_limits(&mut self, parts: &[Part]) -> bool {
         let limits = Limits::of(self.seen.policies.policies());
         if limits.is_none() {
             return true;
@@ -280,6 +348,14 @@ impl<'a> Decision<'a> {
             }
             Some(Reservation::Granted) => {
                 let on_record = self.m.status.as_ref().and_then(|s| s.phase) == Some(Phase::Applying);
+                // What was forbidden before is tried first: to announce it each time would tell of nothing.
+                if !on_record
+                    && self.was_forbidden()
+                    && let Some(Ok(effect)) = self.untried(parts)
+                {
+                    self.plan.effect = Some(effect);
+                    return false;
+                }
                 self.plan.status.phase = Some(Phase::Applying);
                 if !on_record {
                     self.plan.effect = Some(Effect::Announce);

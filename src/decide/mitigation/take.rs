@@ -7,6 +7,7 @@ use super::{
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
+use crate::decide::{conditions::find, policy::InForce};
 use crate::mitigation::{
     Asked, Engine, Look, Part, Stop,
     field::{Change, How},
@@ -18,6 +19,9 @@ use crate::mitigation::{
 use crate::mutants::{Mutant, seeded};
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
+
+/// After this long a change that the operator may not make is tried again; at most four times that.
+const FORBIDDEN_AGAIN: Duration = Duration::from_secs(15);
 
 impl<'a> Decision<'a> {
     /// What is asked for is to be in force.
@@ -31,6 +35,9 @@ impl<'a> Decision<'a> {
         }
         if self.is_by_hand() {
             return self.by_hand();
+        }
+        if self.still_unknown() {
+            return;
         }
         let Some(target) = self.target() else { return };
         let Some(target) = target else {
@@ -127,6 +134,9 @@ impl<'a> Decision<'a> {
             Some(Refused { why: Why::Forbidden, words, .. }) => return self.forbidden(words),
             None => {}
         }
+        if let Some(refusal) = self.touches_protected(&parts, holdings) {
+            return self.cannot_take(Stop::Refused(refusal), holdings);
+        }
         if !begun && !self.requester_may(&parts) {
             return;
         }
@@ -139,7 +149,7 @@ impl<'a> Decision<'a> {
         if !self.evidence_allows() {
             return;
         }
-        if !begun && !self.within_limits() {
+        if !begun && !self.within_limits(&parts) {
             return;
         }
         self.plan.status.phase = Some(Phase::Applying);
@@ -280,7 +290,10 @@ impl<'a> Decision<'a> {
         );
         self.conditions().set("Authorized", False, "OperatorForbidden", message.clone());
         self.wait("OperatorForbidden", message);
-        self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+        // Asked less often the longer it lasts.
+        let since = find(&self.plan.status.conditions, "Authorized").map(|c| c.last_transition_time.0);
+        let lasts = since.map_or(Duration::ZERO, |since| self.now.duration_since(since).unsigned_abs());
+        self.plan.wake = self.now.checked_add(lasts.clamp(FORBIDDEN_AGAIN, FORBIDDEN_AGAIN * 4)).ok();
     }
 
     /// One answer for each generation of the spec is enough.
@@ -290,23 +303,33 @@ impl<'a> Decision<'a> {
             && before.is_some_and(|s| s.plan.is_some() && s.observed_generation == self.m.metadata.generation)
     }
 
+    /// The dry run of the first part that has not passed it; `None`: all have.
+    pub(super) fn untried(&self, parts: &[Part]) -> Option<Result<Effect, Refusal>> {
+        let left = parts.iter().filter(|part| !self.seen.dry_run_passed.contains(&part.id));
+        left.filter_map(|part| self.next(part)).next().map(|effect| {
+            effect.map(|effect| match effect {
+                Effect::Write { object, patch, .. } => Effect::Write { object, what: Write::DryRun, patch },
+                Effect::Create { object, manifest, .. } => Effect::Create { object, manifest, dry_run: true },
+                other => other,
+            })
+        })
+    }
+
+    /// It is told already that the policies cannot be told, so nothing was begun: until they can, nothing is read.
+    fn still_unknown(&mut self) -> bool {
+        let told = find(&self.plan.status.conditions, "Ready").is_some_and(|c| c.reason == "PolicyUnknown");
+        let known = self.id.as_ref().is_some_and(|id| self.seen.objects.contains_key(id));
+        let unknown = matches!(self.seen.policies, InForce::Unknown(_));
+        unknown && told && !known && !self.was_applied() && !self.policies_allow(None)
+    }
+
     fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, parts: &[Part]) {
-        for part in parts.iter().filter(|part| !self.seen.dry_run_passed.contains(&part.id)) {
-            match self.next(part) {
-                None => {}
-                Some(Err(refusal)) => return self.refuse(&refusal),
-                Some(Ok(Effect::Write { object, patch, .. })) => {
-                    self.plan.effect = Some(Effect::Write { object, what: Write::DryRun, patch });
-                    return;
-                }
-                Some(Ok(Effect::Create { object, manifest, .. })) => {
-                    self.plan.effect = Some(Effect::Create { object, manifest, dry_run: true });
-                    return;
-                }
-                Some(Ok(other)) => {
-                    self.plan.effect = Some(other);
-                    return;
-                }
+        match self.untried(parts) {
+            None => {}
+            Some(Err(refusal)) => return self.refuse(&refusal),
+            Some(Ok(effect)) => {
+                self.plan.effect = Some(effect);
+                return;
             }
         }
         let template = &self.m.spec.template;

@@ -90,6 +90,29 @@ pub fn refusal(policies: &InForce, asked: &Asked<'_>) -> Option<Refusal> {
     })
 }
 
+/// Why an object may not be touched, by the first policy that protects it.
+pub fn protection(policies: &InForce, kind: &str, object: &str) -> Option<Refusal> {
+    policies.policies().iter().find_map(|policy| {
+        let (reason, message) = protects(&policy.spec, kind, object)?;
+        Some(Refusal::new(reason, format!("MitigationPolicy {} {message}", name(policy))))
+    })
+}
+
+/// Whether the policy that the mitigation names is in force and allows this action on this target: by its use nobody
+/// releases what it does not allow. A pause, and how long and with which evidence something may be made, say nothing
+/// of a release.
+pub fn covers_release(policies: &InForce, template: &MitigationTemplate, labels: Option<&Labels>) -> bool {
+    let Some(wanted) = template.policy_ref.as_ref() else { return false };
+    // The evidence is not asked about.
+    let asked = Asked { template, labels, evidence: EvidencePolicy::None };
+    let rules: [Rule; 4] = [understood, action, protected, target];
+    let named = policies.policies().iter().find(|policy| name(policy) == wanted.name);
+    named.is_some_and(|policy| {
+        let is_known = labels.is_some() || policy.spec.target_selector.is_none();
+        is_known && rules.iter().all(|rule| rule(&policy.spec, &asked).is_none())
+    })
+}
+
 /// The policy that the mitigation names must hold here: whoever may use it may use no other.
 fn named(policies: &InForce, template: &MitigationTemplate) -> Option<Refusal> {
     let wanted = &template.policy_ref.as_ref()?.name;
@@ -139,8 +162,12 @@ fn action(policy: &MitigationPolicySpec, asked: &Asked<'_>) -> Option<(&'static 
 
 fn protected(policy: &MitigationPolicySpec, asked: &Asked<'_>) -> Option<(&'static str, String)> {
     let target = &asked.template.target_ref;
+    protects(policy, &target.kind, &target.name)
+}
+
+fn protects(policy: &MitigationPolicySpec, kind: &str, name: &str) -> Option<(&'static str, String)> {
     let hit = policy.protected.iter().find(|protected| {
-        protected.kind == target.kind && protected.name.as_ref().is_none_or(|name| *name == target.name)
+        protected.kind == kind && protected.name.as_ref().is_none_or(|protected| protected == name)
     })?;
     let what = hit.name.as_ref().map_or(format!("every {}", hit.kind), |name| format!("{}/{name}", hit.kind));
     Some(("TargetProtected", format!("protects {what}")))

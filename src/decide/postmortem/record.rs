@@ -37,7 +37,7 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
         namespace: incident.metadata.namespace.clone(),
         labels: Some(
             [
-                ("app.kubernetes.io/managed-by".to_owned(), "incident-operator".to_owned()),
+                (crate::api::MANAGED_BY_LABEL.to_owned(), crate::api::MANAGED_BY.to_owned()),
                 (INCIDENT_LABEL.to_owned(), names::label_value(&name)),
             ]
             .into(),

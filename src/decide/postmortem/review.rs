@@ -1,12 +1,15 @@
 //! Who reviewed a postmortem.
 //!
-//! The first write of a spec that says `Reviewed` and comes from somebody else than the owner is the review. It
+//! The first write that sets `spec.state: Reviewed` and comes from somebody else than the owner is the review. It
 //! counts until `spec.state` says something else; then it is kept as withdrawn. Where the API server does not vouch
 //! for the authors of requests, nobody can be told apart and the state is taken at its word.
 
 use super::{Observed, blameless::short_name};
-use crate::api::{ACTOR_ANNOTATION, PostmortemState, PostmortemStatus, Review};
-use crate::decide::conditions::{clip, whole_seconds};
+use crate::api::{ACTOR_ANNOTATION, PostmortemState, PostmortemStatus, Review, STATE_STAMP};
+use crate::decide::{
+    conditions::{clip, whole_seconds},
+    stamp::Stamp,
+};
 use k8s_openapi::jiff::Timestamp;
 
 /// Whether the postmortem is reviewed, and if not, why.
@@ -45,16 +48,21 @@ pub(super) fn review(
         return Verdict::Reviewed;
     }
     let annotations = seen.postmortem.metadata.annotations.as_ref();
-    let actor = annotations.and_then(|a| a.get(ACTOR_ANNOTATION)).filter(|actor| !actor.is_empty());
+    // Who set the state; a postmortem that was written before that was stamped names who wrote to it last.
+    let stamp = Stamp::of(annotations, STATE_STAMP);
+    let last =
+        || annotations.and_then(|a| a.get(ACTOR_ANNOTATION)).filter(|actor| !actor.is_empty()).cloned();
+    let actor = stamp.as_ref().map_or_else(last, |stamp| stamp.user().map(str::to_owned));
     if seen.signed {
-        match (actor, &spec.owner) {
-            (None, _) => return Verdict::ByNobody,
-            (Some(actor), Some(owner)) if is_same(actor, owner) => return Verdict::ByOwner(actor.clone()),
-            (Some(_), _) => {}
+        let Some(actor) = &actor else { return Verdict::ByNobody };
+        // Who gives it away and reviews it in one write owned it.
+        let mut owners = spec.owner.iter().chain(stamp.iter().filter_map(|stamp| stamp.owner.as_ref()));
+        if owners.any(|owner| is_same(actor, owner)) {
+            return Verdict::ByOwner(actor.clone());
         }
     }
     status.review = Some(Review {
-        by: actor.map(|actor| clip(actor, 253)),
+        by: actor.map(|actor| clip(&actor, 253)),
         authenticated: seen.signed,
         time: whole_seconds(now),
         withdrawn_time: None,

@@ -69,6 +69,14 @@ impl OwnCluster {
 
 impl Drop for OwnCluster {
     fn drop(&mut self) {
+        // Which rights the operator used is told from all logs, after the tests.
+        let kept = Cluster::dir().join("audit");
+        let copied = std::fs::create_dir_all(&kept).and_then(|()| {
+            std::fs::copy(self.dir.join("audit.log"), kept.join(format!("{}.log", self.name)))
+        });
+        if let Err(error) = copied {
+            eprintln!("the audit log of {} is not kept: {error}", self.name);
+        }
         self.script("down", &[]);
     }
 }

@@ -280,3 +280,69 @@ fn what_a_limit_holds_back_waits_and_says_for_what() {
     assert_eq!((phase, reason.as_str()), (Phase::Pending, "TooManyActive"));
     assert!(world.writes.is_empty());
 }
+
+#[test]
+fn by_the_use_of_a_policy_only_what_it_allows_is_released() {
+    let scales = json!({"actions": ["scale"]});
+    let mut world = under(json!({"policyRef": {"name": "p"}}), std::slice::from_ref(&scales));
+    world.lacking = vec!["patch deployments.apps/scale \"importer\""];
+    assert_eq!(world.settle().0, Phase::Active, "by the use of the policy");
+    world.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+    let other = |spec: Value| InForce::Known(vec![policy(spec)]);
+    for policies in [
+        InForce::Known(Vec::new()),
+        InForce::Unknown("not yet".into()),
+        InForce::NotRead,
+        other(json!({"actions": ["rollback"]})),
+        other(json!({"targetSelector": {"matchLabels": {"tier": "batch"}}})),
+        other(json!({"protected": [{"kind": "Deployment"}]})),
+    ] {
+        world.policies = policies;
+        let (phase, reason, message) = world.settle();
+        assert_eq!((phase, reason.as_str()), (Phase::Active, "RequesterForbidden"), "{message}");
+    }
+    // A pause, and what is asked of something new, say nothing of a release.
+    world.policies =
+        other(json!({"actions": ["scale"], "paused": true, "maxDuration": "1m", "evidence": "Required"}));
+    assert_eq!(world.settle().0, Phase::Released);
+}
+
+#[test]
+fn what_the_operator_may_not_do_is_tried_before_it_is_announced_again_and_less_often_the_longer_it_lasts() {
+    let mut world = under(json!({}), &[json!({"maxActive": 1})]);
+    let forbidden = refused(Why::Forbidden, "cannot patch", false);
+    world.reservation = Some(Reservation::Granted);
+    let plan = world.plan_with(Some(&forbidden), false);
+    let waits = |plan: &Plan, now: Timestamp| plan.wake.unwrap().duration_since(now).as_secs();
+    assert_eq!(waits(&plan, world.now), 15);
+    world.mitigation.status = Some(plan.status);
+    for (later, wait) in [(15, 15), (30, 30), (600, 60)] {
+        let before = world.mitigation.status.clone();
+        world.now = "2026-11-23T10:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(later);
+        let plan = world.plan();
+        assert!(matches!(plan.effect, Some(Effect::Write { what: Write::DryRun, .. })), "{:?}", plan.effect);
+        world.mitigation.status = Some(plan.status);
+        let plan = world.plan_with(Some(&forbidden), false);
+        assert_eq!(waits(&plan, world.now), wait);
+        world.mitigation.status = Some(plan.status);
+        assert!(later == 15 || world.mitigation.status == before, "nothing to write");
+    }
+    // Once it may, it is announced and made.
+    let plan = world.plan_with(None, true);
+    assert_eq!((plan.effect, plan.status.phase), (Some(Effect::Announce), Some(Phase::Applying)));
+    world.mitigation.status = Some(plan.status);
+    assert_eq!(world.settle().0, Phase::Active);
+    assert_eq!(world.condition("Authorized").reason, "Allowed");
+}
+
+#[test]
+fn while_it_is_told_that_policies_are_not_known_nothing_is_read() {
+    let mut world = under(json!({}), &[]);
+    world.policies = InForce::Unknown("not yet".into());
+    world.read = false;
+    assert!(matches!(world.plan().effect, Some(Effect::Read(_))), "it may have been begun");
+    world.settle();
+    world.read = false;
+    let plan = world.plan();
+    assert_eq!((plan.effect, plan.wake.is_some()), (None, true));
+}
