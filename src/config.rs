@@ -117,6 +117,11 @@ impl Settings {
         Settings { refused: Some(why), ..self }
     }
 
+    /// Whether nobody knows which channels there are: the file is refused, and no other one was read before.
+    pub fn lacks_channels(&self) -> bool {
+        self.refused.is_some() && self.channels.is_empty()
+    }
+
     /// Where this comes from, in words.
     pub fn origin(&self) -> &'static str {
         let plain = Settings { refused: None, ..self.clone() };

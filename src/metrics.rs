@@ -77,6 +77,8 @@ pub struct PostmortemLabels {
     pub reviewed: String,
     /// Whether its review is late.
     pub overdue: String,
+    /// Whether it is about a drill.
+    pub drill: String,
 }
 
 /// Open action items of postmortems.
@@ -88,6 +90,8 @@ pub struct ActionItemLabels {
     pub priority: String,
     /// Whether its due date has passed.
     pub overdue: String,
+    /// Whether it came of a drill.
+    pub drill: String,
 }
 
 /// An attempt to deliver a message.
@@ -325,17 +329,14 @@ impl Metrics {
         self.deliveries.get_or_create(&DeliveryLabels { channel: channel.to_owned(), result }).inc();
     }
 
-    /// Whether a channel fails.
-    pub fn channel_failing(&self, channel: &str, fails: bool) {
-        let labels = ChannelLabels { channel: channel.to_owned() };
-        self.channel_failing.get_or_create(&labels).set(i64::from(fails));
-    }
-
-    /// How many objects wait for each channel.
-    pub fn set_waiting(&self, waiting: &[(String, usize)]) {
-        for (channel, count) in waiting {
-            let labels = ChannelLabels { channel: channel.clone() };
-            self.waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+    /// The channels that there are: how many objects wait for each, and whether it fails.
+    pub fn set_channels(&self, channels: &[(&str, usize, bool)]) {
+        self.waiting.clear();
+        self.channel_failing.clear();
+        for &(channel, waiting, fails) in channels {
+            let labels = ChannelLabels { channel: channel.to_owned() };
+            self.waiting.get_or_create(&labels).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            self.channel_failing.get_or_create(&labels).set(i64::from(fails));
         }
     }
 

@@ -58,6 +58,9 @@ pub struct Delivery {
     pub delivered_time: Option<Time>,
     /// How often the one that is tried was tried; 0 when nothing waits.
     pub attempts: i32,
+    /// Since when it fails: three attempts in a row have failed, or a message was given up, and none was delivered
+    /// since. Absent while it works.
+    pub failing_since_time: Option<Time>,
     /// Why it failed last.
     #[schemars(length(max = 512))]
     pub error: Option<String>,

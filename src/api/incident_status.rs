@@ -372,6 +372,7 @@ pub struct TimelineRecord {
 
 /// Where the older entries of a timeline are: ConfigMaps named <incident>-timeline-<n>, with a hash at the end
 /// where that name was taken. Their annotation incident-operator.dev/incident-uid names the incident.
+#[serde_with::skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase", default)]
@@ -380,4 +381,6 @@ pub struct TimelineArchive {
     pub config_maps: i32,
     /// Number of entries in them.
     pub entries: i64,
+    /// Number of entries that are lost, because they could not be written to one.
+    pub lost: Option<i64>,
 }

@@ -30,7 +30,7 @@ pub struct Channel {
     pub page_id: Option<String>,
     /// Statuspage: ids of its components by the names that incidents give them.
     pub components: BTreeMap<String, String>,
-    /// Most requests in a minute.
+    /// Most messages in a minute.
     pub per_minute: u16,
     /// Longest time for an answer.
     pub timeout: Duration,
@@ -54,6 +54,8 @@ pub enum ChannelType {
 pub enum ChannelAudience {
     /// The company: everything that people should know.
     Internal,
+    /// Those who lead the company: status updates for executives, and the end of what they have heard of.
+    Executives,
     /// Everybody: nothing but public status updates of incidents whose visibility is Public, and their end.
     Public,
 }
@@ -72,7 +74,11 @@ impl Channel {
     /// SEV3, as everywhere.
     pub fn concerns(&self, namespace: &str, severity: Option<Severity>) -> bool {
         let bad_enough = |least| severity.unwrap_or(Severity::SEV3) <= least;
-        (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace))
-            && self.min_severity.is_none_or(bad_enough)
+        self.listens_in(namespace) && self.min_severity.is_none_or(bad_enough)
+    }
+
+    /// Whether anything of this namespace concerns it.
+    pub fn listens_in(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)
     }
 }

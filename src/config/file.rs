@@ -204,7 +204,7 @@ pub struct ChannelFile {
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub components: BTreeMap<String, String>,
-    /// Most requests in a minute; 30 when left out.
+    /// Most messages in a minute; 30 when left out.
     #[schemars(range(min = 1, max = 600))]
     pub per_minute: Option<u16>,
     /// Longest time for an answer, up to 30s; 10s when left out.

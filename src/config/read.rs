@@ -87,7 +87,43 @@ fn words(error: &serde_saphyr::Error) -> String {
     first.split(" at line ").next().unwrap_or(first).trim().to_owned()
 }
 
+/// What the chart's schema refuses is refused here, too, so that a file that was checked is taken.
+fn within_limits(file: &File) -> Result<(), Mistake> {
+    let wrong = |field: String, message: String| Err(Mistake { line: 0, column: 0, field, message });
+    let lists = [
+        ("calendar.weekend", file.calendar.weekend.as_ref().map_or(0, Vec::len), 6),
+        ("calendar.holidays", file.calendar.holidays.len(), 1000),
+        ("scalableKinds", file.scalable_kinds.len(), 32),
+        ("outgoing.allowedNetworks", file.outgoing.allowed_networks.len(), 64),
+    ];
+    let of_channels = file.channels.iter().enumerate().flat_map(|(i, channel)| {
+        [
+            (format!("channels[{i}].namespaces"), channel.value.namespaces.len(), 256),
+            (format!("channels[{i}].components"), channel.value.components.len(), 256),
+        ]
+    });
+    for (field, count, most) in lists.map(|(f, c, m)| (f.to_owned(), c, m)).into_iter().chain(of_channels) {
+        if count > most {
+            return wrong(field, format!("there are {count}, and at most {most} are taken"));
+        }
+    }
+    let s = &file.severities;
+    for (name, severity) in
+        [("SEV1", &s.sev1), ("SEV2", &s.sev2), ("SEV3", &s.sev3), ("SEV4", &s.sev4), ("SEV5", &s.sev5)]
+    {
+        if severity.postmortem.is_some_and(|p| p.days == Some(0)) {
+            let field = format!("severities.{name}.postmortem.days");
+            return wrong(field, "write a number of days from 1 to 255".to_owned());
+        }
+        if severity.required_roles.as_ref().is_some_and(|roles| roles.len() > 5) {
+            return wrong(format!("severities.{name}.requiredRoles"), "there are five roles".to_owned());
+        }
+    }
+    Ok(())
+}
+
 fn settings(file: File) -> Result<Settings, Mistake> {
+    within_limits(&file)?;
     let by_severity = [
         (Severity::SEV1, file.severities.sev1),
         (Severity::SEV2, file.severities.sev2),

@@ -232,3 +232,26 @@ fn no_secret_is_in_what_is_said_of_a_wrong_address() {
     );
     assert!(!said.contains("hunter2") && !said.contains("T0"), "{said}");
 }
+
+#[test]
+fn what_the_charts_schema_refuses_is_refused_by_the_program_too() {
+    let networks: Vec<_> = (0..65).map(|n| format!("10.{n}.0.0/16")).collect();
+    let namespaces: Vec<_> = (0..257).map(|n| format!("n{n}")).collect();
+    let channel = "{name: a, type: Slack, audience: Internal, urlFile: /u, namespaces: [";
+    for (text, says) in [
+        (
+            "severities: {SEV1: {postmortem: {required: true, days: 0}}}".to_owned(),
+            "severities.SEV1.postmortem.days: write a number of days from 1 to 255",
+        ),
+        (
+            format!("outgoing: {{allowedNetworks: [{}]}}", networks.join(", ")),
+            "outgoing.allowedNetworks: there are 65, and at most 64 are taken",
+        ),
+        (
+            format!("channels: [{channel}{}]}}]", namespaces.join(", ")),
+            "channels[0].namespaces: there are 257, and at most 256 are taken",
+        ),
+    ] {
+        assert_eq!(wrong(&text), says);
+    }
+}

@@ -93,6 +93,12 @@ pub fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
+/// Whether the API server's answer is a refusal for good reason, such as a policy or a quota: the same request would be
+/// refused again until somebody changes that, and what does not depend on it goes on.
+pub fn refuses(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 404 | 408 | 409 | 429)
+}
+
 /// Wait before the `attempt`th try: doubled each time up to a minute, with jitter so that many do not come at once.
 pub fn backoff(retry: Retry, attempt: u32) -> Duration {
     let first = match retry {

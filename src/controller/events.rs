@@ -33,6 +33,8 @@ const CONTROLLER: &str = "incident-operator.dev/incident-operator";
 pub struct Note {
     /// The object it is about.
     pub regarding: ObjectReference,
+    /// uid of the object that brought it, if one did: two of them may say the same.
+    pub source: Option<String>,
     /// Another object that it concerns.
     pub related: Option<ObjectReference>,
     /// One word.
@@ -96,8 +98,9 @@ async fn send(client: &Client, identity: &str, metrics: &Metrics, note: Note) {
 fn event(note: Note, namespace: &str, identity: &str) -> Event {
     let about = note.regarding.name.clone().unwrap_or_default();
     let seed = format!(
-        "{}/{}/{}/{}",
+        "{}/{}/{}/{}/{}",
         note.regarding.uid.as_deref().unwrap_or_default(),
+        note.source.as_deref().unwrap_or_default(),
         note.reason,
         note.time,
         note.message
@@ -135,9 +138,10 @@ mod tests {
 
     #[test]
     fn the_same_note_has_the_same_name_and_another_note_another() {
-        let note = |message: &str| {
+        let by = |source: &str, message: &str| {
             let note = Note {
                 regarding: ObjectReference { name: Some("a".repeat(253)), ..ObjectReference::default() },
+                source: Some(source.into()),
                 related: None,
                 reason: "Note".into(),
                 message: message.into(),
@@ -146,7 +150,9 @@ mod tests {
             };
             event(note, "ns", "me").metadata.name.unwrap()
         };
+        let note = |message: &str| by("entry-1", message);
         assert_eq!(note("a"), note("a"));
+        assert_ne!(note("a"), by("entry-2", "a"), "two people say the same");
         assert_ne!(note("a"), note("b"));
         assert!(note("a").len() <= 253);
     }

@@ -17,14 +17,15 @@ use crate::mutants::{Mutant, seeded};
 use crate::{
     api::{ConditionStatus, Incident, IncidentStatus, Mitigation, names},
     decide::{
-        conditions::Conditions,
-        incident::{LOOK_AGAIN, Observed, Original, Plan, decide, drop_archived},
+        conditions::{Conditions, find},
+        incident::{Observed, Original, Plan, decide, drop_archived, without_archive},
     },
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::{collections::HashMap, sync::Arc};
 use tokio::time::Instant;
+use tracing::warn;
 
 /// Rounds in one visit.
 const MAX_ROUNDS: usize = 6;
@@ -52,9 +53,17 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             report(&incident, &mut plan.status, error);
         }
         if let Some(archive) = plan.archive.take() {
-            match store(ctx, key, &incident, &archive).await? {
-                Some(stored) => drop_archived(&mut plan.status, &stored),
-                None => plan.wake = Timestamp::now().checked_add(LOOK_AGAIN).ok(),
+            let stored = store(ctx, key, &incident, &archive).await?;
+            let now = Timestamp::now();
+            match stored {
+                Ok(stored) => drop_archived(&mut plan.status, &stored, now),
+                Err(words) => {
+                    let lost = without_archive(&mut plan.status, &archive, &words, now);
+                    warn!(incident = %key, error = words, lost, "the timeline cannot be archived");
+                    // Where some are lost there is room now.
+                    let again = plan.wake.filter(|_| lost > 0);
+                    plan.wake = plan.wake_unarchived.into_iter().chain(again).min();
+                }
             }
         }
         keep_within_bounds(key, &mut plan.status);
@@ -80,6 +89,11 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
 
 /// Says what could not be done: the incident is not as it was asked for.
 fn report(incident: &Incident, status: &mut IncidentStatus, error: &Error) {
+    // As it was before this visit: one that fails again and again is no change each time.
+    let known = incident.status.as_ref().and_then(|s| find(&s.conditions, "Ready"));
+    if let (Some(known), Some(ready)) = (known, status.conditions.iter_mut().find(|c| c.type_ == "Ready")) {
+        ready.clone_from(known);
+    }
     let mut c = Conditions::new(&mut status.conditions, incident.metadata.generation, Timestamp::now());
     c.set("Ready", ConditionStatus::False, "NotDone", error.words());
 }

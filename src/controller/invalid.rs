@@ -93,6 +93,7 @@ impl Reports {
                 uid: metadata.uid.clone(),
                 ..ObjectReference::default()
             },
+            source: None,
             related: None,
             reason: "InvalidObject".to_owned(),
             message,

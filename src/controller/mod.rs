@@ -35,8 +35,8 @@ pub use run::{Options, run};
 
 use crate::{
     api::{
-        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, Stage, TimelineEntry,
-        TimelineEntryType,
+        Incident, Mitigation, MitigationPhase as Phase, MitigationPolicy, Postmortem, PostmortemStatus,
+        Stage, TimelineEntry, TimelineEntryType,
     },
     decide::{conditions::status as status_of, mitigation::objects, postmortem::is_open},
     metrics::Metrics,
@@ -78,6 +78,8 @@ pub struct Context {
     removed: Mutex<HashSet<String>>,
     events: Events,
     metrics: Arc<Metrics>,
+    /// Held while gauges are worked out and read.
+    measuring: Mutex<()>,
     live: settings::Live,
     notifier: notify::Notifier,
     /// Whether the API server vouches for the authors of requests.
@@ -203,6 +205,7 @@ impl Context {
             removed: Mutex::default(),
             events,
             metrics,
+            measuring: Mutex::default(),
             live: settings::Live::new(options.config.clone()),
             notifier,
             signed: options.signed,
@@ -235,10 +238,9 @@ impl Context {
                 self.queues.mitigations.add(Key::of(mitigation.as_ref()));
             }
         }
-        if incident.spec.resolution.is_some() {
-            for postmortem in self.postmortems.group(0, &key.to_string()) {
-                self.queues.postmortems.add(Key::of(postmortem.as_ref()));
-            }
+        // Also when the resolution was taken back.
+        for postmortem in self.postmortems.group(0, &key.to_string()) {
+            self.queues.postmortems.add(Key::of(postmortem.as_ref()));
         }
     }
 
@@ -329,6 +331,14 @@ impl Context {
         })
     }
 
+    /// The text that a scraper reads. One at a time: the gauges are worked out anew for each.
+    fn metrics_text(&self) -> String {
+        // The gauges are set anew whatever was left of them.
+        let _alone = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
+        self.measure();
+        self.metrics.render()
+    }
+
     /// Sets the gauges that are worked out when metrics are read.
     fn measure(&self) {
         let queues = &self.queues;
@@ -336,7 +346,7 @@ impl Context {
         self.metrics.set_depth("mitigation", queues.mitigations.depth());
         self.metrics.set_depth("policy", queues.policies.depth());
         self.metrics.set_depth("postmortem", queues.postmortems.depth());
-        self.metrics.set_waiting(&self.notifier.waiting());
+        self.metrics.set_channels(&self.notifier.channels(&self.settings().channels));
         self.metrics.incidents.clear();
         for (words, count) in self.incidents.sizes(BY_LABELS) {
             let mut words = words.split(' ').map(str::to_owned);
@@ -371,13 +381,16 @@ impl Context {
 impl Context {
     fn measure_postmortem(&self, postmortem: &Postmortem) {
         let namespace = postmortem.metadata.namespace.clone().unwrap_or_default();
-        let status = postmortem.status.clone().unwrap_or_default();
+        let none = PostmortemStatus::default();
+        let status = postmortem.status.as_ref().unwrap_or(&none);
+        let drill = status.incident.as_ref().is_some_and(|i| i.drill == Some(true)).to_string();
         let is = |type_| status_of(&status.conditions, type_) == crate::api::ConditionStatus::True;
         let labels = crate::metrics::PostmortemLabels {
             namespace: namespace.clone(),
             state: format!("{:?}", postmortem.spec.state.unwrap_or_default()),
             reviewed: is("Reviewed").to_string(),
             overdue: is("Overdue").to_string(),
+            drill: drill.clone(),
         };
         self.metrics.postmortems.get_or_create(&labels).inc();
         for item in postmortem.spec.action_items.iter().filter(|item| is_open(item)) {
@@ -385,6 +398,7 @@ impl Context {
                 namespace: namespace.clone(),
                 priority: item.priority.map_or("unstated".to_owned(), |p| format!("{p:?}")),
                 overdue: status.overdue_action_items.contains(&item.id).to_string(),
+                drill: drill.clone(),
             };
             self.metrics.action_items.get_or_create(&labels).inc();
         }

@@ -54,6 +54,7 @@ pub fn tell(
         };
         ctx.events.tell(Note {
             regarding: target.clone(),
+            source: None,
             related: Some(subject.clone()),
             reason: reason.to_owned(),
             message: format!("{message}{by}"),
@@ -63,6 +64,7 @@ pub fn tell(
     }
     ctx.events.tell(Note {
         regarding: subject,
+        source: None,
         related: target,
         reason: reason.to_owned(),
         message,

@@ -20,7 +20,10 @@ use k8s_openapi::jiff::Timestamp;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -60,6 +63,8 @@ pub struct Notifier {
 struct Lane {
     waiting: Mutex<(VecDeque<Subject>, HashSet<Subject>)>,
     changed: Notify,
+    /// Whether the channel took nothing of what it was given last.
+    fails: AtomicBool,
 }
 
 impl Lane {
@@ -71,18 +76,22 @@ impl Lane {
         }
     }
 
-    async fn next(&self) -> Subject {
+    /// Waits until there is something. It stays where it is, and is counted, until it is its turn.
+    async fn filled(&self) {
         loop {
             let changed = self.changed.notified();
-            {
-                let mut waiting = lock(&self.waiting);
-                if let Some(subject) = waiting.0.pop_front() {
-                    waiting.1.remove(&subject);
-                    return subject;
-                }
+            if !lock(&self.waiting).0.is_empty() {
+                return;
             }
             changed.await;
         }
+    }
+
+    fn next(&self) -> Option<Subject> {
+        let mut waiting = lock(&self.waiting);
+        let subject = waiting.0.pop_front()?;
+        waiting.1.remove(&subject);
+        Some(subject)
     }
 }
 
@@ -119,10 +128,17 @@ impl Notifier {
         lock(&self.outcomes).remove(subject);
     }
 
-    /// How many objects wait for each channel.
-    pub fn waiting(&self) -> Vec<(String, usize)> {
+    /// How many objects wait for each channel, and whether it fails. Who does not lead sends nothing and knows nothing.
+    pub fn channels<'a>(&self, configured: &'a [Channel]) -> Vec<(&'a str, usize, bool)> {
+        if !self.leads() {
+            return Vec::new();
+        }
         let lanes = lock(&self.lanes);
-        lanes.iter().map(|(name, lane)| (name.clone(), lock(&lane.waiting).0.len())).collect()
+        let of = |channel: &'a Channel| match lanes.get(&channel.name) {
+            Some(lane) => (&*channel.name, lock(&lane.waiting).0.len(), lane.fails.load(Ordering::Relaxed)),
+            None => (&*channel.name, 0, false),
+        };
+        configured.iter().map(of).collect()
     }
 
     fn report(&self, subject: &Subject, uid: &str, audience: ChannelAudience, outcome: Outcome) {
@@ -143,11 +159,8 @@ impl Notifier {
         let is_open = |(audience, o): &(ChannelAudience, Outcome)| {
             let outbox = outboxes.iter().find(|(a, _)| a == audience).map(|(_, outbox)| *outbox);
             let delivery = outbox.and_then(|b| b.deliveries.iter().find(|d| d.channel == o.channel));
-            delivery.is_some_and(|d| match o.result {
-                Attempt::Delivered | Attempt::GivenUp(_) => d.number < o.number,
-                // It also tells how often it was tried.
-                Attempt::Failed(_) => d.number < o.number,
-            })
+            // One that failed also tells how often it was tried.
+            delivery.is_some_and(|d| d.number < o.number)
         };
         outcomes.retain(is_open);
         if outcomes.is_empty() || whose != uid {
@@ -159,6 +172,10 @@ impl Notifier {
 impl Context {
     /// Sees to it that what the status of an object says is to be delivered is on its way.
     pub(super) fn deliver(self: &Arc<Self>, subject: &Subject) {
+        if self.settings().channels.is_empty() {
+            // Nothing can be sent now; what waits stays on record.
+            return;
+        }
         let Some((facts, outboxes)) = self.mail_of(subject) else { return self.notifier.forget(subject) };
         let listed: Vec<_> = outboxes.iter().map(|(a, o)| (*a, o)).collect();
         self.notifier.drop_recorded(subject, &facts.uid, &listed);
@@ -193,10 +210,11 @@ impl Context {
                 let audiences = incident.status.iter().flat_map(|s| &s.communication).filter_map(|c| {
                     let audience = match c.audience {
                         ClockName::Internal => ChannelAudience::Internal,
+                        ClockName::Executives => ChannelAudience::Executives,
                         ClockName::Public if visibility == Some(Visibility::Public) => {
                             ChannelAudience::Public
                         }
-                        ClockName::Public | ClockName::Executives | ClockName::Document => return None,
+                        ClockName::Public | ClockName::Document => return None,
                     };
                     Some((audience, c.outbox.clone()))
                 });
@@ -232,11 +250,12 @@ async fn run(ctx: Arc<Context>, name: String, lane: Arc<Lane>) {
     let mut failures: u32 = 0;
     let mut not_before = Instant::now();
     loop {
-        let subject = lane.next().await;
+        lane.filled().await;
         sleep_until(not_before).await;
         while !ctx.notifier.leads() {
             sleep(Duration::from_secs(1)).await;
         }
+        let Some(subject) = lane.next() else { continue };
         let settings = ctx.settings();
         let Some(channel) = settings.channels.iter().find(|c| c.name == name) else { continue };
         let visit = one(&ctx, channel, &subject, &settings.outgoing);
@@ -253,13 +272,18 @@ async fn run(ctx: Arc<Context>, name: String, lane: Arc<Lane>) {
                 // There may be more for it.
                 lane.add(subject);
             }
+            Visit::GivenUp => {
+                failures = failures.saturating_add(1);
+                not_before = Instant::now() + gap;
+                lane.add(subject);
+            }
             Visit::Failed(wait) => {
                 failures = failures.saturating_add(1);
                 not_before = Instant::now() + gap.max(wait.unwrap_or_else(|| pause(failures)));
                 lane.add(subject);
             }
         }
-        ctx.metrics.channel_failing(&name, failures > 0);
+        lane.fails.store(failures > 0, Ordering::Relaxed);
     }
 }
 
@@ -273,8 +297,10 @@ fn pause(failures: u32) -> Duration {
 enum Visit {
     /// There was nothing for this channel.
     Nothing,
-    /// One message was delivered, or given up.
+    /// One message was delivered.
     Delivered,
+    /// One message was given up, which is no sign that the channel works.
+    GivenUp,
     /// One message was not delivered; how long the receiver asked to be left alone.
     Failed(Option<Duration>),
 }
@@ -337,7 +363,7 @@ fn judge(error: &Error, attempts: i32, old: bool) -> (Attempt, Visit) {
     let words = error.to_string();
     if old || error.is_about_the_message() && attempts >= REJECTED {
         // The next message may fare better.
-        return (Attempt::GivenUp(words), Visit::Delivered);
+        return (Attempt::GivenUp(words), Visit::GivenUp);
     }
     (Attempt::Failed(words), Visit::Failed(error.wait()))
 }
@@ -363,6 +389,10 @@ mod tests {
             |error: &Error, attempts, old| matches!(judge(error, attempts, old).0, Attempt::GivenUp(_));
         assert!(!given_up(&rejected, 1, false) && given_up(&rejected, 3, false));
         assert!(!given_up(&broken, 1000, false) && given_up(&broken, 1, true));
+        // Neither is a sign that the channel works.
+        for (error, attempts, old) in [(&rejected, 3, false), (&broken, 1, true)] {
+            assert!(matches!(judge(error, attempts, old).1, Visit::GivenUp));
+        }
     }
 
     #[tokio::test]
@@ -373,8 +403,9 @@ mod tests {
             lane.add(subject(name));
         }
         for name in ["a", "b", "c"] {
-            assert_eq!(lane.next().await, subject(name));
+            lane.filled().await;
+            assert_eq!(lane.next(), Some(subject(name)));
         }
-        assert!(lane.next().now_or_never().is_none());
+        assert!(lane.next().is_none() && lane.filled().now_or_never().is_none());
     }
 }

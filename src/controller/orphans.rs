@@ -35,14 +35,22 @@ pub async fn tell(ctx: &Context, key: &Key) -> Result<Option<Instant>, Error> {
 
 async fn mark(ctx: &Context, key: &Key, entry: &Arc<TimelineEntry>) -> Result<(), Error> {
     let mut wanted = entry.status.clone().unwrap_or_default();
-    let message = format!(
-        "there is no incident {} in namespace {}: the entry waits for one, or delete it and name another; \
-         incidents of other namespaces cannot be named",
-        one_line(&key.name, 253),
-        key.namespace
-    );
+    let name = one_line(&key.name, 253);
+    let (reason, message) = if ctx.incidents.is_unreadable(key) {
+        let words = format!(
+            "incident {name} is there and cannot be read, as one that a newer version wrote: the entry waits"
+        );
+        ("IncidentUnreadable", words)
+    } else {
+        let words = format!(
+            "there is no incident {name} in namespace {}: the entry waits for one, or delete it and name another; \
+             incidents of other namespaces cannot be named",
+            key.namespace
+        );
+        ("IncidentNotFound", words)
+    };
     let mut c = Conditions::new(&mut wanted.conditions, entry.metadata.generation, Timestamp::now());
-    c.set("Folded", ConditionStatus::False, "IncidentNotFound", message);
+    c.set("Folded", ConditionStatus::False, reason, message);
     let api: Api<TimelineEntry> = Api::namespaced(ctx.client.clone(), &key.namespace);
     match status::write(&api, entry, entry.status.as_ref(), &wanted).await {
         // It went or changed meanwhile; its watch says what became of it.

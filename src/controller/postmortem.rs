@@ -2,6 +2,7 @@
 
 use super::{
     Context, Error, Key,
+    error::refuses,
     events::Note,
     moment,
     news::reference,
@@ -16,7 +17,7 @@ use crate::{
         conditions::Conditions,
         markdown,
         outbox::Outcome,
-        postmortem::{Observed, decide, news, wake},
+        postmortem::{Observed, decide, is_about, news, wake},
     },
 };
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
@@ -50,9 +51,7 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         let uid = draft.spec.incident_ref.as_ref().and_then(|r| r.uid.clone());
         // Gone again, or not seen yet: whose the name is can be told by the next visit.
         let Some(there) = there else { return Err(Error::Restless(format!("postmortem {incident}"))) };
-        let of = there.spec.incident_ref.as_ref();
-        let ours = of.is_some_and(|r| r.name == *incident.name && (r.uid.is_none() || r.uid == uid));
-        match ours {
+        match is_about(&there, &incident.name, uid.as_ref()) {
             true => made = Ok(there),
             false => {
                 // The name is that of another incident's postmortem.
@@ -141,8 +140,9 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             Err(words) => {
                 let mut c = Conditions::new(&mut new.conditions, postmortem.metadata.generation, now);
                 let message = format!(
-                    "the Markdown cannot be written to config map {name}: add the namespace to the chart's value \
-                     `namespaces`, or bind ClusterRole incident-operator-recorder to the operator there; the API server said: {words}"
+                    "the Markdown cannot be written to config map {name}: the API server said: {words}. If a right is \
+                     missing, add the namespace to the chart's value `namespaces`, or bind ClusterRole \
+                     incident-operator-recorder to the operator there"
                 );
                 c.set("Ready", crate::api::ConditionStatus::True, "ExportRefused", message);
             }
@@ -159,6 +159,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     for news in news(before.as_ref(), &new) {
         ctx.events.tell(Note {
             regarding: reference(postmortem.as_ref()),
+            source: None,
             related: None,
             reason: news.reason,
             message: news.message,
@@ -209,7 +210,8 @@ impl Around {
 /// there first, counts for the incident.
 pub(super) fn about(ctx: &Context, incident: &str, uid: Option<&String>) -> Vec<Arc<Postmortem>> {
     let mut found = ctx.postmortems.group(0, incident);
-    found.retain(|p| p.spec.incident_ref.as_ref().is_some_and(|r| r.uid.is_none() || r.uid.as_ref() == uid));
+    let name = incident.rsplit('/').next().unwrap_or_default();
+    found.retain(|p| is_about(p, name, uid));
     found.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
     found
 }
@@ -281,7 +283,7 @@ async fn export(
     let params = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch(name, &params, &Patch::Apply(object)).await {
         Ok(_) => Ok(Ok(())),
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Err(status.message.clone())),
+        Err(kube::Error::Api(status)) if refuses(status.code) => Ok(Err(status.message.clone())),
         Err(error) => Err(Error::api(format!("writing the Markdown of postmortem {key}"))(error)),
     }
 }

@@ -85,10 +85,7 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let health = Health::new();
     let serving = health::serve(options.listen, health.clone(), {
         let ctx = ctx.clone();
-        move || {
-            ctx.measure();
-            ctx.metrics.render()
-        }
+        move || ctx.metrics_text()
     })
     .await
     .with_context(|| format!("cannot listen on {}", options.listen))?;

@@ -21,8 +21,12 @@ pub const FIELD_MANAGER: &str = "incident-operator";
 pub async fn write<K, S>(api: &Api<K>, before: &K, old: Option<&S>, new: &S) -> Result<Option<K>, Error>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
-    S: Serialize,
+    S: Serialize + PartialEq,
 {
+    // Most visits change nothing, and a status may be long.
+    if old == Some(new) {
+        return Ok(None);
+    }
     let value =
         |status: Option<&S>| status.map(serde_json::to_value).transpose().map(Option::unwrap_or_default);
     let what = || format!("writing the status of {}", before.name_any());

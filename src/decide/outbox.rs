@@ -69,21 +69,28 @@ pub enum Told {
 /// Attempts after which a failing channel is worth an entry in the record.
 const WORTH_TELLING: i32 = 3;
 
-/// The channels that messages about something of this namespace and severity go to.
+/// The channels that messages about something of this namespace and severity go to. One that has heard of it hears of
+/// it to the end, also when it is not bad enough any more: what was begun on a status page is to be ended there.
 pub fn channels<'a>(
     settings: &'a Settings,
     audience: ChannelAudience,
-    namespace: &'a str,
+    namespace: &str,
     severity: Option<Severity>,
-) -> impl Iterator<Item = &'a Channel> {
-    let concerns = move |c: &&Channel| c.audience == audience && c.concerns(namespace, severity);
-    settings.channels.iter().filter(concerns)
+    outbox: &Outbox,
+) -> Vec<&'a Channel> {
+    let has_heard =
+        |c: &Channel| outbox.deliveries.iter().any(|d| d.channel == c.name && d.delivered_time.is_some());
+    let concerns = |c: &&Channel| {
+        c.audience == audience && (c.concerns(namespace, severity) || c.listens_in(namespace) && has_heard(c))
+    };
+    settings.channels.iter().filter(concerns).collect()
 }
 
 /// Id of a message; with the name of the channel it is the id of a delivery.
 pub fn message_id(uid: &str, audience: ChannelAudience, number: i64) -> String {
     let audience = match audience {
         ChannelAudience::Internal => "internal",
+        ChannelAudience::Executives => "executives",
         ChannelAudience::Public => "public",
     };
     format!("{uid}-{audience}-{number}")
@@ -129,6 +136,7 @@ pub fn settle(outbox: &mut Outbox, outcomes: &[Outcome], audience: ChannelAudien
                 delivery.delivered_time = Some(whole_seconds(outcome.time));
                 delivery.attempts = 0;
                 delivery.error = None;
+                delivery.failing_since_time = None;
                 told.push(Told::Delivered { channel, reason: reason.unwrap_or_default() });
             }
             Attempt::Failed(error) => {
@@ -138,6 +146,9 @@ pub fn settle(outbox: &mut Outbox, outcomes: &[Outcome], audience: ChannelAudien
                 }
                 delivery.attempts = outcome.attempts;
                 delivery.error = Some(error);
+                if outcome.attempts >= WORTH_TELLING {
+                    delivery.failing_since_time.get_or_insert(whole_seconds(outcome.time));
+                }
             }
             Attempt::GivenUp(error) => {
                 let error = one_line(&format!("given up: {error}"), 512);
@@ -145,6 +156,7 @@ pub fn settle(outbox: &mut Outbox, outcomes: &[Outcome], audience: ChannelAudien
                 delivery.number = outcome.number;
                 delivery.attempts = 0;
                 delivery.error = Some(error);
+                delivery.failing_since_time.get_or_insert(whole_seconds(outcome.time));
                 delivery.given_up = Some(delivery.given_up.unwrap_or_default() + 1);
             }
         }
@@ -171,6 +183,9 @@ pub fn queue(outbox: &mut Outbox, reason: &str, time: Timestamp, text: &str) {
         let oldest = outbox.messages.remove(0).number;
         for delivery in outbox.deliveries.iter_mut().filter(|d| d.number < oldest) {
             delivery.number = oldest;
+            delivery.attempts = 0;
+            delivery.error.get_or_insert_with(|| "given up: too many messages wait".to_owned());
+            delivery.failing_since_time.get_or_insert(whole_seconds(time));
             delivery.given_up = Some(delivery.given_up.unwrap_or_default() + 1);
         }
     }
@@ -193,12 +208,16 @@ pub fn next<'a>(outbox: &'a Outbox, channel: &str, delivered: i64) -> Option<(&'
     outbox.messages.iter().find(|m| m.number > after).map(|message| (delivery, message))
 }
 
-/// The channels that fail, each with why.
+/// The channels that fail, each with why. One that took nothing of what it was given last fails, whether or not that
+/// is tried again.
 pub fn failing(outbox: &Outbox) -> Vec<String> {
-    let fails = |d: &&Delivery| d.attempts >= WORTH_TELLING;
+    let fails = |d: &&Delivery| d.failing_since_time.is_some();
     let words = |d: &Delivery| {
         let error = d.error.as_deref().unwrap_or_default();
-        format!("{} failed {} times: {error}", d.channel, d.attempts)
+        match d.attempts {
+            0 => format!("{}: {error}", d.channel),
+            attempts => format!("{} failed {attempts} times: {error}", d.channel),
+        }
     };
     outbox.deliveries.iter().filter(fails).map(words).collect()
 }
@@ -298,6 +317,12 @@ mod tests {
         );
         assert_eq!(told, [Told::Failed { channel: "a".into(), error: "given up: answered 400".into() }]);
         assert_eq!((waiting(&outbox), outbox.deliveries[0].given_up), (vec![2], Some(1)));
+        // Until it takes something it fails, however often something else is tried.
+        assert_eq!(failing(&outbox), ["a: given up: answered 400"]);
+        settle(&mut outbox, &[outcome("a", 2, 1, failed())], INTERNAL, UID);
+        assert_eq!(failing(&outbox), ["a failed 1 times: answered 500"]);
+        settle(&mut outbox, &[outcome("a", 2, 2, Attempt::Delivered)], INTERNAL, UID);
+        assert_eq!(failing(&outbox), [] as [String; 0]);
     }
 
     #[test]
@@ -309,8 +334,27 @@ mod tests {
         }
         assert_eq!(waiting(&outbox), (85..=100).collect::<Vec<_>>());
         let dead = &outbox.deliveries[0];
-        assert_eq!((dead.number, dead.given_up), (84, Some(84)));
+        assert_eq!((dead.number, dead.given_up, dead.attempts), (84, Some(84), 0));
+        assert_eq!(failing(&outbox), ["dead: given up: too many messages wait"]);
         assert_eq!((outbox.deliveries[1].number, outbox.deliveries[1].given_up), (100, None));
+    }
+
+    #[test]
+    fn a_channel_that_has_heard_of_something_hears_of_it_to_the_end() {
+        let text = "channels:\n- {name: page, type: Slack, audience: Public, urlFile: /u, minSeverity: SEV2, namespaces: [shop]}\n";
+        let settings = read(text).unwrap();
+        let listens = |namespace, severity, outbox: &Outbox| {
+            !channels(&settings, ChannelAudience::Public, namespace, Some(severity), outbox).is_empty()
+        };
+        let mut outbox = Outbox::default();
+        assert!(listens("shop", Severity::SEV2, &outbox) && !listens("shop", Severity::SEV3, &outbox));
+        let concerned: Vec<_> = settings.channels.iter().collect();
+        concern(&mut outbox, &concerned, ChannelAudience::Public, UID);
+        queue(&mut outbox, "StatusUpdate", at(1), "one");
+        assert!(!listens("shop", Severity::SEV3, &outbox), "it has heard nothing yet");
+        let heard = outcome("page", 1, 1, Attempt::Delivered);
+        settle(&mut outbox, &[heard], ChannelAudience::Public, UID);
+        assert!(listens("shop", Severity::SEV3, &outbox) && !listens("bank", Severity::SEV3, &outbox));
     }
 
     #[test]

@@ -96,13 +96,13 @@ pub const DOCS: &[Doc] = &[
     doc(
         "incident_operator_postmortems",
         Gauge,
-        &["namespace", "state", "reviewed", "overdue"],
+        &["namespace", "state", "reviewed", "overdue", "drill"],
         "Postmortems by state, and whether they are reviewed and whether their review is overdue",
     ),
     doc(
         "incident_operator_action_items",
         Gauge,
-        &["namespace", "priority", "overdue"],
+        &["namespace", "priority", "overdue", "drill"],
         "Open action items of postmortems by priority, and whether they are overdue",
     ),
     doc(

@@ -1,7 +1,7 @@
 //! What is measured of each open incident, and how long incidents took.
 
 use crate::{
-    api::{Incident, Stage},
+    api::{ChecklistState, Incident, Milestones, Stage},
     decide::postmortem::durations,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -22,7 +22,7 @@ pub struct Subject {
 
 /// A milestone of an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Milestone {
+pub struct MilestoneLabels {
     namespace: String,
     name: String,
     severity: String,
@@ -51,7 +51,7 @@ type Times = Family<Took, Histogram, fn() -> Histogram>;
 
 /// Of open incidents, set when metrics are read; and how long incidents took, since the process began.
 pub struct Record {
-    pub(super) milestones: Family<Milestone, Gauge>,
+    pub(super) milestones: Family<MilestoneLabels, Gauge>,
     pub(super) next_due: Family<Audience, Gauge>,
     pub(super) missed: Family<Audience, Gauge>,
     pub(super) checklist_overdue: Family<Subject, Gauge>,
@@ -117,7 +117,7 @@ impl Record {
             ("resolved", &m.resolved_time),
         ] {
             if let Some(time) = time {
-                let labels = Milestone {
+                let labels = MilestoneLabels {
                     namespace: namespace.clone(),
                     name: name.clone(),
                     severity: severity.clone(),
@@ -140,11 +140,10 @@ impl Record {
             }
             self.missed.get_or_create(&labels).set(i64::from(clock.overdue_count.unwrap_or_default()));
         }
-        let overdue = status
-            .checklist
-            .iter()
-            .filter(|i| i.done_time.is_none() && i.due_time.as_ref().is_some_and(|due| due.0 <= now))
-            .count();
+        // What is still open once it is resolved, nobody has to do any more.
+        let open = status.checklist.iter().filter(|i| i.state == ChecklistState::Todo);
+        let open = open.filter(|_| status.stage != Some(Stage::Postmortem));
+        let overdue = open.filter(|i| i.due_time.as_ref().is_some_and(|due| due.0 <= now)).count();
         let labels = Subject { namespace, name, severity, drill };
         self.checklist_overdue.get_or_create(&labels).set(i64::try_from(overdue).unwrap_or(i64::MAX));
     }
@@ -152,7 +151,8 @@ impl Record {
     /// Counts what a write of the status made known: the milestones that are reached with it.
     pub fn reached(&self, before: &Incident, after: &Incident) {
         let Some(new) = after.status.as_ref() else { return };
-        let old = before.status.clone().unwrap_or_default().milestones;
+        let none = Milestones::default();
+        let old = before.status.as_ref().map_or(&none, |s| &s.milestones);
         let labels = Took { severity: severity(after), drill: drill(after) };
         let took = durations(&new.milestones);
         let count = |times: &Times, seconds: Option<i64>| {
@@ -205,7 +205,8 @@ mod tests {
             "communication": [{"audience": "Internal", "nextDueTime": "2026-11-23T10:15:00Z", "overdueCount": 1}],
             "checklist": [{"name": "a", "description": "d", "dueTime": "2026-11-23T10:15:00Z"},
                 {"name": "b", "description": "d", "dueTime": "2026-11-23T10:45:00Z"},
-                {"name": "c", "description": "d", "dueTime": "2026-11-23T10:15:00Z", "doneTime": "2026-11-23T10:01:00Z"}]});
+                {"name": "c", "description": "d", "dueTime": "2026-11-23T10:15:00Z", "state": "Done"},
+                {"name": "d", "description": "d", "dueTime": "2026-11-23T10:15:00Z", "state": "NotNeeded"}]});
         record.set(&incident(status.clone()), now);
         let labels = r#"namespace="shop",name="a",severity="SEV1",drill="false""#;
         for line in [
@@ -215,6 +216,10 @@ mod tests {
         ] {
             assert!(text(&record).contains(&line), "{line}\n{}", text(&record));
         }
+        record.clear();
+        status["stage"] = json!("Postmortem");
+        record.set(&incident(status.clone()), now);
+        assert!(text(&record).contains(&format!("overdue{{{labels}}} 0")), "{}", text(&record));
         record.clear();
         status["stage"] = json!("Closed");
         record.set(&incident(status), now);

@@ -73,8 +73,12 @@ impl Sender {
                 notice.remote_id.map(str::to_owned)
             }
             Step::Find { list, uid } => {
-                let there = send(list).await?;
-                match statuspage::find(&parsed(&there), &uid) {
+                // What is no list, or too long to be read, does not say that there is nothing.
+                let there = parsed(&send(list).await?);
+                if !there.is_array() {
+                    return Err(Error::Answered(200, ", but not with a list of incidents".into()));
+                }
+                match statuspage::find(&there, &uid) {
                     Some(id) => {
                         send(statuspage::update(channel, notice, &id)).await?;
                         Some(id)

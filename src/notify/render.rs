@@ -3,7 +3,9 @@
 
 use super::{escape, slack, statuspage, webhook};
 use crate::{
-    api::{ComponentState, Incident, Message, Postmortem, Severity, Stage},
+    api::{
+        ClockName, ComponentState, Impact, Incident, IncidentStatus, Message, Postmortem, Severity, Stage,
+    },
     config::{Channel, ChannelAudience, ChannelType},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -86,14 +88,16 @@ pub enum Step {
 impl Facts {
     /// Those of an incident.
     pub fn of_incident(incident: &Incident) -> Facts {
-        let (spec, status) = (&incident.spec, incident.status.clone().unwrap_or_default());
-        let impact = spec.impact.clone().unwrap_or_default();
+        let (none, unstated) = (IncidentStatus::default(), Impact::default());
+        let (spec, status) = (&incident.spec, incident.status.as_ref().unwrap_or(&none));
+        let impact = spec.impact.as_ref().unwrap_or(&unstated);
         let mut affected = Vec::new();
         affected.extend(impact.summary.clone());
         affected.extend(impact.affected_tenants.map(|n| format!("{n} tenants")));
         if !impact.affected_features.is_empty() {
             affected.push(impact.affected_features.join(", "));
         }
+        let internal = status.communication.iter().find(|c| c.audience == ClockName::Internal);
         let over = matches!(status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled));
         Facts {
             kind: "Incident",
@@ -103,25 +107,26 @@ impl Facts {
             title: spec.title.clone(),
             severity: spec.severity,
             stage: status.stage,
-            owner: spec.roles.as_ref().and_then(|r| r.incident_commander.clone()),
+            // Who has command, which a successor who has not confirmed it does not.
+            owner: status.commander.clone(),
             impact: Some(affected.join("; ")).filter(|text| !text.is_empty()),
-            started: status.milestones.started_time.map(|t| t.0),
-            next_update: status.next_update_time.and_then(|t| t.parse().ok()).filter(|_| !over),
-            components: impact.components.into_iter().map(|c| (c.name, c.state)).collect(),
+            started: status.milestones.started_time.as_ref().map(|t| t.0),
+            // The public's is none of the company's.
+            next_update: internal.and_then(|c| c.next_due_time.as_ref()).map(|t| t.0).filter(|_| !over),
+            components: impact.components.iter().map(|c| (c.name.clone(), c.state)).collect(),
         }
     }
 
     /// Those of a postmortem.
     pub fn of_postmortem(postmortem: &Postmortem) -> Facts {
-        let status = postmortem.status.clone().unwrap_or_default();
-        let incident = status.incident.unwrap_or_default();
+        let known = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
         Facts {
             kind: "Postmortem",
             namespace: postmortem.namespace().unwrap_or_default(),
             name: postmortem.name_any(),
             uid: postmortem.uid().unwrap_or_default(),
-            title: postmortem.spec.title.clone().unwrap_or(incident.title),
-            severity: incident.severity,
+            title: postmortem.spec.title.clone().or(known.map(|i| i.title.clone())).unwrap_or_default(),
+            severity: known.and_then(|i| i.severity),
             owner: postmortem.spec.owner.clone(),
             ..Facts::default()
         }
@@ -133,7 +138,7 @@ impl Notice<'_> {
     pub(super) fn heading(&self) -> String {
         let facts = self.facts;
         match self.audience {
-            ChannelAudience::Internal => {
+            ChannelAudience::Internal | ChannelAudience::Executives => {
                 let severity = facts.severity.map(|s| format!("{s} ")).unwrap_or_default();
                 let title = escape::lines(&facts.title, 256).replace('\n', " ");
                 format!("{severity}{}: {title}", facts.kind)

@@ -29,6 +29,21 @@ fn facts() -> Facts {
     }
 }
 
+#[test]
+fn the_company_reads_who_has_command_and_when_its_own_next_update_is_due() {
+    let incident = serde_json::from_value(json!({
+        "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident", "metadata": {"name": "a"},
+        "spec": {"title": "t", "roles": {"incidentCommander": "bob"}},
+        "status": {"stage": "Mitigate", "commander": "alice", "nextUpdateTime": "2026-11-23T10:05:00Z",
+            "communication": [{"audience": "Internal", "nextDueTime": "2026-11-23T10:15:00Z"},
+                {"audience": "Public", "nextDueTime": "2026-11-23T10:05:00Z"}]},
+    }))
+    .unwrap();
+    let facts = Facts::of_incident(&incident);
+    assert_eq!(facts.owner.as_deref(), Some("alice"));
+    assert_eq!(facts.next_update, Some("2026-11-23T10:15:00Z".parse().unwrap()));
+}
+
 fn message(reason: &str, text: &str) -> Message {
     Message {
         number: 3,

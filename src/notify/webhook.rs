@@ -9,7 +9,7 @@ const TYPE: &str = "dev.incident-operator.message.v1";
 
 pub(super) fn event(notice: &Notice<'_>) -> Request {
     let (facts, message) = (notice.facts, notice.message);
-    let internal = notice.audience == ChannelAudience::Internal;
+    let internal = notice.audience != ChannelAudience::Public;
     let mut data = json!({
         "uid": facts.uid,
         "audience": format!("{:?}", notice.audience),

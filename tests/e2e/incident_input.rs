@@ -5,6 +5,7 @@ use super::support::workload::{configmap, entry, incident};
 use super::support::*;
 use incident_operator::api::{Incident, Mitigation, TimelineEntry};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -64,6 +65,12 @@ async fn an_incident_with_every_field_at_its_limit_is_worked_on_like_any_other()
     assert!(flags.values().all(|v| *v == value));
     namespace.create(entry("large", "Note", &text(4096))).await;
     incident_when(&namespace, "large", "note", |i| told(i, "Note").len() == 1).await;
+    let note = wait_for(PATIENCE, "Event of the note", async || {
+        let events = namespace.api::<Event>().list(&ListParams::default()).await.ok()?.items;
+        events.into_iter().find(|e| e.reason.as_deref() == Some("Note"))?.note
+    })
+    .await;
+    assert!(note.len() <= 1024 && note.starts_with("긴긴") && note.ends_with('…'), "{note}");
     namespace.api::<Incident>().delete("large", &DeleteParams::default()).await.expect("deleted");
     wait_status(&namespace.api::<ConfigMap>(), "flags", "flags as before", |c| {
         c.data.as_ref().is_some_and(|d| d.values().all(|v| v == "on")) && marks(c).is_empty()

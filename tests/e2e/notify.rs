@@ -90,7 +90,7 @@ fn declared() -> Value {
 async fn everybody_hears_what_is_for_them_once_and_in_order_and_no_secret_is_told() {
     let namespace = TestNamespace::new("notify").await;
     let (slack, hook, page) =
-        (Receiver::new(), Receiver::new(), Receiver::with(Manner::Answers(200, "", "[]")));
+        (Receiver::new(), Receiver::new(), Receiver::with(Manner::Answers(200, "", "oops")));
     let secrets = Secrets::new();
     let channels = [
         channel("chat", "Slack", "Internal", &format!("urlFile: {}", secrets.url("chat", &slack))),
@@ -128,11 +128,15 @@ async fn everybody_hears_what_is_for_them_once_and_in_order_and_no_secret_is_tol
     namespace.create(update("checkout", "Internal", "we know the cause")).await;
     hook.gets("internal update", |r| r.last().is_some_and(|r| r.text.contains("we know the cause"))).await;
 
-    // The page is asked what it has, then told; its answer to both is an id in a list or an object.
-    page.becomes(Manner::Answers(200, "", r#"{"id": "r7"}"#));
+    // The page is asked what it has, then told. What it says first is no list: it may have one of ours.
     namespace.create(update("checkout", "Public", "Some checkouts fail. We are on it.")).await;
-    let told_page = page.gets("creation", |r| r.len() == 2).await;
-    assert_eq!(told_page[0].line, "GET /v1/pages/p1/incidents/unresolved");
+    page.gets("question", |r| r.len() >= 2).await;
+    assert!(page.received().iter().all(|r| r.line == "GET /v1/pages/p1/incidents/unresolved"));
+    page.becomes(Manner::Page("[]", r#"{"id": "r7"}"#));
+    let is_question = |r: &&Received| r.line.starts_with("GET ");
+    let made = page.gets("creation", |r| r.iter().any(|r| !is_question(&r))).await;
+    let asked = made.iter().filter(is_question).count();
+    let told_page = &made[asked - 1..];
     assert_eq!(told_page[1].line, "POST /v1/pages/p1/incidents");
     assert_eq!(told_page[1].headers["authorization"], "OAuth t0p-s3cret");
     let body = &told_page[1].body["incident"];
@@ -146,7 +150,7 @@ async fn everybody_hears_what_is_for_them_once_and_in_order_and_no_secret_is_tol
     assert_eq!(outbox(&sent, ClockName::Public).deliveries[0].remote_id.as_deref(), Some("r7"));
 
     patch(&namespace, "checkout", json!({"resolution": {"summary": "db-7.internal was restarted"}})).await;
-    let told_page = page.gets("resolution", |r| r.len() == 3).await;
+    let told_page = page.gets("resolution", |r| r.len() == asked + 2).await.split_off(asked - 1);
     assert_eq!(told_page[2].line, "PATCH /v1/pages/p1/incidents/r7");
     assert_eq!(told_page[2].body["incident"]["status"], "resolved");
     assert_eq!(told_page[2].body["incident"]["components"]["c1"], "operational");
@@ -186,6 +190,115 @@ async fn everybody_hears_what_is_for_them_once_and_in_order_and_no_secret_is_tol
         }
     }
     operator.metric_is("incident_operator_channel_failing", &[], 0.0).await;
+    operator.metric_is("incident_operator_deliveries_waiting", &[], 0.0).await;
+    let count = outbox(&after, ClockName::Internal).message_count.expect("there are messages") as f64;
+    let taken = [("channel", "chat"), ("result", "delivered")];
+    let since_restart = operator.metric("incident_operator_deliveries_total", &taken).await.unwrap_or(0.0);
+    assert!(since_restart > 0.0 && since_restart < count, "{since_restart} of {count}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_takes_nothing_of_what_it_gets_fails_and_one_that_is_not_configured_any_more_does_not()
+{
+    let namespace = TestNamespace::new("rejects").await;
+    let receiver = Receiver::with(Manner::Answers(422, "", "invalid_payload"));
+    let secrets = Secrets::new();
+    let text = one_channel(&secrets, "bus", &receiver);
+    let mut file = Mounted::new(&text);
+    let operator = Operator::start(&namespace, file.options()).await;
+    namespace.create(incident("checkout", declared())).await;
+    let failing = incident_when(&namespace, "checkout", "condition", |i| {
+        incident_says(i, "Notified").starts_with("False")
+            && outbox(i, ClockName::Internal).deliveries.iter().any(|d| d.given_up.is_some())
+    })
+    .await;
+    assert!(incident_says(&failing, "Notified").contains("bus: given up: the receiver answered 422"));
+    let of_bus = [("channel", "bus")];
+    operator.metric_is("incident_operator_channel_failing", &of_bus, 1.0).await;
+    operator.metric_is("incident_operator_deliveries_total", &[of_bus[0], ("result", "given_up")], 1.0).await;
+
+    receiver.becomes(Manner::Answers(200, "", "ok"));
+    namespace.create(update("checkout", "Internal", "still at it")).await;
+    receiver.gets("update", |r| r.last().is_some_and(|r| r.text.contains("still at it"))).await;
+    incident_when(&namespace, "checkout", "recovery", |i| incident_says(i, "Notified").starts_with("True"))
+        .await;
+    operator.metric_is("incident_operator_channel_failing", &of_bus, 0.0).await;
+
+    receiver.becomes(Manner::Answers(500, "", "oops"));
+    namespace.create(update("checkout", "Internal", "into the void")).await;
+    operator.metric_is("incident_operator_channel_failing", &of_bus, 1.0).await;
+    operator.metric_is("incident_operator_deliveries_waiting", &of_bus, 1.0).await;
+    file.becomes(ALLOWED);
+    wait_for(PATIENCE, "end of the channel", async || {
+        match operator.metric("incident_operator_channel_failing", &of_bus).await {
+            None => Ok(()),
+            Some(fails) => Err(format!("{fails}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_hears_of_a_false_alarm_too_and_executives_hear_what_is_for_them() {
+    let namespace = TestNamespace::new("alarm").await;
+    let (page, board) = (Receiver::with(Manner::Page("[]", r#"{"id": "r8"}"#)), Receiver::new());
+    let secrets = Secrets::new();
+    let token = secrets.file("token", "t0p-s3cret").display().to_string();
+    let channels = [
+        channel(
+            "page",
+            "Statuspage",
+            "Public",
+            &format!("minSeverity: SEV2, url: 'http://{}', tokenFile: {token}, pageId: p1", page.address),
+        ),
+        channel("board", "Webhook", "Executives", &format!("urlFile: {}", secrets.url("board", &board))),
+    ];
+    let file = Mounted::new(&format!("{ALLOWED}channels:\n{}", channels.concat()));
+    let _operator = Operator::start(&namespace, file.options()).await;
+    namespace.create(incident("checkout", declared())).await;
+    namespace.create(update("checkout", "Internal", "we know the cause")).await;
+    namespace.create(update("checkout", "Executives", "The shop loses orders.")).await;
+    namespace.create(update("checkout", "Public", "Some checkouts fail.")).await;
+    incident_when(&namespace, "checkout", "record of the sending", |i| {
+        outbox(i, ClockName::Public).deliveries.iter().any(|d| d.delivered_time.is_some())
+    })
+    .await;
+    let lowered = json!({"severity": "SEV4", "severityReason": "it was a probe"});
+    patch(&namespace, "checkout", lowered).await;
+    patch(&namespace, "checkout", json!({"outcome": "FalseAlarm"})).await;
+    let told_page = page.gets("end", |r| r.iter().any(|r| r.line.starts_with("PATCH"))).await;
+    let end = told_page.last().expect("it was told");
+    assert_eq!(end.line, "PATCH /v1/pages/p1/incidents/r8");
+    assert_eq!(end.body["incident"]["status"], "resolved");
+    let heard = board.gets("end", |r| r.len() == 2).await;
+    assert_eq!(reasons(&heard), ["StatusUpdate", "Cancelled"]);
+    assert!(heard[0].body["data"]["text"].as_str().is_some_and(|t| t.starts_with("The shop loses orders.")));
+    assert!(heard[0].headers["webhook-id"].contains("-executives-1-board"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_channel_outlives_a_restart_with_a_file_that_is_wrong() {
+    let namespace = TestNamespace::new("wrong-file").await;
+    let receiver = Receiver::with(Manner::Answers(500, "", "oops"));
+    let secrets = Secrets::new();
+    let text = one_channel(&secrets, "bus", &receiver);
+    let mut file = Mounted::new(&text);
+    let mut operator = Operator::start(&namespace, file.options()).await;
+    namespace.create(incident("checkout", declared())).await;
+    let first = receiver.gets("first attempt", |r| !r.is_empty()).await;
+    operator.kill();
+    file.becomes("channel: none\n");
+    operator.restart().await;
+    incident_when(&namespace, "checkout", "refusal of the file", |i| {
+        incident_says(i, "Configured").starts_with("False")
+    })
+    .await;
+    receiver.becomes(Manner::Answers(200, "", "ok"));
+    let before = receiver.received().len();
+    file.becomes(&text);
+    let again = receiver.gets("second attempt", |r| r.len() > before).await;
+    assert_eq!(ids(&again[before..])[0], ids(&first)[0]);
+    all_delivered(&namespace, "checkout").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -239,6 +239,35 @@ async fn a_second_incident_of_the_same_name_has_a_postmortem_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_incident_of_the_same_name_does_not_close_on_what_git_has_about_the_earlier_one() {
+    let namespace = TestNamespace::new("later").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    // In git nobody knows a uid.
+    let file = json!({"title": "Checkout failed", "incidentRef": {"name": "monday"}});
+    namespace.create(ours("Postmortem", "from-git", file)).await;
+    let incidents = namespace.api::<Incident>();
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        namespace.create(resolved("monday", "SEV1")).await;
+        let monday = incident_when(&namespace, "monday", "postmortem", |i| {
+            stage(i) == "Postmortem" && i.status.as_ref().is_some_and(|s| s.postmortem_ref.is_some())
+        })
+        .await;
+        let name = monday.status.and_then(|s| s.postmortem_ref).expect("it is named").name;
+        let of_it = |p: &Postmortem| {
+            let known = p.status.as_ref().and_then(|s| s.incident.as_ref());
+            known.is_some_and(|i| i.uid == monday.metadata.uid && i.resolved_time.is_some())
+        };
+        wait_status(&namespace.api::<Postmortem>(), &name, "record of the incident", of_it).await;
+        names.push(name);
+        incidents.delete("monday", &DeleteParams::default()).await.expect("deleted");
+        wait_gone(&incidents, "monday").await;
+    }
+    assert_eq!(names[0], "from-git");
+    assert_ne!(names[1], "from-git");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_postmortem_whose_drafting_was_cut_off_is_finished_and_given_away() {
     let namespace = TestNamespace::new("cut").await;
     let mut operator = Operator::start(&namespace, Options::default()).await;

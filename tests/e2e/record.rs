@@ -5,7 +5,7 @@ use super::support::record::{incident_says, incident_when, stage, told};
 use super::support::workload::{configmap, deployment, entry, incident};
 use super::support::*;
 use incident_operator::api::{
-    AudienceStatus, ChecklistItem, ChecklistState, ClockName, Incident, TimelineEntry,
+    AudienceStatus, ChecklistItem, ChecklistState, ClockName, Incident, Postmortem, TimelineEntry,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
@@ -192,6 +192,14 @@ async fn what_is_missed_is_told_once_also_when_the_operator_was_down_meanwhile()
         incident_says(&late, "UpdatesOnTime").starts_with("False Overdue: internal update is overdue since")
     );
     assert!(incident_says(&late, "ChecklistOnTime").contains("call-the-bank"));
+    let of_late = [("name", "late"), ("severity", "SEV4"), ("drill", "false")];
+    operator.metric_is("incident_operator_checklist_overdue", &of_late, 1.0).await;
+    let of_clock = [of_late[0], ("audience", "Internal")];
+    for name in
+        ["incident_operator_incident_updates_missed", "incident_operator_incident_next_due_timestamp_seconds"]
+    {
+        assert!(operator.metric(name, &of_clock).await.is_some_and(|n| n > 0.0), "{name}");
+    }
     // Events are a mirror: those of which the operator was killed before it sent them are not sent again.
     wait_for(PATIENCE, "Events of what is overdue", async || {
         let events = namespace.kubectl(&["events", "--for", "incident/late"]).stdout;
@@ -210,6 +218,48 @@ async fn what_is_missed_is_told_once_also_when_the_operator_was_down_meanwhile()
     let told_of = |i: &Incident| told(i, "UpdateOverdue").len();
     assert!(told_of(&after) <= told_of(&before) + 2, "{} and {}", told_of(&before), told_of(&after));
     assert_eq!(told(&after, "ChecklistOverdue").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_resolved_and_fails_again_is_reopened_with_its_clock_and_its_postmortem() {
+    let namespace = TestNamespace::new("reopened").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    let alice = namespace.person("alice", &[]).await;
+    let spec = json!({"title": "t", "severity": "SEV2", "roles": {"incidentCommander": "alice"},
+        "impact": {"affectedTenants": 1}, "noMitigationNeeded": "it heals", "resolution": {"summary": "it healed"}});
+    alice.create(&incident("again", spec)).await.expect("they may");
+    let is_resolved = |i: &Incident| {
+        stage(i) == "Postmortem" && i.status.as_ref().is_some_and(|s| s.milestones.resolved_time.is_some())
+    };
+    incident_when(&namespace, "again", "resolution", is_resolved).await;
+    let deadline = async |wanted: bool| {
+        let is = |p: &Postmortem| p.status.as_ref().is_some_and(|s| s.due_time.is_some() == wanted);
+        wait_status(&namespace.api::<Postmortem>(), "again", "deadline of the review, or none", is).await;
+    };
+    deadline(true).await;
+    for took in ["detect", "acknowledge", "mitigate", "resolve"] {
+        let name = format!("incident_operator_time_to_{took}_seconds_count");
+        operator.metric_is(&name, &[("severity", "SEV2")], 1.0).await;
+    }
+    operator.metric_is("incident_operator_checklist_overdue", &[("name", "again")], 0.0).await;
+    let milestone = "incident_operator_incident_milestone_timestamp_seconds";
+    assert!(operator.metric(milestone, &[("name", "again"), ("milestone", "resolved")]).await.is_some());
+
+    change(&namespace, "again", json!({"resolution": null})).await;
+    let open = incident_when(&namespace, "again", "reopening", |i| stage(i) == "Resolve").await;
+    assert_eq!(told(&open, "Reopened").len(), 1);
+    assert!(clock(&open, ClockName::Internal).is_some_and(|c| c.next_due_time.is_some()), "its clock runs");
+    assert!(open.status.as_ref().is_some_and(|s| s.milestones.resolved_time.is_none()));
+    deadline(false).await;
+
+    change(&namespace, "again", json!({"resolution": {"summary": "now it did"}})).await;
+    let again = incident_when(&namespace, "again", "second resolution", is_resolved).await;
+    assert_eq!(told(&again, "Resolved").len(), 2);
+    deadline(true).await;
+    operator.metric_is("incident_operator_time_to_resolve_seconds_count", &[("severity", "SEV2")], 1.0).await;
+    change(&namespace, "again", json!({"outcome": "FalseAlarm"})).await;
+    incident_when(&namespace, "again", "end", |i| stage(i) == "Cancelled").await;
+    deadline(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

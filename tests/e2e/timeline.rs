@@ -1,14 +1,17 @@
 //! The timeline: each entry exactly once, whatever happens in between.
 
-use super::support::record::{archives, incident_says, incident_when, timeline, told, whole_timeline};
+use super::support::record::{
+    archives, entry_phase, incident_says, incident_when, says as says_of, stage, timeline, told,
+    whole_timeline,
+};
 use super::support::workload::{configmap, deployment, entry, incident};
 use super::support::*;
 use futures::future::join_all;
-use incident_operator::api::{Incident, TimelineEntry};
+use incident_operator::api::{Incident, Postmortem, TimelineEntry};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -138,6 +141,42 @@ async fn three_hundred_entries_at_once_are_all_kept_the_older_ones_in_config_map
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_takes_as_many_bytes_to_record_however_many_there_are() {
+    let namespace = TestNamespace::new("bytes").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(incident("long", json!({"title": "Checkout fails"}))).await;
+    let (mut count, mut sizes) = (0, Vec::new());
+    for upto in [10, 190, 400] {
+        loop {
+            let long = namespace.api::<Incident>().get("long").await.expect("it exists");
+            // Where older ones are about to move out, that is another write.
+            if count >= upto && timeline(&long).len() <= 195 {
+                break;
+            }
+            let batch = if count < upto { 20.min(upto - count) } else { 5 };
+            join_all(
+                (0..batch).map(|n| namespace.create(entry("long", "Note", &format!("note {}", count + n)))),
+            )
+            .await;
+            count += batch;
+            no_entry_is_left(&namespace).await;
+        }
+        let mark = audit::mark();
+        let words = format!("measured after {upto:03}");
+        namespace.create(entry("long", "Note", &words)).await;
+        count += 1;
+        no_entry_is_left(&namespace).await;
+        let asked = operator.requests_once_quiet(mark, Duration::from_millis(300)).await;
+        let bodies = asked.iter().filter(|r| r.brief() == "patch incidents/long/status 200");
+        let bodies: Vec<_> = bodies.filter_map(|r| r.body.as_ref()).map(ToString::to_string).collect();
+        let body = bodies.iter().find(|text| text.contains(&words)).expect("it was recorded by one write");
+        sizes.push(body.len());
+    }
+    let (least, most) = (sizes.iter().min().expect("three"), sizes.iter().max().expect("three"));
+    assert!(most - least < 512, "bytes after 10, 190 and 400 entries: {sizes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_incident_of_the_same_name_keeps_its_own_archive() {
     let namespace = TestNamespace::new("again").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
@@ -241,6 +280,60 @@ async fn an_archive_that_may_not_be_written_stops_nothing_and_is_not_asked_for_a
     no_entry_is_left(&namespace).await;
     let counts = counted(&namespace, "full").await;
     assert_eq!(counts.keys().filter(|message| message.starts_with("note ")).count(), 280, "nothing was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_policy_refuses_config_maps_an_incident_of_many_entries_goes_on_to_its_end() {
+    let namespace = TestNamespace::new("no-maps").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(deployment("importer", 1)).await;
+    let _denied =
+        admission::Denial::of(&namespace, "", "configmaps", "true", &configmap("probe", &[("a", "b")])).await;
+    namespace
+        .create(incident(
+            "full",
+            json!({"title": "t", "severity": "SEV2", "impact": {"affectedTenants": 1},
+            "roles": {"incidentCommander": "alice"}}),
+        ))
+        .await;
+    for batch in 0..13 {
+        let notes: Vec<_> =
+            (0..20).map(|n| entry("full", "Note", &format!("note {}", batch * 20 + n))).collect();
+        join_all(notes.into_iter().map(|note| namespace.create(note))).await;
+    }
+    incident_when(&namespace, "full", "full timeline", |i| timeline(i).len() >= 225).await;
+    let incidents = namespace.api::<Incident>();
+    // More is told than has room.
+    for n in 0..8 {
+        let scribe = json!({"spec": {"roles": {"scribe": format!("scribe-{n}")}}});
+        incidents.patch("full", &PatchParams::default(), &Patch::Merge(scribe)).await.expect("an edit");
+        incident_when(&namespace, "full", "role", |i| {
+            told(i, "RoleAssigned").iter().any(|r| r.message.contains(&format!("scribe-{n} ")))
+        })
+        .await;
+    }
+    let stop = json!([{"name": "stop", "reason": "r", "targetRef": {"kind": "Deployment", "name": "importer"},
+        "scale": {"replicas": 0}, "releaseOn": "Resolve"}]);
+    let asked = json!({"spec": {"mitigations": stop}});
+    incidents.patch("full", &PatchParams::default(), &Patch::Merge(asked)).await.expect("an edit");
+    incident_when(&namespace, "full", "effect", |i| incident_says(i, "Mitigated").starts_with("True")).await;
+    let resolved = json!({"spec": {"resolution": {"summary": "done"}}});
+    incidents.patch("full", &PatchParams::default(), &Patch::Merge(resolved)).await.expect("an edit");
+    let full = incident_when(&namespace, "full", "end", |i| {
+        stage(i) == "Postmortem" && entry_phase(i, "stop") == "Released"
+    })
+    .await;
+    let says = incident_says(&full, "TimelineArchived");
+    assert!(says.starts_with("False Refused") && says.contains("refused by this test"), "{says}");
+    assert!(says.contains("oldest are lost"), "{says}");
+    // Its Markdown is refused, too, which keeps nobody from reviewing it.
+    wait_status(&namespace.api::<Postmortem>(), "full", "postmortem", |p| {
+        let conditions = p.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        says_of(conditions, "Ready").starts_with("True ExportRefused")
+            && says_of(conditions, "Reviewed").starts_with("False")
+    })
+    .await;
+    assert!(!operator.log().contains("panic"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

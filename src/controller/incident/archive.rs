@@ -1,6 +1,6 @@
 //! The archive of an incident: entries that no longer fit into its status, in immutable ConfigMaps.
 
-use super::super::{Context, Error, Key, evidence::is_record, status::FIELD_MANAGER};
+use super::super::{Context, Error, Key, error::refuses, evidence::is_record, status::FIELD_MANAGER};
 use crate::{
     api::{Incident, IncidentStatus, MANAGED_BY, MANAGED_BY_LABEL, TimelineRecord, names},
     decide::incident::Archive,
@@ -18,13 +18,13 @@ const MAX_INLINE: usize = 256;
 const UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
 
 /// Stores entries in an immutable ConfigMap. Answers what is in it, which after a crash may be what an earlier
-/// visit put there; `None` when the operator may not write it.
+/// visit put there; the inner error is the API server's refusal, in its words.
 pub(super) async fn store(
     ctx: &Context,
     key: &Key,
     incident: &Incident,
     archive: &Archive,
-) -> Result<Option<Vec<TimelineRecord>>, Error> {
+) -> Result<Result<Vec<TimelineRecord>, String>, Error> {
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     for name in [&archive.name, &archive.other_name] {
@@ -32,24 +32,21 @@ pub(super) async fn store(
         let object = archive_object(incident, name, &archive.records)
             .map_err(|e| Error::api(what())(kube::Error::SerdeError(e)))?;
         match api.create(&params, &object).await {
-            Ok(_) => return Ok(Some(archive.records.clone())),
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                warn!(incident = %key, error = status.message, "the timeline cannot be archived now");
-                return Ok(None);
-            }
+            Ok(_) => return Ok(Ok(archive.records.clone())),
+            Err(kube::Error::Api(status)) if refuses(status.code) => return Ok(Err(status.message.clone())),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let there = api.get(name).await.map_err(Error::api(what()))?;
                 let ours = is_record(&there)
                     && there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
                 let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
                 if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
-                    return Ok(Some(records));
+                    return Ok(Ok(records));
                 }
             }
             Err(error) => return Err(Error::api(what())(error)),
         }
     }
-    Ok(None)
+    Ok(Err(format!("{} and {} are somebody else's", archive.name, archive.other_name)))
 }
 
 fn archive_object(

@@ -47,6 +47,7 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
     let by = record.author.as_ref().map(|a| format!(" (by {a})")).unwrap_or_default();
     Note {
         regarding: reference(incident),
+        source: record.entry_uid.clone(),
         related: None,
         reason: record.reason.clone(),
         message: format!("{}{by}", record.message),

@@ -61,7 +61,12 @@ impl Visit<'_> {
         let Some(named) = &self.mitigation.spec.incident_ref else {
             return Incident { recorded_end: true, ..Incident::default() };
         };
-        let incident = self.ctx.incidents.get(&Key::new(&self.key.namespace, &named.name));
+        let key = Key::new(&self.key.namespace, &named.name);
+        if self.ctx.incidents.is_unreadable(&key) {
+            // It is there, and what it says will be known.
+            return Incident { name: Some(named.name.clone()), recorded_end: false, ..Incident::default() };
+        }
+        let incident = self.ctx.incidents.get(&key);
         // Another incident of the same name, made after ours went, is none of our business.
         let owner = self.mitigation.owner_references().iter().find(|o| o.controller == Some(true));
         let incident =

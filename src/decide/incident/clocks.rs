@@ -37,20 +37,22 @@ impl Decision<'_> {
         let told = clock.and_then(|c| c.last_update_time.as_ref()).map(|t| t.0);
         let first = clock.and_then(|c| c.first_update_time.as_ref()).map(|t| t.0);
         let detected = self.status.milestones.detected_time.as_ref().map_or(self.created(), |t| t.0);
+        // What is dated before that told nobody of it.
+        let since = |begin: Timestamp| told.map_or(begin, |told| told.max(begin));
         let (from, within, then) = match name {
             // The company and those who lead it: at every interval since it was found.
             ClockName::Internal => {
                 let every = own.or(rules.internal_update)?;
-                (told.unwrap_or(detected), every, every)
+                (since(detected), every, every)
             }
             ClockName::Executives => {
                 let every = rules.executives_update?;
-                (told.unwrap_or(detected), every, every)
+                (since(detected), every, every)
             }
             // The document is made by the declaration.
             ClockName::Document => {
                 let every = rules.document_refresh?;
-                (told.unwrap_or(self.created()), every, every)
+                (since(self.created()), every, every)
             }
             // The public hears of what is public, and counts from the declaration: nobody could post before.
             ClockName::Public if !self.is_public() => return None,
@@ -60,14 +62,16 @@ impl Decision<'_> {
                     // First that it is known, at once.
                     (None, ..) | (_, None, _) => (self.created(), rules.public_first_post?, every),
                     // Then who and what is affected, soon after.
-                    (Some(told), Some(_), ..=1) => (told, rules.public_scope.unwrap_or(every), every),
+                    (Some(_), Some(_), ..=1) => {
+                        (since(self.created()), rules.public_scope.unwrap_or(every), every)
+                    }
                     // Then at every interval for some time, and after that as often as the document is refreshed.
                     (Some(told), Some(first), _) => {
                         let long = rules
                             .public_update_for
                             .is_some_and(|long| told.duration_since(first) >= signed(long));
                         let every = if long { rules.document_refresh.unwrap_or(every) } else { every };
-                        (told, every, every)
+                        (since(self.created()), every, every)
                     }
                 }
             }

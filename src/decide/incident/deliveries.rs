@@ -1,8 +1,9 @@
 //! What goes to channels, and whether the configuration that says where is the one that is meant.
 //!
 //! Internal channels hear what the timeline tells of the course of the incident, as one message for all that was seen
-//! at one time. Public ones hear the text of public status updates and nothing else, while the incident's visibility is
-//! Public; of its end they hear when they have heard of it at all. A drill tells nobody.
+//! at one time. Those for executives hear the updates for them, and public ones the text of public updates and nothing
+//! else, while the incident's visibility is Public; of its end, whichever that is, they hear when they have heard of it
+//! at all. A drill tells nobody.
 
 use super::Decision;
 use crate::api::{
@@ -32,7 +33,7 @@ impl Decision<'_> {
     /// Records what became of messages and adds those that are due.
     pub(super) fn deliveries(&mut self) {
         let added = self.added.clone();
-        for audience in [ChannelAudience::Internal, ChannelAudience::Public] {
+        for audience in [ChannelAudience::Internal, ChannelAudience::Executives, ChannelAudience::Public] {
             let told = self.audience(audience, &added);
             for told in told {
                 // A full timeline has better things to hold.
@@ -50,26 +51,40 @@ impl Decision<'_> {
         let namespace = incident.metadata.namespace.as_deref().unwrap_or_default();
         let uid = incident.metadata.uid.as_deref().unwrap_or_default();
         let is_drill = incident.spec.drill == Some(true);
-        let listening: Vec<_> = channels(seen.settings, audience, namespace, incident.spec.severity)
-            .filter(|_| !is_drill)
-            .collect();
         let clock = clock_name(audience);
-        let known = self.status.communication.iter().position(|c| c.audience == clock);
-        if listening.is_empty()
-            && known.is_none_or(|i| self.status.communication[i].outbox == Outbox::default())
-        {
+        let none = Outbox::default();
+        let known = self.clock(clock).map_or(&none, |c| &c.outbox);
+        let is_listened_to = |outbox: &Outbox| {
+            let all = channels(seen.settings, audience, namespace, incident.spec.severity, outbox);
+            !is_drill && !all.is_empty()
+        };
+        if *known == none && !is_listened_to(known) {
             return Vec::new();
         }
         let is_public =
             incident.spec.communication.as_ref().and_then(|c| c.visibility) == Some(Visibility::Public);
-        let stage = self.status.stage;
+        let was_over = incident.status.as_ref().is_some_and(|s| is_over(s.stage));
+        let ends = !was_over && is_over(self.status.stage);
         let outbox = &mut self.clock_mut(clock).outbox;
         let told = settle(outbox, &seen.outcomes_of(audience), audience, uid);
-        concern(outbox, &listening, audience, uid);
+        // What is on its way stays there while nobody knows whom it concerns.
+        if !seen.settings.lacks_channels() {
+            let mut listening = channels(seen.settings, audience, namespace, incident.spec.severity, outbox);
+            listening.retain(|_| !is_drill);
+            concern(outbox, &listening, audience, uid);
+        }
         match audience {
             ChannelAudience::Internal => {
                 if let Some((reason, time, text)) = internal(added) {
                     queue(outbox, reason, time, &text);
+                }
+            }
+            ChannelAudience::Executives => {
+                for update in added.iter().filter(|r| is_update(r, Audience::Executives)) {
+                    queue(outbox, &update.reason, update.time.0, &line(update));
+                }
+                if let Some(end) = end(added).filter(|_| ends && outbox.message_count.is_some()) {
+                    queue(outbox, &end.reason, end.time.0, &line(end));
                 }
             }
             ChannelAudience::Public if !is_public => withdraw(outbox),
@@ -77,9 +92,8 @@ impl Decision<'_> {
                 for update in added.iter().filter(|r| is_update(r, Audience::Public)) {
                     queue(outbox, &update.reason, update.time.0, &update.message);
                 }
-                let ended = added.iter().find(|r| r.entry_uid.is_none() && r.reason == "Resolved");
-                let over = matches!(stage, Some(Stage::Postmortem | Stage::Closed));
-                if let Some(end) = ended.filter(|_| over && outbox.message_count.is_some()) {
+                // For who waits outside, a false alarm has ended, too.
+                if let Some(end) = end(added).filter(|_| ends && outbox.message_count.is_some()) {
                     queue(outbox, "Resolved", end.time.0, PUBLIC_END);
                 }
             }
@@ -146,8 +160,19 @@ impl Decision<'_> {
 fn clock_name(audience: ChannelAudience) -> ClockName {
     match audience {
         ChannelAudience::Internal => ClockName::Internal,
+        ChannelAudience::Executives => ClockName::Executives,
         ChannelAudience::Public => ClockName::Public,
     }
+}
+
+fn is_over(stage: Option<Stage>) -> bool {
+    matches!(stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled))
+}
+
+/// What was recorded of the end.
+fn end(added: &[TimelineRecord]) -> Option<&TimelineRecord> {
+    let ends = |r: &&TimelineRecord| matches!(r.reason.as_str(), "Resolved" | "Cancelled");
+    added.iter().filter(ends).find(|r| r.entry_uid.is_none())
 }
 
 /// Reason, time and text of the message for internal channels; `None` when nothing is worth one.

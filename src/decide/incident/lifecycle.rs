@@ -7,7 +7,7 @@
 use super::{Decision, Effect, Original, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, Impact, Incident, LocalRef, Outcome, Postmortem, RESOLUTION_STAMP, Stage, names,
+    CriterionState, Impact, LocalRef, Outcome, RESOLUTION_STAMP, Stage, names,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
@@ -203,7 +203,8 @@ impl Decision<'_> {
 
     /// Whether the postmortem is done; drafts it when it is due.
     fn learned(&mut self, resolved: bool) -> Rule {
-        let found = self.seen.postmortem.filter(|p| is_about(p, self.seen.incident));
+        let uid = self.seen.incident.metadata.uid.as_ref();
+        let found = self.seen.postmortem.filter(|p| postmortem::is_about(p, self.name(), uid));
         if let Some(name) = found.and_then(|p| p.metadata.name.clone()) {
             self.status.postmortem_ref = Some(LocalRef { name });
         }
@@ -326,14 +327,6 @@ impl Decision<'_> {
             c.set("Ready", False, "Progressing", m.unsettled.join("; "));
         }
     }
-}
-
-/// Whether a postmortem is about this incident, and not about an earlier one of the same name.
-fn is_about(postmortem: &Postmortem, incident: &Incident) -> bool {
-    postmortem.spec.incident_ref.as_ref().is_some_and(|named| {
-        Some(&named.name) == incident.metadata.name.as_ref()
-            && (named.uid.is_none() || named.uid == incident.metadata.uid)
-    })
 }
 
 fn is_stated(impact: &Impact) -> bool {

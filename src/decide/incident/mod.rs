@@ -31,7 +31,7 @@ use std::{
 pub use checklist::WAY_BACK;
 pub use linter::lint;
 pub use mitigations::releases;
-pub use record::{INLINE_ENTRIES, LOOK_AGAIN, drop_archived};
+pub use record::{INLINE_ENTRIES, drop_archived, without_archive};
 pub use summaries::recorded_end;
 pub use texts::state as public_state;
 pub use way_back::{WayBack, flags, revisions};
@@ -95,6 +95,8 @@ pub struct Plan {
     pub folded: Vec<Arc<TimelineEntry>>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Timestamp>,
+    /// The same, if the archive is refused: what waits for the room that it would make has none.
+    pub wake_unarchived: Option<Timestamp>,
 }
 
 /// One write that the plan needs.
@@ -139,6 +141,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
         effects: Vec::new(),
         wake: None,
         waits: false,
+        confirming: Vec::new(),
     };
     // What was missed until now was missed under the rules and the stage that held until now.
     d.clocks();
@@ -160,8 +163,9 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     d.warnings();
     d.brief();
     let archive = d.archive();
-    d.look_for_room(&folded, archive.as_ref());
-    Plan { status: d.status, added: d.added, effects: d.effects, archive, folded, wake: d.wake }
+    let wake_unarchived = d.look_for_room(&folded, archive.as_ref());
+    let Decision { status, added, effects, wake, .. } = d;
+    Plan { status, added, effects, archive, folded, wake, wake_unarchived }
 }
 
 struct Decision<'a> {
@@ -173,6 +177,8 @@ struct Decision<'a> {
     wake: Option<Timestamp>,
     /// Something waits for room in the timeline.
     waits: bool,
+    /// uids of the acknowledgements that confirm a role.
+    confirming: Vec<String>,
 }
 
 impl Decision<'_> {

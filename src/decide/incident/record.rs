@@ -5,11 +5,13 @@
 
 use super::{Archive, Decision, texts::visible};
 use crate::api::{
-    ACTOR_ANNOTATION, INCIDENT_LABEL, Incident, REQUESTER_ANNOTATION, TimelineEntry, TimelineEntryType,
+    ACTOR_ANNOTATION,
+    ConditionStatus::{False, True},
+    INCIDENT_LABEL, Incident, IncidentStatus, REQUESTER_ANNOTATION, TimelineEntry, TimelineEntryType,
     TimelineRecord, names,
 };
 use crate::decide::{
-    conditions::{clip, one_line, whole_seconds},
+    conditions::{Conditions, clip, find, one_line, whole_seconds},
     stamp::Stamp,
 };
 use crate::mutants::{Mutant, seeded};
@@ -24,11 +26,17 @@ const MAX_FOLDED: usize = 225;
 const CROWDED: usize = 230;
 /// Entries that move out at once, when there are more.
 const ARCHIVED_AT_ONCE: usize = 100;
+/// How long people's entries wait, as objects, for room that only the archive can make. Then the oldest make it.
+const ARCHIVE_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+/// Tells whether older entries can move out; there once they could not.
+const ARCHIVED: &str = "TimelineArchived";
 /// Size of the entries that stay, and of those that move out at once. An object in etcd may have 1.5 MiB, a
 /// ConfigMap 1 MiB.
 const MAX_BYTES: usize = 512 * 1024;
 /// When room in the timeline is looked for again, unless something happens before.
 pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// How long an acknowledgement that confirms nothing waits: what gives its author the role may be seen after it.
+const ROLE_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Longest message of an entry that the operator writes.
 const MAX_MESSAGE: usize = 1024;
 /// How far ahead of the clock an entry may be dated before it is dated now.
@@ -59,14 +67,21 @@ impl Decision<'_> {
         self.status.timeline.insert(at, record);
     }
 
-    /// When to look again, if something waits for room in the timeline: at once when this plan makes some.
-    pub(super) fn look_for_room(&mut self, folded: &[Arc<TimelineEntry>], archive: Option<&Archive>) {
+    /// When to look again, if something waits for room in the timeline: at once when this plan makes some. Answers
+    /// when that is if the archive is refused.
+    pub(super) fn look_for_room(
+        &mut self,
+        folded: &[Arc<TimelineEntry>],
+        archive: Option<&Archive>,
+    ) -> Option<Timestamp> {
+        let unarchived = self.wake.into_iter().chain(self.now.checked_add(LOOK_AGAIN).ok()).min();
         if !self.waits {
-            return;
+            return unarchived;
         }
         let makes_room = archive.is_some() || folded.iter().any(|e| e.metadata.deletion_timestamp.is_none());
         let again = if makes_room { Some(self.now) } else { self.now.checked_add(LOOK_AGAIN).ok() };
         self.wake = self.wake.into_iter().chain(again).min();
+        unarchived
     }
 
     /// Whether the timeline has no room for a burst of entries before older ones have moved out.
@@ -121,6 +136,10 @@ impl Decision<'_> {
         let mut folded = Vec::new();
         for entry in entries {
             let is_known = entry.metadata.uid.as_ref().is_some_and(|uid| known.contains(uid));
+            if !is_known && let Some(until) = self.held_until(&entry) {
+                self.wake = self.wake.into_iter().chain([until]).min();
+                continue;
+            }
             if !is_known || seeded(Mutant::DoubleFold) {
                 if self.status.timeline.len() >= MAX_FOLDED || size >= MAX_BYTES {
                     // It waits, as an object, until older entries have moved out.
@@ -163,6 +182,18 @@ impl Decision<'_> {
             link: entry.spec.link.clone(),
             entry_uid: entry.metadata.uid.clone(),
         }
+    }
+
+    /// Until when an acknowledgement that confirms nothing is not looked at; `None` when there is nothing to wait for.
+    fn held_until(&self, entry: &TimelineEntry) -> Option<Timestamp> {
+        let confirms = entry.metadata.uid.as_ref().is_some_and(|uid| self.confirming.contains(uid));
+        if entry.spec.type_ != TimelineEntryType::Acknowledgement || confirms {
+            return None;
+        }
+        let created = entry.metadata.creation_timestamp.as_ref()?.0;
+        // Where the clocks differ by more than that nobody knows how old it is.
+        let until = created + ROLE_PATIENCE;
+        (created <= self.now + CLOCK_SKEW && self.now < until).then_some(until)
     }
 
     /// Says so when an acknowledgement confirms nothing: who wrote it thinks otherwise.
@@ -219,15 +250,56 @@ impl Decision<'_> {
 }
 
 /// Takes entries out of a status that are in the archive now.
-pub fn drop_archived(status: &mut crate::api::IncidentStatus, archived: &[TimelineRecord]) {
-    for record in archived {
+pub fn drop_archived(status: &mut IncidentStatus, archived: &[TimelineRecord], now: Timestamp) {
+    take_out(status, archived);
+    let archive = status.timeline_archive.get_or_insert_default();
+    archive.config_maps += 1;
+    archive.entries += i64::try_from(archived.len()).unwrap_or(i64::MAX);
+    if find(&status.conditions, ARCHIVED).is_some() {
+        let generation = status.observed_generation;
+        let message = "older entries of the timeline are in config maps";
+        Conditions::new(&mut status.conditions, generation, now).set(ARCHIVED, True, "Archived", message);
+    }
+}
+
+/// What becomes of a timeline whose older entries are refused a place, which the incident says. What the operator has
+/// to tell cannot wait, or nothing about the incident could change any more: for that the oldest make room, a few at a
+/// time. People's entries wait as objects; but not for ever, because among them are updates that somebody waits for.
+/// Answers how many are lost by it.
+pub fn without_archive(status: &mut IncidentStatus, archive: &Archive, words: &str, now: Timestamp) -> usize {
+    let refused = find(&status.conditions, ARCHIVED).filter(|c| c.status == False);
+    let since = refused.map_or(now, |c| c.last_transition_time.0);
+    let count = status.timeline.len();
+    let full = count >= MAX_FOLDED || status.timeline.iter().map(bytes).sum::<usize>() >= MAX_BYTES;
+    let excess = match full {
+        true if now.duration_since(since) >= ARCHIVE_PATIENCE => archive.records.len(),
+        _ if count >= CROWDED => (count - MAX_FOLDED).min(archive.records.len()),
+        _ => 0,
+    };
+    let lost = take_out(status, &archive.records[..excess]);
+    let mut all = status.timeline_archive.as_ref().and_then(|a| a.lost).unwrap_or_default();
+    if lost > 0 {
+        all += i64::try_from(lost).unwrap_or(i64::MAX);
+        status.timeline_archive.get_or_insert_default().lost = Some(all);
+    }
+    let so_far = match all {
+        0 => "none is lost so far, people's entries wait".to_owned(),
+        all => format!("the {all} oldest are lost"),
+    };
+    let message = format!("older entries of the timeline cannot be moved to a config map: {words}; {so_far}");
+    let generation = status.observed_generation;
+    Conditions::new(&mut status.conditions, generation, now).set(ARCHIVED, False, "Refused", message);
+    lost
+}
+
+fn take_out(status: &mut IncidentStatus, records: &[TimelineRecord]) -> usize {
+    let before = status.timeline.len();
+    for record in records {
         if let Some(i) = status.timeline.iter().position(|r| r == record) {
             status.timeline.remove(i);
         }
     }
-    let archive = status.timeline_archive.get_or_insert_default();
-    archive.config_maps += 1;
-    archive.entries += i64::try_from(archived.len()).unwrap_or(i64::MAX);
+    before - status.timeline.len()
 }
 
 /// The most that an entry takes in storage: the API server writes JSON in which these characters are escaped.

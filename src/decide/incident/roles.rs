@@ -63,6 +63,7 @@ impl Decision<'_> {
     /// Acknowledgements in the timeline entries confirm the author's roles. One that is on record already has
     /// done so; it does not confirm what the author was given afterwards.
     fn confirm(&mut self) {
+        let mut confirming = Vec::new();
         for entry in self.seen.entries {
             if entry.spec.type_ != TimelineEntryType::Acknowledgement || self.is_folded(entry) {
                 continue;
@@ -78,9 +79,11 @@ impl Decision<'_> {
                 };
                 if theirs && record.acknowledged_time.is_none() {
                     record.acknowledged_time = Some(whole_seconds(time));
+                    confirming.extend(entry.metadata.uid.clone());
                 }
             }
         }
+        self.confirming = confirming;
     }
 
     /// Who commands, and since when it is confirmed.

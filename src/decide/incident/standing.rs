@@ -42,7 +42,8 @@ impl Decision<'_> {
             }
             sum.unsettled.push(message);
         }
-        for summary in self.status.mitigations.iter().chain(&unrecorded) {
+        let is_latest = |s: &&MitigationSummary| !unrecorded.iter().any(|new| new.uid == s.uid);
+        for summary in self.status.mitigations.iter().filter(is_latest).chain(&unrecorded) {
             in_force += i32::from(matches!(summary.phase, Phase::Active | Phase::Releasing));
             self.count(&mut sum, summary);
         }

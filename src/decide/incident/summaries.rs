@@ -29,7 +29,8 @@ pub fn recorded_end(incident: &Incident, mitigation: &Mitigation) -> bool {
 }
 
 impl Decision<'_> {
-    /// Records what is seen of the mitigations. Answers what could not be recorded: it counts all the same.
+    /// Records what is seen of the mitigations. Answers what could not be recorded: it counts all the same, in place of
+    /// what is on record of the same one.
     pub(super) fn summarise(&mut self) -> Vec<MitigationSummary> {
         let mut unrecorded = Vec::new();
         for m in self.seen.mitigations {
@@ -39,9 +40,7 @@ impl Decision<'_> {
             if self.is_crowded() {
                 // The timeline takes what it can hold; the rest is told when older entries have moved out.
                 self.waits = true;
-                if index.is_none() {
-                    unrecorded.push(new);
-                }
+                unrecorded.push(new);
                 continue;
             }
             match index {
@@ -187,7 +186,7 @@ impl Decision<'_> {
             .collect();
         for i in gone {
             if self.is_crowded() {
-                self.wake = Some(self.now);
+                self.waits = true;
                 return;
             }
             let stated = &self.seen.incident.spec.mitigations;

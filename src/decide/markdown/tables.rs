@@ -189,6 +189,10 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
             archive.entries, archive.config_maps
         ));
     }
+    let lost = known.record.and_then(|r| r.timeline_archive.as_ref()?.lost);
+    if let Some(lost) = lost.filter(|n| *n > 0) {
+        out.push_str(&format!("\n\n_Lost: {lost} of the oldest entries, which could not be kept._"));
+    }
     Some(out)
 }
 

@@ -17,12 +17,15 @@ pub(super) fn deliveries(seen: &Observed<'_>, status: &mut PostmortemStatus, now
         (incident.and_then(|i| i.severity), incident.and_then(|i| i.drill) == Some(true));
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let audience = ChannelAudience::Internal;
-    let listening: Vec<_> =
-        channels(seen.settings, audience, namespace, severity).filter(|_| !is_drill).collect();
     let mut outbox = status.communication.take().unwrap_or_default();
     let outcomes: Vec<_> = seen.outcomes.iter().map(|(_, outcome)| outcome.clone()).collect();
     settle(&mut outbox, &outcomes, audience, uid);
-    concern(&mut outbox, &listening, audience, uid);
+    // What is on its way stays there while nobody knows whom it concerns.
+    if !seen.settings.lacks_channels() {
+        let mut listening = channels(seen.settings, audience, namespace, severity, &outbox);
+        listening.retain(|_| !is_drill);
+        concern(&mut outbox, &listening, audience, uid);
+    }
     let news = news(seen.postmortem.status.as_ref(), status);
     if let Some(first) = news.first() {
         let lines: Vec<_> = news.iter().map(|n| n.message.as_str()).collect();

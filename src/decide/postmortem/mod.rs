@@ -20,7 +20,7 @@ use super::{
 };
 use crate::api::{
     ConditionStatus::{False, True},
-    Incident, Postmortem, PostmortemStatus,
+    Incident, Postmortem, PostmortemStatus, Stage,
 };
 use crate::config::{ChannelAudience, PostmortemDeadline, Settings};
 use action_items::Deadlines;
@@ -31,7 +31,7 @@ pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
 pub use news::{News, news};
-pub use record::{Span, draft, durations, in_prose, in_words, known_durations, snapshot, span};
+pub use record::{Span, draft, durations, in_prose, in_words, is_about, known_durations, snapshot, span};
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -115,6 +115,17 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
         status.incident = Some(snapshot(incident, record));
         status.timeline.clone_from(&record.timeline);
         status.durations = Some(durations(&record.milestones));
+    }
+    // One that knows its postmortem was resolved when that was drafted, or goes on again.
+    let reopened = record.milestones.resolved_time.is_none() && record.postmortem_ref.is_some();
+    if reopened && let Some(took) = &mut status.durations {
+        took.resolve_seconds = None;
+    }
+    // Of what goes on again, or was no incident, no review is due.
+    if (reopened || record.stage == Some(Stage::Cancelled))
+        && let Some(known) = &mut status.incident
+    {
+        known.resolved_time = None;
     }
     None
 }

@@ -54,6 +54,14 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     draft
 }
 
+/// Whether a postmortem is about the incident of this name and uid, and not about an earlier one of the same name. One
+/// from git may name no uid: it is about the first of that name whose record it took over.
+pub fn is_about(postmortem: &Postmortem, name: &str, uid: Option<&String>) -> bool {
+    let Some(named) = &postmortem.spec.incident_ref else { return false };
+    let recorded = postmortem.status.iter().find_map(|s| s.incident.as_ref()?.uid.as_ref());
+    named.name == name && named.uid.as_ref().or(recorded).is_none_or(|expected| Some(expected) == uid)
+}
+
 /// How it was found, as far as that was stated.
 fn detection_text(detection: &Detection, took: &Durations) -> String {
     let by = match detection.source {
@@ -293,11 +301,31 @@ mod tests {
     }
 
     #[test]
+    fn a_postmortem_without_a_uid_is_about_the_first_incident_of_its_name_and_no_later_one() {
+        let about = |named: Option<&str>, recorded: Option<&str>, uid: &str| {
+            let mut p = Postmortem::new("p", PostmortemSpec::default());
+            let named = named.map(str::to_owned);
+            p.spec.incident_ref = Some(IncidentRef { name: "checkout-errors".into(), uid: named });
+            let incident =
+                recorded.map(|uid| IncidentSnapshot { uid: Some(uid.into()), ..Default::default() });
+            p.status = Some(PostmortemStatus { incident, ..PostmortemStatus::default() });
+            assert!(!is_about(&p, "another", Some(&uid.to_owned())));
+            is_about(&p, "checkout-errors", Some(&uid.to_owned()))
+        };
+        assert!(about(None, None, "u1") && about(None, Some("u1"), "u1") && about(Some("u1"), None, "u1"));
+        assert!(!about(None, Some("u1"), "u2") && !about(Some("u1"), None, "u2"));
+        assert!(about(Some("u2"), Some("u1"), "u2"), "what the spec says counts");
+    }
+
+    #[test]
     fn the_record_tells_what_each_mitigation_changed_why_and_whether_it_worked_and_dry_runs_are_none() {
         let incident = incident();
         let known = snapshot(&incident, incident.status.as_ref().unwrap());
         assert_eq!(known.drill, None);
-        assert_eq!(known.timeline_archive, Some(TimelineArchive { config_maps: 2, entries: 200 }));
+        assert_eq!(
+            known.timeline_archive,
+            Some(TimelineArchive { config_maps: 2, entries: 200, lost: None })
+        );
         let [stop] = known.mitigations.as_slice() else { panic!("{:?}", known.mitigations) };
         assert_eq!((stop.name.as_str(), stop.phase), ("stop", MitigationPhase::Active));
         assert_eq!(stop.change.as_deref(), Some("spec.replicas from 3 to 0"));

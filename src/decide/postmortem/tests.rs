@@ -132,6 +132,28 @@ fn the_record_is_taken_over_once_the_incident_is_resolved_and_stays_when_it_is_g
 }
 
 #[test]
+fn what_goes_on_again_or_was_no_incident_has_no_deadline_for_its_review() {
+    let settings = Settings::default();
+    let mut postmortem = Postmortem::new("pm", serde_json::from_value(complete()).unwrap());
+    let now = at("2026-11-24T12:00:00Z");
+    let resolved = incident("u2", Some("2026-11-24T11:00:00Z"));
+    postmortem.status =
+        Some(decide(&Observed { incident: Some(&resolved), ..seen(&postmortem, &settings) }, now));
+    let look = |incident: &Incident| {
+        let status = decide(&Observed { incident: Some(incident), ..seen(&postmortem, &settings) }, now);
+        (status.due_time.is_some(), status.durations.and_then(|d| d.resolve_seconds))
+    };
+    // The draft is there before the incident's own status says that it is resolved.
+    let mut open = incident("u2", None);
+    assert_eq!(look(&open), (true, Some(3600)));
+    open.status.as_mut().unwrap().postmortem_ref = Some(crate::api::LocalRef { name: "pm".into() });
+    assert_eq!(look(&open), (false, None));
+    let mut cancelled = resolved;
+    cancelled.status.as_mut().unwrap().stage = Some(Stage::Cancelled);
+    assert_eq!(look(&cancelled), (false, Some(3600)));
+}
+
+#[test]
 fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointed_out() {
     let settings = Settings::default();
     let postmortem = of_a_sev1(complete());

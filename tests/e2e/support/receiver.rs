@@ -13,6 +13,8 @@ use std::time::Duration;
 pub enum Manner {
     /// Answers with status, further header lines and body.
     Answers(u16, &'static str, &'static str),
+    /// Is a status page: answers what it has to a GET, and what it made to anything else.
+    Page(&'static str, &'static str),
     /// Takes the request and never answers.
     Silent,
     /// Hangs up.
@@ -96,12 +98,17 @@ fn serve(
 ) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let request = read(&mut stream)?;
+    let lists = request.line.starts_with("GET ");
     let manner = manner.lock().expect("nobody panics with it").clone();
     received.lock().expect("nobody panics with it").push(request);
     match manner {
         Manner::Answers(status, headers, body) => {
             let length = body.len();
             write!(stream, "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n\r\n{body}")
+        }
+        Manner::Page(list, made) => {
+            let body = if lists { list } else { made };
+            write!(stream, "HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         }
         Manner::Silent => {
             // Until the other side has had enough.

@@ -52,6 +52,26 @@ fn each_audience_has_the_interval_of_the_severity_and_its_own_update_resets_it()
 }
 
 #[test]
+fn an_update_that_is_dated_long_before_the_incident_silences_no_clock() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    for audience in ["Internal", "Executives"] {
+        let mut old = update(audience);
+        old["occurredTime"] = json!("2025-11-23T10:00:00Z");
+        w.entry("carol", old).run();
+    }
+    for (name, first) in [
+        (ClockName::Internal, "10:15:00"),
+        (ClockName::Executives, "10:30:00"),
+        (ClockName::Document, "14:00:00"),
+    ] {
+        assert_eq!(due(&w, name), (first.to_owned(), 0, false), "{name:?}");
+    }
+    w.sleep_until(time("10:16:00"));
+    assert_eq!(w.told("UpdateOverdue").len(), 1);
+}
+
+#[test]
 fn the_public_hears_first_that_it_is_known_then_the_scope_then_at_every_interval_and_later_less_often() {
     let mut w = World::declared(public("SEV1"));
     w.run();

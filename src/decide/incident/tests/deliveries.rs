@@ -97,6 +97,67 @@ fn of_the_end_the_public_hears_when_it_has_heard_of_the_incident() {
 }
 
 #[test]
+fn of_an_end_that_was_none_the_public_hears_too_and_of_each_end_once() {
+    for outcome in
+        [json!({"outcome": "FalseAlarm"}), json!({"outcome": "Duplicate", "duplicateOf": {"name": "b"}})]
+    {
+        let mut w = declared(public());
+        w.original = Some(Original::Found);
+        update(&mut w, "Public", "We are on it.");
+        w.edit("alice", outcome);
+        let end = ("Resolved".to_owned(), "This incident has been resolved.".to_owned());
+        assert_eq!(waiting(&w, ClockName::Public)[1..], [end]);
+    }
+    let mut w = declared(public());
+    update(&mut w, "Public", "We are on it.");
+    let resolved = json!({"roles": {"incidentCommander": "alice"}, "impact": {"affectedTenants": 1},
+        "noMitigationNeeded": "it heals", "resolution": {"summary": "db-7 restarted"}});
+    w.edit("alice", resolved).edit("alice", json!({"outcome": "FalseAlarm"}));
+    assert_eq!(waiting(&w, ClockName::Public).len(), 2, "it was over already");
+}
+
+#[test]
+fn a_page_that_was_told_hears_of_the_end_also_when_the_severity_was_lowered() {
+    let mut w = World::declared(public());
+    w.settings =
+        read(&CHANNELS.replace("audience: Public,", "audience: Public, minSeverity: SEV2,")).unwrap();
+    w.run();
+    update(&mut w, "Public", "We are on it.");
+    delivered(&mut w, "page", ChannelAudience::Public, 1);
+    w.edit("alice", json!({"severity": "SEV4", "severityReason": "few"}));
+    w.edit("alice", json!({"outcome": "FalseAlarm"}));
+    assert_eq!(waiting(&w, ClockName::Public).len(), 1);
+}
+
+#[test]
+fn executives_hear_what_is_for_them_and_the_end_when_they_have_heard_of_it() {
+    let channels = CHANNELS.replace("audience: Public", "audience: Executives");
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.settings = read(&channels).unwrap();
+    w.run();
+    update(&mut w, "Internal", "db-7 is down");
+    assert_eq!(outbox(&w, ClockName::Executives).messages, []);
+    update(&mut w, "Executives", "The shop loses orders.");
+    w.edit("alice", json!({"outcome": "FalseAlarm"}));
+    let heard = waiting(&w, ClockName::Executives);
+    assert_eq!(heard[0], ("StatusUpdate".to_owned(), "The shop loses orders. (by carol)".to_owned()));
+    assert_eq!((heard.len(), heard[1].0.as_str()), (2, "Cancelled"));
+}
+
+#[test]
+fn what_is_on_its_way_stays_while_nobody_knows_the_channels() {
+    let mut w = declared(json!({"severity": "SEV2"}));
+    let before = outbox(&w, ClockName::Internal);
+    assert!(!before.messages.is_empty());
+    w.settings = Settings::default().but_refused("line 1: no".into());
+    w.run();
+    assert_eq!(outbox(&w, ClockName::Internal), before);
+    w.settings = Settings::default();
+    w.run();
+    assert_eq!(waiting(&w, ClockName::Internal), [], "now it is known that there is none");
+}
+
+#[test]
 fn what_was_public_and_is_not_any_more_is_taken_back() {
     let mut w = declared(public());
     update(&mut w, "Public", "We are on it.");

@@ -1,7 +1,13 @@
 //! Entries of people: folded once each, kept for good, and moved out when they are many.
 
-use super::{world::is_sorted, *};
-use crate::api::{ConditionStatus::True, MitigationPhase as Phase, TimelineEntryType};
+use super::{
+    world::{is_sorted, mitigated, scale},
+    *,
+};
+use crate::api::{
+    ConditionStatus::{False, True},
+    MitigationPhase as Phase, Stage, TimelineEntryType,
+};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -31,7 +37,7 @@ fn an_entry_of_any_type_is_recorded_under_its_own_word() {
     use TimelineEntryType::*;
     for type_ in [Note, Decision, StatusUpdate, Acknowledgement, Approval, Rejection, Hypothesis, Evidence] {
         let mut w = World::declared(json!({}));
-        w.run().entry("bob", json!({"type": type_})).run();
+        w.run().entry("bob", json!({"type": type_})).wait(5).run();
         assert_eq!(w.told(&format!("{type_:?}")).len(), 1);
     }
 }
@@ -235,6 +241,41 @@ fn records_that_are_equal_move_out_one_by_one() {
     };
     let mut status =
         IncidentStatus { timeline: vec![record(1), record(1), record(2)], ..IncidentStatus::default() };
-    drop_archived(&mut status, &[record(1)]);
+    drop_archived(&mut status, &[record(1)], time("10:00:00"));
     assert_eq!(status.timeline, [record(1), record(2)]);
+}
+
+#[test]
+fn where_older_entries_are_refused_a_place_the_record_goes_on_and_says_what_is_lost() {
+    let mut w = mitigated("SEV2");
+    w.refused = Some("configmaps are not for operators");
+    for _ in 0..260 {
+        w.entry("bot", json!({}));
+    }
+    w.run();
+    let (False, "Refused") = w.says("TimelineArchived") else {
+        panic!("{:?}", w.condition("TimelineArchived"))
+    };
+    let lost = |w: &World| w.status().timeline_archive.as_ref().and_then(|a| a.lost).unwrap_or_default();
+    assert!(lost(&w) == 0 && !w.entries.is_empty(), "people's entries wait");
+    for n in 0..20 {
+        w.edit("alice", json!({"roles": {"scribe": format!("scribe-{n}")}}));
+    }
+    assert!(lost(&w) > 0 && w.status().timeline.len() < 256);
+    let says = &w.condition("TimelineArchived").message;
+    assert!(says.contains("not for operators") && says.contains("oldest are lost"), "{says}");
+    let mut released = scale("stop");
+    released["desiredState"] = json!("Released");
+    w.edit("alice", json!({"mitigations": [released], "resolution": {"summary": "done"}}));
+    w.reaches("checkout-stop", Phase::Released);
+    assert_eq!((w.summary("checkout-stop").phase, w.stage()), (Phase::Released, Stage::Postmortem));
+    assert!(!w.entries.is_empty());
+    w.wait(601).run();
+    assert!(w.entries.is_empty(), "they do not wait for ever");
+    w.refused = None;
+    for _ in 0..120 {
+        w.entry("bot", json!({}));
+    }
+    w.run();
+    assert_eq!(w.says("TimelineArchived"), (True, "Archived"));
 }

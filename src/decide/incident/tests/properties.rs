@@ -188,6 +188,10 @@ impl Life {
         self.w.step(&parts);
         self.w.step(&parts);
         self.w.run();
+        if !self.w.entries.is_empty() {
+            // An acknowledgement that confirms nothing waits a moment.
+            self.w.wait(5).run();
+        }
         self.settled();
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::ConditionStatus::{False, True, Unknown};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[test]
 fn the_roles_that_a_severity_asks_for_are_named_when_nobody_holds_them() {
@@ -127,11 +128,26 @@ fn a_public_text_that_promises_or_names_too_much_is_warned_of_and_not_refused() 
 fn an_acknowledgement_by_somebody_without_a_role_is_answered() {
     let mut w = World::declared(json!({"roles": {"incidentCommander": "bob"}}));
     w.run().acknowledge("mallory");
+    assert!(w.told("NothingToAcknowledge").is_empty() && !w.entries.is_empty(), "a role may be on its way");
+    assert_eq!(w.plan().wake, Some(w.now + Duration::from_secs(5)));
+    w.wait(5).run();
     let told = w.told("NothingToAcknowledge");
     assert_eq!(told.len(), 1);
     assert!(told[0].message.starts_with("mallory holds no role of this incident"), "{}", told[0].message);
-    w.acknowledge("bob").acknowledge("bob");
+    w.acknowledge("bob").acknowledge("bob").wait(5).run();
+    assert!(w.entries.is_empty());
     assert_eq!(w.told("NothingToAcknowledge").len(), 1, "a holder may say it twice");
+}
+
+#[test]
+fn an_acknowledgement_that_is_seen_before_the_role_that_it_confirms_confirms_it_all_the_same() {
+    let mut w = World::declared(json!({"roles": {"incidentCommander": "alice", "scribe": "bob"}}));
+    w.run().acknowledge("bob");
+    // Two watches: the one of entries is ahead.
+    w.wait(60).acknowledge("bob").wait(2);
+    w.edit("alice", json!({"roles": {"incidentCommander": "bob"}}));
+    assert_eq!(w.status().commander.as_deref(), Some("bob"));
+    assert!(w.entries.is_empty() && w.told("NothingToAcknowledge").is_empty());
 }
 
 #[test]

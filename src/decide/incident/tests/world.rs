@@ -40,6 +40,8 @@ pub struct World {
     pub signed: bool,
     pub settings: Settings,
     pub outcomes: Vec<(ChannelAudience, Outcome)>,
+    /// What the API server says to an archive, when it takes none.
+    pub refused: Option<&'static str>,
     /// Whether the API server lets folded entries be deleted.
     pub deletes: bool,
     pub now: Timestamp,
@@ -92,6 +94,7 @@ impl World {
             signed: true,
             settings: Settings::default(),
             outcomes: Vec::new(),
+            refused: None,
             deletes: true,
             now: time("10:00:05"),
             made: Vec::new(),
@@ -135,6 +138,9 @@ impl World {
     /// Answers whether anything was left to do.
     pub fn step(&mut self, parts: &[Part]) -> bool {
         let mut plan = self.plan();
+        if let Some(archive) = plan.archive.take_if(|_| self.refused.is_some()) {
+            without_archive(&mut plan.status, &archive, self.refused.unwrap(), self.now);
+        }
         let busy = Some(&plan.status) != self.incident.status.as_ref()
             || !plan.effects.is_empty()
             || plan.archive.is_some()
@@ -176,7 +182,7 @@ impl World {
         let bytes = serde_json::to_string(&archive.records).unwrap().len();
         assert!(bytes < 1024 * 1024, "a ConfigMap holds 1 MiB, not {bytes} bytes");
         let stored = self.archives.entry(archive.name).or_insert(archive.records);
-        drop_archived(&mut plan.status, stored);
+        drop_archived(&mut plan.status, stored, self.now);
     }
 
     /// As the API server would, it refuses what is too long for the schema or for etcd.
