@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # make demo: the story of one incident, told by kubectl on a real control plane. Each step is checked: when
 # the state is not what the story says, the demo stops with an error.
+#
+#   DEMO_DIR   the folder of another cluster than that of make up
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/controlplane/lib.sh
 . "$here/../tests/controlplane/lib.sh"
-dir=$root/target/up
+dir=${DEMO_DIR:-$root/target/up}
 cd "$root"
 use_cluster "$dir"
 

@@ -36,6 +36,32 @@ pub fn files() -> Vec<(String, String)> {
     files
 }
 
+/// The operator's roles, as the chart's page tells them: the name behind the release's, where it is bound, and its rules.
+pub fn roles() -> Vec<(String, &'static str, Vec<Value>)> {
+    const BOUND: &str = "each of `namespaces`";
+    let rules = |value: &Value| value["rules"].as_array().cloned().unwrap_or_default();
+    let everywhere = [reader(), reader_cluster()].concat();
+    let mut roles = vec![(String::new(), "whole cluster", everywhere)];
+    for action in actions()["actions"].as_array().into_iter().flatten() {
+        let name = kebab(action["name"].as_str().unwrap_or_default());
+        roles.push((format!("-mitigator-{name}"), BOUND, rules(action)));
+    }
+    roles.push(("-recorder".to_owned(), BOUND, recorder()));
+    roles.push(("-lease".to_owned(), "namespace of the release", lease()));
+    roles
+}
+
+/// An action's name as it stands in the name of its role.
+fn kebab(name: &str) -> String {
+    name.chars().fold(String::new(), |mut text, c| {
+        if c.is_ascii_uppercase() {
+            text.push('-');
+        }
+        text.push(c.to_ascii_lowercase());
+        text
+    })
+}
+
 fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }

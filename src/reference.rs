@@ -6,6 +6,7 @@
 use crate::{
     api::{Priority, Severity},
     config::{PostmortemDeadline, Settings, file::File},
+    manifests,
     metrics::docs::{DOCS, Kind, scraped},
 };
 use anyhow::{Context, bail};
@@ -15,6 +16,7 @@ use std::{fmt::Write, fs, path::Path, time::Duration};
 
 /// Where the schema of the configuration goes.
 const CHART_SCHEMA: &str = "charts/incident-operator/values.schema.json";
+const CHART_PAGE: &str = "charts/incident-operator/README.md";
 const ALERTS: &str = "charts/incident-operator/files/alerts.yaml";
 const METRICS: &str = "docs/metrics.md";
 const CONFIGURATION: &str = "docs/configuration.md";
@@ -26,7 +28,9 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let configuration = replaced(&configuration, "defaults", &defaults())?;
     let metrics_page = replaced(&read(METRICS)?, "metrics", &metrics())?;
     let metrics_page = replaced(&metrics_page, "alerts", &alerts(&read(ALERTS)?)?)?;
+    let chart_page = replaced(&read(CHART_PAGE)?, "rights", &rights())?;
     Ok(vec![
+        (CHART_PAGE.to_owned(), chart_page),
         (CHART_SCHEMA.to_owned(), chart_schema(&read(CHART_SCHEMA)?)?),
         (CONFIGURATION.to_owned(), configuration),
         (METRICS.to_owned(), metrics_page),
@@ -210,6 +214,38 @@ fn defaults() -> String {
     let days = [Priority::P0, Priority::P1, Priority::P2, Priority::P3]
         .map(|p| settings.action_item_days(p).map_or("never".to_owned(), |days| days.to_string()));
     text + &format!("| `actionItems` | {} |\n", days.join(" | "))
+}
+
+/// A table of the operator's own roles.
+fn rights() -> String {
+    let mut text = "| Role | In force | Rights |\n|---|---|---|\n".to_owned();
+    for (name, place, rules) in manifests::roles() {
+        // What is granted alike is told once.
+        let mut by_verbs: Vec<(String, Vec<String>)> = Vec::new();
+        for rule in rules {
+            let list = |key: &str| rule[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let group = list("apiGroups").next().unwrap_or_default();
+            let only: Vec<_> = list("resourceNames").collect();
+            let what = list("resources").map(|resource| {
+                let (kind, below) = resource.split_once('/').map_or((resource, None), |(k, s)| (k, Some(s)));
+                let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+                let below = below.map(|below| format!("/{below}")).unwrap_or_default();
+                let named =
+                    if only.is_empty() { String::new() } else { format!(" named `{}`", only.join(", ")) };
+                format!("`{kind}{group}{below}`{named}")
+            });
+            let verbs = list("verbs").collect::<Vec<_>>().join(", ");
+            let place = by_verbs.iter().position(|(known, _)| *known == verbs).unwrap_or(by_verbs.len());
+            if place == by_verbs.len() {
+                by_verbs.push((verbs, Vec::new()));
+            }
+            by_verbs[place].1.extend(what);
+        }
+        let rights = by_verbs.iter().map(|(verbs, what)| format!("{verbs}: {}", what.join(", ")));
+        let rights = rights.collect::<Vec<_>>().join("; ");
+        let _ = writeln!(text, "| `incident-operator{name}` | {place} | {rights} |");
+    }
+    text
 }
 
 /// A table of the metrics.

@@ -3,6 +3,8 @@
 #
 #   tests/e2e.sh [FILTER] [-- ARGUMENTS]   passed on to the test program, e.g. "schema::" or "scale_"
 #
+# Without a filter the demo is told first, as `make demo` tells it.
+#
 # The tests in trouble.rs disturb the whole control plane, so they run by themselves after all others, those that take
 # seconds; all of them with the filter "trouble". TROUBLE=full takes the times that things take by themselves, which is minutes.
 #
@@ -55,6 +57,14 @@ if [ -n "${FLUX:-}" ]; then
   [ $# -gt 0 ] && only=() || only=(flux::)
 else
   only=(--skip flux::)
+fi
+
+if [ $# = 0 ] && [ -z "${FLUX:-}" ]; then
+  step "telling the story of the demo"
+  CHART_VALUES=$here/e2e/values.yaml "$here/controlplane/install.sh" "$dir" consented shop 7>&-
+  "$here/controlplane/operator.sh" start "$dir" "$root/target/debug/incident-operator" 7>&-
+  DEMO_DIR=$dir examples/demo.sh >"$dir/demo.log" 7>&- || { tail -n 60 "$dir/demo.log" >&2; fail "the demo's story is not true"; }
+  "$here/controlplane/operator.sh" stop "$dir"
 fi
 
 step "running the end-to-end tests"

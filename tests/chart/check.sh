@@ -21,6 +21,11 @@ render() {
 render
 render --set 'namespaces={shop,billing}'
 render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
+grep -c 'helm.sh/resource-policy: keep' "$scratch/out" | grep -qx 0 || fail "crds.enabled=false leaves something behind"
+render
+[ "$(grep -c 'helm.sh/resource-policy: keep' "$scratch/out")" = 5 ] || fail "the five definitions are not kept"
+render --set crds.keep=false
+! grep -q 'helm.sh/resource-policy' "$scratch/out" || fail "crds.keep=false keeps the definitions all the same"
 render --values tests/e2e/values.yaml
 render --set uninstall.activeMitigations=Release
 grep -q 'helm.sh/hook: pre-delete' "$scratch/out" || fail "helm uninstall does not look at mitigations first"

@@ -23,9 +23,14 @@ need_rust() {
     fail "no C compiler (cc, gcc or clang): install one, e.g. Debian's build-essential"
 }
 
-# Asked before long steps; build.sh checks the version.
+# Asked before long steps; build.sh asks the same of those who call it alone.
 need_go() {
-  need go "install Go $(awk '$1 == "go" { print $2; exit }' "$root/tests/controlplane/go.mod") or newer (https://go.dev/dl) and put it on PATH"
+  local wanted have
+  wanted=$(awk '$1 == "go" { print $2; exit }' "$root/tests/controlplane/go.mod")
+  need go "install Go $wanted or newer (https://go.dev/dl) and put it on PATH"
+  have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | sed 's/^go//; s/[- ].*//')
+  [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ] ||
+    fail "Go $have is too old for the control plane: install Go $wanted or newer (https://go.dev/dl)"
 }
 
 # wait_until SECONDS COMMAND...: true as soon as the command is, false when the time is over.

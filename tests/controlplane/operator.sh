@@ -51,6 +51,13 @@ signed_requests() {
   printf '%s\n' "$argument"
 }
 
+# What the chart would mount: the configuration, as it was installed last.
+write_config() {
+  kubectl get configmap incident-operator-config --namespace incident-operator \
+    -o 'jsonpath={.data.config\.yaml}' >"$dir/config.yaml" ||
+    fail "the chart's ConfigMap incident-operator-config is missing: is it installed in this cluster?"
+}
+
 write_kubeconfig() {
   local token server ca
   token=$(kubectl create token incident-operator --namespace incident-operator --duration=720h)
@@ -74,6 +81,7 @@ start() {
   use_cluster "$dir"
   local stamp signed
   signed=$(signed_requests)
+  write_config
   stamp=$({ cat "$binary" "$dir/kubeconfig" && printf '%s' "$signed"; } | sha256sum)
   if ! gone && [ "$stamp" = "$(cat "$dir/operator.stamp" 2>/dev/null)" ] && wait_until 5 ready; then
     say "the operator is running already (pid $(pid))"
@@ -87,6 +95,7 @@ start() {
   [ ! -e "$log" ] || mv -f "$log" "$log.old"
   KUBECONFIG=$dir/operator.kubeconfig NO_COLOR=1 setsid "$dir/bin/incident-operator" run \
     --lease-namespace incident-operator --listen 127.0.0.1:0 --log-format text "$signed" \
+    --config "$dir/config.yaml" \
     </dev/null >"$log" 2>&1 &
   printf '%s\n' "$!" >"$dir/operator.pid"
   # Between fork and exec the process still has the shell's name.

@@ -4,8 +4,9 @@ use super::mitigation::*;
 use super::support::{workload, *};
 use incident_operator::api::MitigationPhase as Phase;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -281,4 +282,22 @@ async fn a_freeze_of_another_namespace_is_refused_and_a_dry_run_tells_who_goes_o
     assert!(plan.summary.contains(&format!("refuse changes of all objects in namespace {}", namespace.name)));
     assert!(plan.warnings.iter().any(|w| w.contains("bypass")), "{:?}", plan.warnings);
     assert_eq!(marks(&stored(&namespace).await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_namespace_that_is_deleted_goes_also_when_the_rights_in_it_went_first() {
+    let namespace = TestNamespace::new("wedge-frozen").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(freeze(&namespace, "stop", None)).await;
+    effective(&namespace, "stop").await;
+    // What the namespace controller does in no certain order: here the worst one.
+    let bindings: Api<RoleBinding> = namespace.api();
+    for binding in bindings.list(&ListParams::default()).await.expect("they can be listed") {
+        if binding.role_ref.name.contains("mitigator") {
+            bindings.delete(&binding.name_any(), &DeleteParams::default()).await.expect("it can be deleted");
+        }
+    }
+    let namespaces: Api<Namespace> = Api::all(namespace.cluster.client.clone());
+    namespaces.delete(&namespace.name, &DeleteParams::default()).await.expect("it can be deleted");
+    wait_gone(&namespaces, &namespace.name).await;
 }

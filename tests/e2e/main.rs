@@ -22,6 +22,7 @@ mod admission_signature;
 mod chart;
 mod config;
 mod connection;
+mod documents;
 mod every_action;
 mod evidence;
 mod flux;

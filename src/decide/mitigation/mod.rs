@@ -241,9 +241,14 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// Whether an object that is known carries our record.
+    /// Whether an object that is known carries our record. A namespace that is being deleted does not count: what is on
+    /// it goes with it, and it may be that nobody can take it off any more.
     fn is_recorded(&self) -> bool {
-        self.seen.objects.values().flatten().any(|object| Record::find(object, self.uid()).is_some())
+        let goes = |id: &ObjectId, object: &DynamicObject| {
+            id.kind == mitigation::NAMESPACE && object.metadata.deletion_timestamp.is_some()
+        };
+        let known = self.seen.objects.iter().filter_map(|(id, object)| Some((id, object.as_ref()?)));
+        known.filter(|(id, o)| !goes(id, o)).any(|(_, object)| Record::find(object, self.uid()).is_some())
     }
 
     fn expired(&self) -> bool {

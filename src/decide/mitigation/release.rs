@@ -6,7 +6,7 @@ use super::{
     Write, clip, on_release, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True};
-use crate::mitigation::{self, Stop, Undo, prior};
+use crate::mitigation::{self, NAMESPACE, Stop, Undo, prior};
 use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -111,6 +111,12 @@ impl<'a> Decision<'a> {
         );
         if let Some(refused @ Refused { releasing: true, .. }) = self.seen.refused {
             let words = refused.words.clone();
+            if holding.id.kind == NAMESPACE && object.metadata.deletion_timestamp.is_some() {
+                // Whoever deletes a namespace takes the operator's rights in it away, in no certain order.
+                let message = format!("{} is being deleted, and its change goes with it", holding.id);
+                self.finish(Phase::Abandoned, "TargetGone", message);
+                return None;
+            }
             self.cannot_release(&format!("the API server refuses it: {words}"));
             return None;
         }
