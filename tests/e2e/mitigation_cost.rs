@@ -140,7 +140,7 @@ async fn at_rest_the_operator_asks_for_nothing_but_watches_and_its_lease() {
     namespace.create(scale("waiting", "Deployment", "nobody", 0)).await;
     says(&namespace, "second", "Ready", "FieldBusy").await;
     says(&namespace, "waiting", "Ready", "TargetNotFound").await;
-    operator.requests_once_quiet(audit::mark(), QUIET).await;
+    operator.requests_once_quiet(audit::mark(), Duration::from_secs(3)).await;
     // Longer than a watch lives: its renewal is all that there is.
     let mark = audit::mark();
     holds_for(Duration::from_secs(60), "rest", async || {
