@@ -582,6 +582,30 @@ async fn at_expiry_notify_tells_and_keeps_and_release_undoes_even_if_the_operato
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_is_shortened_below_what_has_passed_releases_at_once() {
+    let namespace = TestNamespace::new("shortened").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::configmap("flags", &[("flag", "on")])).await;
+    let long = json!({"expiresAfter": "1h", "onExpire": "Release"});
+    namespace.create(with(flag("slow", "flags", "flag", "off"), long)).await;
+    let held = effective(&namespace, "slow").await.status.unwrap();
+    let since = held.applied_time.expect("it is applied").0;
+    wait_for(PATIENCE, "a second and more", async || {
+        (k8s_openapi::jiff::Timestamp::now().duration_since(since).as_secs() >= 2).then_some(())
+    })
+    .await;
+    let shorter = kube::api::Patch::Merge(json!({"spec": {"expiresAfter": "1s"}}));
+    namespace
+        .api::<Mitigation>()
+        .patch("slow", &Default::default(), &shorter)
+        .await
+        .expect("it may be edited");
+    reaches(&namespace, "slow", Phase::Released).await;
+    let flags = present(&namespace, &workload::configmap("flags", &[])).await;
+    assert_eq!(flags.data["data"]["flag"], "on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statefulsets_and_deployments_of_one_name_are_told_apart() {
     let namespace = TestNamespace::new("twins").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

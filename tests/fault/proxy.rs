@@ -216,6 +216,12 @@ impl Proxy {
         self.shared.bent.send_replace(Bent::No);
     }
 
+    /// Lists are as they are again: an old one is for the start after the kill alone. What happened while the operator
+    /// was down on purpose is in every list that an API server answers.
+    pub fn end_replay(&self) {
+        self.shared.lock().replay = None;
+    }
+
     /// Whether the fault has struck and changed something.
     pub fn struck(&self) -> bool {
         let state = self.shared.lock();

@@ -179,6 +179,7 @@ impl World {
     pub async fn start_operator(&self) {
         let mut operator = self.operator.lock().await;
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.proxy.end_replay();
         self.relaunch(&mut operator);
     }
 

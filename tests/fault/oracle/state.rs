@@ -210,7 +210,8 @@ fn flatten(value: &Value, at: &mut String, all: &mut String) {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 let named = ["type", "name", "id", "reason"].iter().find_map(|key| item.get(key)?.as_str());
-                let index = index.to_string();
+                // Lines of text are told in the order of moments.
+                let index = if item.is_string() { String::new() } else { index.to_string() };
                 *at += &format!("[{}]", named.unwrap_or(&index));
                 flatten(item, at, all);
                 at.truncate(length);
