@@ -88,12 +88,13 @@ fn closed() -> Incident {
 }
 
 fn look(mitigation: &Mitigation, objects: &mitigation::Objects, found: &Found) -> mitigation::Plan {
-    let (dry_run_passed, holders) = (HashSet::new(), HashSet::new());
+    let (dry_run_passed, holders, hidden) = (HashSet::new(), HashSet::new(), HashSet::new());
     let (policies, answers) = (policy::InForce::Known(Vec::new()), access::Answers::new());
     let seen = mitigation::Observed {
         mitigation,
         objects,
         found,
+        hidden: &hidden,
         incident: mitigation::Incident::default(),
         refused: None,
         dry_run_passed: &dry_run_passed,

@@ -186,6 +186,19 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         self.put(&mut state, object)
     }
 
+    /// Takes in an object that was read. It is as new as what was forgotten, or newer.
+    pub fn was_read(&self, object: K) {
+        let mut state = self.lock();
+        let key = Key::of(&object);
+        if state.dropped.get(&key) == Some(&version(&object)) {
+            state.dropped.remove(&key);
+        }
+        if let Some(listing) = state.listing.as_mut() {
+            listing.insert(key);
+        }
+        self.put(&mut state, object);
+    }
+
     /// Takes in that an object is there that cannot be read: what was known of it stays known.
     pub fn saw_unreadable(&self, key: &Key) {
         let mut state = self.lock();

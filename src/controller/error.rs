@@ -20,6 +20,9 @@ pub enum Error {
     /// Something could not be looked at in time.
     #[error("{0} took too long")]
     NotSeen(String),
+    /// Something may not be looked at, and so is not known.
+    #[error("the operator may not list and watch {0}, which must be looked at first")]
+    MayNotLook(String),
     /// The visit took too long.
     #[error("the visit took longer than {0:?}")]
     TimedOut(Duration),
@@ -66,6 +69,7 @@ impl Error {
                 Some(_) => "server",
                 None => "connection",
             },
+            Error::MayNotLook(_) => "forbidden",
             Error::Restless(_) => "restless",
             Error::TimedOut(_) | Error::NotSeen(_) => "timeout",
             Error::Panicked(_) => "panic",
@@ -79,6 +83,7 @@ impl Error {
             Error::Api { .. }
             | Error::Restless(_)
             | Error::NotSeen(_)
+            | Error::MayNotLook(_)
             | Error::TimedOut(_)
             | Error::Panicked(_) => Retry::Backoff,
         }

@@ -13,7 +13,7 @@ use super::{
     key::Key,
     queue::Queue,
 };
-use crate::mitigation::{Look, TargetKind};
+use crate::mitigation::{Look, ObjectId, TargetKind};
 use futures::StreamExt;
 use kube::{Client, core::DynamicObject, runtime::watcher};
 use std::{
@@ -23,16 +23,19 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
 
-/// Watches that are open at the same time. More than that is looked at once and not followed.
+/// Watches that are open at the same time. A further one takes the place of one that nobody needs. Where all are
+/// needed, it is looked at once and closed, and whoever wants to follow looks again now and then instead.
 const MAX_OPEN: usize = 128;
 /// A watch that was not used for so long is closed.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a kind that the cluster does not have counts as missing.
 const MISSING: Duration = Duration::from_secs(20);
+/// When a watch that stays open is tried again where the operator may not look.
+const ANEW: Duration = Duration::from_secs(30);
 /// Longest wait for the objects of a first look.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,6 +74,8 @@ enum State {
     Complete,
     /// The cluster has no such kind.
     Missing,
+    /// The operator may not look.
+    Forbidden,
 }
 
 impl Lookout {
@@ -104,8 +109,7 @@ impl Lookouts {
         namespace: &str,
         labels: Option<&str>,
     ) -> Result<Vec<Arc<DynamicObject>>, Error> {
-        let known = lock(&self.missing).get(&kind).is_some_and(|since| since.elapsed() < MISSING);
-        if known {
+        if self.is_missing(kind) {
             return Ok(Vec::new());
         }
         let scope = Scope {
@@ -116,7 +120,7 @@ impl Lookouts {
         let everywhere = Scope { namespace: None, ..scope.clone() };
         // Whoever waits holds a receiver, and a watch with one stays open; one that was closed just before is opened
         // anew.
-        let (lookout, mut state) = loop {
+        let (scope, lookout, mut state) = loop {
             let wide = lock(&self.open).get(&everywhere).cloned();
             let (scope, lookout) = match wide {
                 Some(wide) => (&everywhere, wide),
@@ -124,22 +128,38 @@ impl Lookouts {
             };
             let state = lookout.state.subscribe();
             if self.has(scope, &lookout) {
-                break (lookout, state);
+                break (scope.clone(), lookout, state);
             }
         };
         *lock(&lookout.used) = Instant::now();
-        let what = || format!("looking at {} in {namespace}", kind.plural);
         let seen = timeout(PATIENCE, state.wait_for(|state| *state != State::Opening)).await;
-        match seen {
-            Ok(Ok(state)) if *state == State::Missing => Ok(Vec::new()),
-            Ok(Ok(_)) => {
+        let seen = seen.ok().and_then(Result::ok).map(|state| state.clone());
+        let answer = match seen {
+            Some(State::Missing) => Ok(Vec::new()),
+            Some(State::Forbidden) => {
+                let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
+                Err(Error::MayNotLook(format!("{}{group}", kind.plural)))
+            }
+            Some(State::Complete) => {
                 let here = |o: &Arc<DynamicObject>| {
                     o.metadata.namespace.as_ref().is_none_or(|there| there == namespace)
                 };
                 Ok(lookout.cache.all().into_iter().filter(here).collect())
             }
-            Ok(Err(_)) | Err(_) => Err(Error::NotSeen(what())),
+            Some(State::Opening) | None => {
+                Err(Error::NotSeen(format!("looking at {} in {namespace}", kind.plural)))
+            }
+        };
+        drop(state);
+        if lock(&self.open).len() > MAX_OPEN && !lookout.kept && lookout.is_needless() {
+            self.close(&scope, &lookout);
         }
+        answer
+    }
+
+    /// Whether the cluster did not have the kind a moment ago.
+    fn is_missing(&self, kind: TargetKind) -> bool {
+        lock(&self.missing).get(&kind).is_some_and(|since| since.elapsed() < MISSING)
     }
 
     /// Somebody who looked once will not look again: the watch is closed, unless others need it.
@@ -152,8 +172,9 @@ impl Lookouts {
         }
     }
 
-    /// A mitigation is looked at again when one of these changes; `None` ends that.
-    pub fn follow(self: &Arc<Self>, mitigation: &Key, look: Option<&Look>) {
+    /// A mitigation is looked at again when one of these changes; `None` ends that. `false`: it is not, since too much
+    /// is followed already or there is no such kind at present.
+    pub fn follow(self: &Arc<Self>, mitigation: &Key, look: Option<&Look>) -> bool {
         let scope = match look {
             Some(Look::List { kind, labels }) => Some(Scope {
                 kind: *kind,
@@ -163,25 +184,46 @@ impl Lookouts {
             Some(Look::One(_)) | None => None,
         };
         if let Some(scope) = &scope
-            && !lock(&self.missing).contains_key(&scope.kind)
+            && !self.is_missing(scope.kind)
+            && self.has_room_for(scope)
         {
             self.open(scope, false);
         }
+        let mut follows = scope.is_none();
         for (open, lookout) in lock(&self.open).iter() {
             let wanted = scope.as_ref() == Some(open);
             let mut followers = lock(&lookout.followers);
             if wanted {
                 followers.insert(mitigation.clone());
+                follows = true;
             } else {
                 followers.remove(mitigation);
             }
         }
+        follows
     }
 
-    /// Whether a mitigation is looked at again when an object of this kind changes.
-    pub fn is_following(&self, mitigation: &Key, kind: TargetKind) -> bool {
+    /// Whether it is open, or can be without closing one that somebody needs.
+    fn has_room_for(&self, scope: &Scope) -> bool {
         let open = lock(&self.open);
-        open.iter().any(|(scope, l)| scope.kind == kind && lock(&l.followers).contains(mitigation))
+        open.len() < MAX_OPEN || open.contains_key(scope) || open.values().any(|l| !l.kept && l.is_needless())
+    }
+
+    /// Whether a watch that the mitigation follows has told of all objects of this kind.
+    pub fn is_complete(&self, mitigation: &Key, kind: TargetKind) -> bool {
+        self.followed_by(mitigation, kind).is_some_and(|lookout| *lookout.state.borrow() == State::Complete)
+    }
+
+    /// An object of a kind that the mitigation follows, as the watch tells it.
+    pub fn followed(&self, mitigation: &Key, id: &ObjectId) -> Option<Arc<DynamicObject>> {
+        let namespace = if id.kind.is_namespaced() { &*mitigation.namespace } else { "" };
+        self.followed_by(mitigation, id.kind)?.cache.get(&Key::new(namespace, &id.name))
+    }
+
+    fn followed_by(&self, mitigation: &Key, kind: TargetKind) -> Option<Arc<Lookout>> {
+        let open = lock(&self.open);
+        let mut of_kind = open.iter().filter(|(scope, _)| scope.kind == kind).map(|(_, lookout)| lookout);
+        of_kind.find(|lookout| lock(&lookout.followers).contains(mitigation)).cloned()
     }
 
     fn open(self: &Arc<Self>, scope: &Scope, kept: bool) -> Arc<Lookout> {
@@ -197,8 +239,9 @@ impl Lookouts {
             kept,
         });
         if open.len() >= MAX_OPEN {
-            // The one that was used least lately makes room; its task ends by itself.
-            let oldest = open.iter().filter(|(_, l)| !l.kept).min_by_key(|(_, l)| *lock(&l.used));
+            // Of those that nobody needs the one that was used least lately makes room; its task ends by itself.
+            let needless = open.iter().filter(|(_, l)| !l.kept && l.is_needless());
+            let oldest = needless.min_by_key(|(_, l)| *lock(&l.used));
             if let Some(scope) = oldest.map(|(scope, _)| scope.clone()) {
                 open.remove(&scope);
             }
@@ -217,6 +260,13 @@ impl Lookouts {
     /// True while the watch is among the open ones.
     fn has(&self, scope: &Scope, lookout: &Arc<Lookout>) -> bool {
         lock(&self.open).get(scope).is_some_and(|known| Arc::ptr_eq(known, lookout))
+    }
+
+    /// Followers are looked at again: what they saw last may not be told any more.
+    fn wake_followers(&self, lookout: &Lookout) {
+        for key in lock(&lookout.followers).iter() {
+            self.queue.add(key.clone());
+        }
     }
 
     fn close(&self, scope: &Scope, lookout: &Arc<Lookout>) {
@@ -241,32 +291,44 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
         }
         let mut events = slim::watch(&lookouts.watches, scope.kind, scope.namespace.as_deref(), config);
         let mut tick = tokio::time::interval(Duration::from_secs(10));
+        let mut news = false;
         loop {
             tokio::select! {
                 event = events.next() => match event {
                     None => break,
                     Some(Ok(event)) => {
                         let complete = matches!(event, watcher::Event::InitDone);
-                        let news = lookout.cache.take_in(event);
+                        // Half a list is no reason to look.
+                        let half = matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+                        news |= !lookout.cache.take_in(event).is_empty();
                         if complete {
                             lookout.state.send_replace(State::Complete);
                         }
-                        if !news.is_empty() {
-                            for key in lock(&lookout.followers).iter() {
-                                lookouts.queue.add(key.clone());
-                            }
+                        if news && !half {
+                            lookouts.wake_followers(&lookout);
+                            news = false;
                         }
                     }
                     Some(Err(error)) => match code(&error) {
-                        // Where the operator may not look it must go without.
                         Some(code @ (403 | 404)) => {
-                            if code == 403 {
-                                warn!(kind = scope.kind.kind, %error, "not allowed to look");
+                            let state = match code {
+                                403 => State::Forbidden,
+                                _ => State::Missing,
+                            };
+                            if state == State::Missing {
+                                lock(&lookouts.missing).insert(scope.kind, Instant::now());
                             }
-                            lock(&lookouts.missing).insert(scope.kind, Instant::now());
-                            lookout.state.send_replace(State::Missing);
-                            lookouts.close(&scope, &lookout);
-                            return;
+                            if lookout.state.send_replace(state.clone()) != state {
+                                warn!(kind = scope.kind.kind, %error, "it cannot be looked at");
+                                lookouts.wake_followers(&lookout);
+                            }
+                            if !lookout.kept {
+                                lookouts.close(&scope, &lookout);
+                                return;
+                            }
+                            // A right may be granted, and a kind installed, later.
+                            sleep(ANEW).await;
+                            break;
                         }
                         Some(400 | 422) if streaming => {
                             streaming = false;
@@ -303,45 +365,4 @@ fn code(error: &watcher::Error) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mitigation::CONFIG_MAP;
-    use futures::FutureExt;
-    use http::{Request, Response};
-    use kube::client::Body;
-
-    /// An API server that has one ConfigMap and says that this is all.
-    fn one_config_map() -> Client {
-        let map = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"flags","namespace":"shop","resourceVersion":"7"}}}"#;
-        let end = r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
-        let answer = move |_: Request<Body>| async move {
-            Ok::<_, std::convert::Infallible>(Response::new(Body::from(
-                format!("{map}\n{end}\n").into_bytes(),
-            )))
-        };
-        Client::new(tower::service_fn(answer), "shop")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_looked_and_lets_go_does_not_close_the_watch_that_another_waits_for() {
-        let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
-        let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", Some("app=x")));
-        assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
-        lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
-        let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
-        assert_eq!(seen.expect("it was looked").len(), 1);
-        assert!(!lock(&lookouts.open).is_empty());
-        lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
-        assert!(lock(&lookouts.open).is_empty(), "nobody waits any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_had_to_make_room_still_serves_those_who_wait_for_it() {
-        let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
-        let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", None));
-        assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
-        lock(&lookouts.open).clear();
-        let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
-        assert_eq!(seen.expect("it was looked").len(), 1);
-    }
-}
+mod tests;

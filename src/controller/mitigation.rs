@@ -17,7 +17,7 @@ use crate::{
         access::Answers,
         mitigation::{Effect, Evidence, Objects, Observed, Plan, Refused, Reservation, decide, target_id},
     },
-    mitigation::{Engine, Found, ObjectId, engine},
+    mitigation::{Engine, Found, ObjectId, TargetKind, engine},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, core::DynamicObject};
@@ -60,6 +60,8 @@ struct Visit<'a> {
     mitigation: Mitigation,
     objects: Objects,
     found: Found,
+    /// Kinds that the operator may not look at.
+    hidden: HashSet<TargetKind>,
     refused: Option<Refused>,
     dry_run_passed: HashSet<ObjectId>,
     /// uids in records on objects whose mitigations are gone.
@@ -86,10 +88,14 @@ impl<'a> Visit<'a> {
             && status.and_then(|status| status.phase) != Some(Phase::Releasing)
             && known.metadata.deletion_timestamp.is_none()
             && known.spec.template.desired_state != Some(DesiredState::Released);
-        // What is followed may be another by now.
-        let is_news = |id: &ObjectId| ctx.lookouts.is_following(key, id.kind);
-        if let Some(id) = target.as_ref().filter(|id| holds && !ids.contains(id) && !is_news(id))
-            && let Some(object) = ctx.targets.recent(&key.namespace, id)
+        // What is followed may be another by now, as the watch tells. Until it is complete, what was read stands: then
+        // it is looked at again.
+        let latest = |id: &ObjectId| match ctx.lookouts.is_complete(key, id.kind) {
+            true => ctx.lookouts.followed(key, id),
+            false => ctx.targets.recent(&key.namespace, id),
+        };
+        if let Some(id) = target.as_ref().filter(|id| holds && !ids.contains(id))
+            && let Some(object) = latest(id)
         {
             // Only other objects are held; of the target nothing but its effect is read.
             objects.entry(id.clone()).or_insert(Some(object));
@@ -109,6 +115,7 @@ impl<'a> Visit<'a> {
             stored: known,
             objects,
             found: Found::new(),
+            hidden: HashSet::new(),
             refused: None,
             dry_run_passed: HashSet::new(),
             leftovers: HashSet::new(),
@@ -133,6 +140,7 @@ impl<'a> Visit<'a> {
                     mitigation: &self.mitigation,
                     objects: &self.objects,
                     found: &self.found,
+                    hidden: &self.hidden,
                     incident: self.incident(),
                     refused: self.refused.as_ref(),
                     dry_run_passed: &self.dry_run_passed,
@@ -198,7 +206,9 @@ impl<'a> Visit<'a> {
 
     /// Nothing is left to do for now.
     async fn rest(mut self, plan: &Plan) -> Result<Option<Instant>, Error> {
-        self.ctx.lookouts.follow(self.key, plan.follow.as_ref());
+        // Who is not told of news looks again now and then.
+        let follows = self.ctx.lookouts.follow(self.key, plan.follow.as_ref());
+        let again = (!follows).then(|| Instant::now() + LOOK_AGAIN);
         let counted = matches!(
             self.stored.status.as_ref().and_then(|s| s.phase),
             Some(Phase::Applying | Phase::Active | Phase::Releasing)
@@ -210,7 +220,7 @@ impl<'a> Visit<'a> {
             self.ctx.one_counts_no_more(&self.key.namespace);
         }
         let awaits = plan.await_target.then(|| self.await_target()).flatten();
-        Ok(plan.wake.map(moment).into_iter().chain(awaits).chain(self.record_deadline()).min())
+        Ok(plan.wake.map(moment).into_iter().chain(awaits).chain(again).chain(self.record_deadline()).min())
     }
 
     /// When it may go although its incident has not recorded the end, once nothing else keeps it.

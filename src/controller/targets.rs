@@ -111,6 +111,11 @@ impl Targets {
             let known = (Instant::now(), Arc::new(object.clone()));
             recent.insert((id.kind, key_of(namespace, id)), known);
         }
+        drop(recent);
+        if let Some(object) = read.as_ref().filter(|object| is_held(object)) {
+            // Forgotten after an answer that never came, it would be read again at every visit.
+            self.cache(id.kind).was_read(object.clone());
+        }
         Ok(read)
     }
 

@@ -1,5 +1,6 @@
 //! Looks whether there is a way back from an incident, for the checklist: earlier revisions of the service's workloads
-//! and flags. Some seconds after the declaration, beside everything else, once, by watches that are closed soon.
+//! and flags. Some seconds after the declaration, beside everything else, once, by watches that are closed soon, a few at
+//! a time for all incidents together.
 
 use super::{Context, Key};
 use crate::{
@@ -14,18 +15,29 @@ use futures::future::join_all;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 /// How long after the declaration it is looked: what is done first must not wait for it.
 const AFTER: SignedDuration = SignedDuration::from_secs(3);
 /// Most sets of labels that are looked at for one incident.
 const MAX_SELECTORS: usize = 6;
+/// Looks at the same time, for all incidents together.
+const LOOKS: usize = 4;
 
 /// What was found, by the uid of the incident, and for which labels.
-#[derive(Default)]
-pub struct WaysBack(Mutex<HashMap<String, Looked>>);
+pub struct WaysBack {
+    looked: Mutex<HashMap<String, Looked>>,
+    slots: Semaphore,
+}
+
+impl Default for WaysBack {
+    fn default() -> Self {
+        WaysBack { looked: Mutex::default(), slots: Semaphore::new(LOOKS) }
+    }
+}
 
 struct Looked {
     selectors: BTreeSet<String>,
@@ -35,19 +47,23 @@ struct Looked {
 impl WaysBack {
     /// What was found for an incident.
     pub fn found(&self, uid: Option<&String>) -> Option<Arc<WayBack>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid?)?.found.clone()
+        self.lock().get(uid?)?.found.clone()
     }
 
     /// The incident is gone.
     pub fn forget(&self, uid: Option<&String>) {
         if let Some(uid) = uid {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+            self.lock().remove(uid);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Looked>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True for whoever looks with these labels first.
     fn begin(&self, uid: &str, selectors: &BTreeSet<String>) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.lock();
         match all.get_mut(uid) {
             Some(looked) if looked.selectors == *selectors => false,
             Some(looked) => {
@@ -62,7 +78,7 @@ impl WaysBack {
     }
 
     fn end(&self, uid: &str, found: WayBack) {
-        if let Some(looked) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(uid) {
+        if let Some(looked) = self.lock().get_mut(uid) {
             looked.found = Some(Arc::new(found));
         }
     }
@@ -122,6 +138,8 @@ async fn all(ctx: &Context, key: &Key, selectors: &BTreeSet<String>) -> WayBack 
         .iter()
         .flat_map(|labels| [REPLICA_SET, CONTROLLER_REVISION, CONFIG_MAP].map(|kind| (kind, labels.clone())));
     let seen = join_all(looks.map(|(kind, labels)| async move {
+        // The semaphore is never closed.
+        let _slot = ctx.way_back.slots.acquire().await;
         let objects = ctx.lookouts.list(kind, &key.namespace, Some(&labels)).await;
         ctx.lookouts.let_go(kind, &key.namespace, Some(&labels));
         (kind, objects)

@@ -87,7 +87,7 @@ impl Engine for BlockWrites {
     fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
         match self.level {
             BlockLevel::Flag => self.flag()?.effect(scene),
-            BlockLevel::Routes => routes::effect(scene),
+            BlockLevel::Routes => routes::effect(self, scene),
             BlockLevel::Quota => quota::effect(self, scene),
             BlockLevel::Network => network::effect(self, scene),
         }
@@ -114,16 +114,23 @@ impl Engine for BlockWrites {
         match self.level {
             BlockLevel::Flag => self.flag.as_ref()?.follows(scene),
             // What is made is held, and so watched.
-            BlockLevel::Routes | BlockLevel::Quota => None,
-            BlockLevel::Network => self.watches_over(scene),
+            BlockLevel::Quota => None,
+            BlockLevel::Routes | BlockLevel::Network => self.watches_over(scene),
         }
     }
 
     fn watches_over(&self, _scene: &Scene<'_>) -> Option<Look> {
         match self.level {
-            BlockLevel::Flag | BlockLevel::Routes | BlockLevel::Quota => None,
+            BlockLevel::Flag | BlockLevel::Quota => None,
+            // The target itself is not held, and may get further paths.
+            BlockLevel::Routes => Some(Look::List { kind: HTTP_ROUTE, labels: None }),
             BlockLevel::Network => Some(Look::List { kind: NETWORK_POLICY, labels: None }),
         }
+    }
+
+    /// A flag may restart its readers.
+    fn destroys(&self) -> bool {
+        self.flag.as_ref().is_some_and(|flag| self.level == BlockLevel::Flag && flag.destroys())
     }
 
     fn undone_backwards(&self) -> bool {

@@ -9,7 +9,10 @@ use crate::mitigation::field::Change;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Something to look at beyond the target, in the mitigation's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +56,12 @@ pub struct Scene<'a> {
     pub now: Timestamp,
     /// What was looked at.
     pub found: &'a Found,
+    /// Kinds that the operator may not look at. What must be known of them is not known: nobody may take it for absent.
+    pub hidden: &'a HashSet<TargetKind>,
 }
+
+/// The reason of a refusal for want of a right to look.
+pub const MAY_NOT_LOOK: &str = "MayNotLook";
 
 /// Why a plan cannot be made yet, or at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +105,19 @@ impl<'a> Scene<'a> {
     }
 
     fn look(&self, look: Look) -> Result<&'a [Arc<DynamicObject>], Stop> {
+        let kind = match &look {
+            Look::List { kind, .. } => kind,
+            Look::One(id) => &id.kind,
+        };
+        if self.hidden.contains(kind) {
+            return Err(Stop::refuse(
+                MAY_NOT_LOOK,
+                format!(
+                    "the operator may not get, list and watch {}.{} of the cluster, at which this action must look first: set the chart's value clusterReads.enabled: true",
+                    kind.plural, kind.group
+                ),
+            ));
+        }
         self.found.get(&look).map(Vec::as_slice).ok_or(Stop::Look(look))
     }
 
@@ -186,6 +207,7 @@ pub(crate) mod tests {
         pub(crate) now: Timestamp,
         pub(crate) incident: Option<&'static str>,
         pub(crate) commander: Option<&'static str>,
+        pub(crate) hidden: HashSet<TargetKind>,
     }
 
     fn kind_of(object: &DynamicObject) -> TargetKind {
@@ -211,7 +233,8 @@ pub(crate) mod tests {
             let now = "2026-11-23T10:00:00Z".parse().unwrap();
             let others = Vec::new();
             let touched = Vec::new();
-            Stage { target, id, others, touched, applied: None, now, incident: None, commander: None }
+            let hidden = HashSet::new();
+            Stage { target, id, others, touched, applied: None, now, incident: None, commander: None, hidden }
         }
 
         pub(crate) fn with(mut self, other: Value) -> Stage {
@@ -235,6 +258,7 @@ pub(crate) mod tests {
                     applied: self.applied,
                     now: self.now,
                     found: &found,
+                    hidden: &self.hidden,
                 };
                 match asked(&scene) {
                     Ok(answer) => return Ok(answer),

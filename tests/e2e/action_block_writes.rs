@@ -234,6 +234,27 @@ async fn writes_on_a_route_are_answered_by_a_second_route_and_the_first_is_never
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_comes_to_the_route_later_is_told_as_not_blocked() {
+    crds::install_all(&["gateway.networking", "gateway.envoyproxy"]);
+    let namespace = TestNamespace::new("routelater").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(route("web")).await;
+    let asked = block("read-only", "HTTPRoute", "web", json!({"level": "Routes"}));
+    namespace.create(with(asked, json!({"verification": {"timeout": "1s"}}))).await;
+    wait_for(PATIENCE, "our route", async || the_made(&namespace, &route("")).await).await;
+    accept(&namespace, &the_made(&namespace, &route("")).await.expect("it is there")).await;
+    effective(&namespace, "read-only").await;
+    let add = r#"[{"op":"add","path":"/spec/rules/-","value":{"matches":[{"path":{"type":"PathPrefix","value":"/admin"}}]}}]"#;
+    namespace.kubectl(&["patch", "httproute", "web", "--type=json", "-p", add]).success();
+    let told = says(&namespace, "read-only", "Effective", "NotEffective").await;
+    assert!(message(&told, "Effective").contains("/admin"), "{}", message(&told, "Effective"));
+    let remove = r#"[{"op":"remove","path":"/spec/rules/1"}]"#;
+    namespace.kubectl(&["patch", "httproute", "web", "--type=json", "-p", remove]).success();
+    effective(&namespace, "read-only").await;
+    delete(&namespace, "read-only").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_with_a_rule_for_a_method_is_refused_and_an_edit_of_ours_by_a_person_stands() {
     crds::install_all(&["gateway.networking", "gateway.envoyproxy"]);
     let namespace = TestNamespace::new("methods").await;

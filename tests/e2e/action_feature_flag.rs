@@ -2,7 +2,7 @@
 
 use super::mitigation::*;
 use super::support::{workload, *};
-use incident_operator::api::MitigationPhase as Phase;
+use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
@@ -124,6 +124,54 @@ async fn next_second() {
         (k8s_openapi::jiff::Timestamp::now().as_second() > since).then_some(())
     })
     .await;
+}
+
+/// By environment and by one path of a volume it is read once, by the whole volume again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_the_flag_is_told_by_the_way_in_which_it_is_read() {
+    let namespace = TestNamespace::new("readers").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    // Ten characters as kustomize appends them.
+    let map = "switches-2k4b8fm6h7";
+    namespace.create(workload::configmap(map, &[("beta", "on"), ("flags.json", FLAGD)])).await;
+    let reads = |name: &str, container: Value| {
+        let mut reader = workload::deployment(name, 1);
+        let template = &mut reader["spec"]["template"]["spec"];
+        template["volumes"] = json!([{"name": "v", "configMap": {"name": map}}]);
+        for (field, value) in container.as_object().expect("an object") {
+            template["containers"][0][field] = value.clone();
+        }
+        reader
+    };
+    let env = json!({"env": [{"name": "B", "valueFrom": {"configMapKeyRef": {"name": map, "key": "beta"}}}]});
+    let one_path = json!({"volumeMounts": [{"name": "v", "mountPath": "/beta", "subPath": "beta"}]});
+    let whole = json!({"volumeMounts": [{"name": "v", "mountPath": "/flags"}]});
+    for (name, container) in [("by-env", env), ("by-path", one_path), ("by-volume", whole)] {
+        namespace.create_ready(reads(name, container)).await;
+    }
+    next_second().await;
+    namespace.create(flag("named", map, "beta", "off")).await;
+    let told = says(&namespace, "named", "Effective", "NeedsRestart").await;
+    let words = message(&told, "Effective");
+    assert!(words.contains("ReplicaSet/by-env-") && words.contains("ReplicaSet/by-path-"), "{words}");
+    assert!(!words.contains("by-volume"), "it sees it by itself: {words}");
+    delete(&namespace, "named").await;
+    // Of the other key the volume alone tells.
+    let disable = json!({"featureFlag": {"key": "flags.json", "path": "new-pricing", "mode": "Disable"}});
+    let asked = mitigation_of("disable", "ConfigMap", map, disable.clone());
+    namespace.create(with(asked, json!({"dryRun": true}))).await;
+    let planned = says(&namespace, "disable", "Ready", "DryRun").await;
+    let warnings = planned.status.and_then(|s| s.plan).expect("it is planned").warnings.join("; ");
+    assert!(warnings.contains("looks like a generated name"), "{warnings}");
+    assert!(warnings.contains("coded default"), "{warnings}");
+    namespace.create(mitigation_of("really", "ConfigMap", map, disable)).await;
+    until(&namespace, "really", "take", |m| is(m, "Applied", ConditionStatus::True)).await;
+    let held = present(&namespace, &workload::configmap(map, &[])).await;
+    let text = held.data["data"]["flags.json"].as_str().expect("it is text");
+    assert_eq!(text, FLAGD.replace("ENABLED", "DISABLED"));
+    delete(&namespace, "really").await;
+    let after = present(&namespace, &workload::configmap(map, &[])).await;
+    assert_eq!(after.data["data"]["flags.json"], FLAGD);
 }
 
 #[tokio::test(flavor = "multi_thread")]

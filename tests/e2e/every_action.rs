@@ -177,6 +177,9 @@ impl Case {
             let on_target = change.object.is_none();
             assert!(on_target || change.object.as_ref().is_some_and(|o| o.contains('/')), "{change:?}");
             assert!(!on_target || change.path.starts_with('/'), "{change:?}");
+            // What was there was written by somebody, and who that was is told.
+            let told = change.written_by.as_ref().is_some_and(|who| !who.is_empty());
+            assert!(!on_target || change.from == "absent" || told, "{change:?}");
         }
         assert!(
             plan.release.as_ref().is_some_and(|words| !words.is_empty()),

@@ -84,9 +84,40 @@ async fn an_engine_that_is_only_reported_wins_in_the_end_and_the_lines_to_change
     let contested = says(&namespace, "stop", "Contested", "ContestedBy").await;
     assert!(is(&contested, "Contested", ConditionStatus::True));
     let words = message(&contested, "Contested");
-    assert!(words.contains("kustomize-controller") && words.contains("spec.replicas: 0"), "{words}");
+    assert!(
+        words.contains("in the git source of Flux Kustomization flux-system/apps set spec.replicas: 0"),
+        "{words}"
+    );
     engine.abort();
     delete(&namespace, "stop").await;
+}
+
+/// What is changed besides the target belongs to somebody as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_that_flux_owns_is_held_off_with_the_workload() {
+    let namespace = TestNamespace::new("fluxhpa").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let autoscaler = |name: &str| {
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": name, "labels": flux(name)["metadata"]["labels"]},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                "minReplicas": 2, "maxReplicas": 9, "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 80}}}]}})
+    };
+    for name in ["web", "other"] {
+        namespace.create_ready(workload::deployment(name, 2)).await;
+        namespace.create(autoscaler(name)).await;
+    }
+    namespace.create(scale("hold", "Deployment", "web", 4)).await;
+    let held = effective(&namespace, "hold").await;
+    let words = message(&held, "Applied");
+    assert!(words.contains("leaves HorizontalPodAutoscaler/web alone"), "{words}");
+    assert!(!words.contains("leaves Deployment/web alone"), "nobody owns it: {words}");
+    let annotations = present(&namespace, &autoscaler("web")).await.metadata.annotations.unwrap_or_default();
+    assert_eq!(annotations["kustomize.toolkit.fluxcd.io/reconcile"], "disabled");
+    delete(&namespace, "hold").await;
+    let control = present(&namespace, &autoscaler("other")).await;
+    assert_same(&present(&namespace, &autoscaler("web")).await, &control);
 }
 
 #[tokio::test(flavor = "multi_thread")]

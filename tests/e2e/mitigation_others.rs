@@ -215,7 +215,8 @@ async fn a_machine_that_keeps_applying_is_overruled_three_times_and_then_named_a
     machine.abort();
     assert!(is(&contested, "Contested", ConditionStatus::True));
     assert!(is(&contested, "Effective", ConditionStatus::False));
-    assert!(message(&contested, "Contested").contains("my-engine"), "{}", message(&contested, "Contested"));
+    let words = message(&contested, "Contested");
+    assert!(words.contains("at the source of my-engine set spec.replicas: 0"), "{words}");
     assert_eq!(contested.status.as_ref().unwrap().attempts, Some(4));
     assert_eq!(phase_of(&contested), Some(Phase::Active));
     let reasserts = [("operation", "reassert"), ("result", "success")];

@@ -56,6 +56,19 @@ fn what_the_watch_tells_late_does_not_bring_back_what_was_dropped() {
     assert_eq!(cache.take_in(Event::Apply(object("a", 9))).len(), 1, "made anew");
 }
 
+/// An answer that never came makes what is known doubtful; what is read then is known again.
+#[test]
+fn what_was_forgotten_is_known_again_once_it_was_read() {
+    let cache = cache();
+    cache.saw(object("a", 5));
+    cache.forget(&Key::new("ns", "a"));
+    cache.was_read(object("a", 4));
+    assert!(cache.get(&Key::new("ns", "a")).is_none(), "older than what we knew");
+    cache.was_read(object("a", 5));
+    assert!(cache.get(&Key::new("ns", "a")).is_some());
+    assert!(cache.take_in(Event::Apply(object("a", 5))).is_empty(), "its echo is no news");
+}
+
 /// The incident was deleted while its status was being written: it would be there for ever, and its mitigations
 /// would wait for it to record their end.
 #[test]

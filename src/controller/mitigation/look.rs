@@ -16,7 +16,7 @@ use crate::{
         mitigation::{Incident, Objects, Refused, Why},
         policy::InForce,
     },
-    mitigation::{Found, Look, ObjectId, record::Record},
+    mitigation::{Found, Look, ObjectId, TargetKind, record::Record},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
@@ -171,20 +171,38 @@ impl Visit<'_> {
         let namespace = &self.key.namespace;
         let found = match &look {
             Look::List { kind, labels } => {
-                self.ctx.lookouts.list(*kind, namespace, labels.as_deref()).await?
+                match self.ctx.lookouts.list(*kind, namespace, labels.as_deref()).await {
+                    // Who looks after one namespace need not have rights beyond it.
+                    Err(Error::MayNotLook(_)) if !kind.is_namespaced() => self.may_not_look(*kind),
+                    seen => seen?,
+                }
             }
             Look::One(id) => {
                 // What was read or is held is known already.
                 let object = match self.objects.get(id) {
-                    Some(known) => known.clone(),
-                    None => self.ctx.targets.read(namespace, id).await?.map(Arc::new),
+                    Some(known) => Ok(known.clone()),
+                    None => self.ctx.targets.read(namespace, id).await.map(|read| read.map(Arc::new)),
                 };
-                object.into_iter().collect()
+                match object {
+                    Err(Error::Api { source: kube::Error::Api(said), .. })
+                        if said.code == 403 && !id.kind.is_namespaced() =>
+                    {
+                        self.may_not_look(id.kind)
+                    }
+                    object => object?.into_iter().collect(),
+                }
             }
         };
         self.found.insert(look, found);
         overlay(&mut self.found, &self.objects);
         Ok(())
+    }
+}
+
+impl Visit<'_> {
+    fn may_not_look(&mut self, kind: TargetKind) -> Vec<Arc<DynamicObject>> {
+        self.hidden.insert(kind);
+        Vec::new()
     }
 }
 

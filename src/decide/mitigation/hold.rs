@@ -119,9 +119,13 @@ impl<'a> Decision<'a> {
             })
         });
         let mut changed = clip(&told.collect::<Vec<_>>().join("; "), 4096);
-        let gitops = self.m.spec.template.gitops;
-        if let Some(warning) = gitops::warning(gitops, target, self.m.spec.template.action.name()) {
-            changed = format!("{changed}; {warning}");
+        let template = &self.m.spec.template;
+        for (holding, record) in records {
+            let Some(object) = holding.object else { continue };
+            let written = gitops::Written::recorded(&holding.id, object, record);
+            if let Some(warning) = gitops::warning(template.gitops, &written, template.action.name()) {
+                changed = clip(&format!("{changed}; {warning}"), 8192);
+            }
         }
         let engine = crate::mitigation::engine(&self.m.spec.template.action);
         let already = engine.map_or("AlreadyAtValue", Engine::already);
@@ -235,7 +239,7 @@ impl<'a> Decision<'a> {
         let values = drift(object, record);
         if record.reasserts >= MAX_REASSERTS {
             let fix = match kind {
-                Some(WriterKind::GitOps) => gitops::fix(object, record),
+                Some(WriterKind::GitOps) => Some(gitops::fix(object, record, &name)),
                 Some(WriterKind::Autoscaler | WriterKind::Person) | None => None,
             };
             let message = format!(

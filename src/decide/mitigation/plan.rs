@@ -9,7 +9,7 @@ use crate::{
             limits::{Limits, Wait},
         },
     },
-    mitigation::{Found, Look, ObjectId},
+    mitigation::{Found, Look, ObjectId, TargetKind},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -27,6 +27,8 @@ pub struct Observed<'a> {
     pub objects: &'a Objects,
     /// What else was looked at.
     pub found: &'a Found,
+    /// Kinds of the cluster's scope that the operator may not look at.
+    pub hidden: &'a HashSet<TargetKind>,
     /// The incident it belongs to.
     pub incident: Incident,
     /// What the API server said to the last effect, when it refused.

@@ -9,7 +9,7 @@ use crate::api::ConditionStatus::{False, True};
 use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
 use crate::decide::{conditions::find, policy::InForce};
 use crate::mitigation::{
-    Asked, Engine, Look, Part, Stop,
+    Asked, Engine, Look, MAY_NOT_LOOK, Part, Stop,
     field::{Change, How},
     gitops,
     ownership::writer,
@@ -101,10 +101,10 @@ impl<'a> Decision<'a> {
         }
         let Some(id) = self.id.clone() else { return };
         let planned = engine.parts(&self.scene(&id, target)).and_then(|mut parts| {
-            gitops::prepare(self.m.spec.template.gitops, &id, target, &mut parts)?;
+            gitops::prepare(self.m.spec.template.gitops, &id, true, target, &mut parts)?;
             Ok(parts)
         });
-        let parts = match planned {
+        let mut parts = match planned {
             Ok(parts) => parts,
             Err(stop) => {
                 let refused = matches!(stop, Stop::Refused(_)) && holdings.iter().all(|h| h.record.is_none());
@@ -124,6 +124,14 @@ impl<'a> Decision<'a> {
                 && let Some(holder) = busy(object, part.changes(), self.seen.holders)
             {
                 return self.field_busy(&part.id, &holder, part.changes().iter().map(|c| c.path.as_str()));
+            }
+        }
+        for other in parts.iter().map(|part| part.id.clone()).filter(|other| *other != id).collect::<Vec<_>>()
+        {
+            let Some(object) = self.seen.objects.get(&other).cloned().flatten() else { continue };
+            let policy = self.m.spec.template.gitops;
+            if let Err(stop) = gitops::prepare(policy, &other, false, &object, &mut parts) {
+                return self.cannot_take(stop, holdings);
             }
         }
         match self.seen.refused {
@@ -251,6 +259,12 @@ impl<'a> Decision<'a> {
     /// The change cannot be made, or not in full; what is made of it already is undone.
     fn cannot_take(&mut self, stop: Stop, holdings: &[Holding<'a>]) {
         let Some(refusal) = self.stopped(stop) else { return };
+        if refusal.reason == MAY_NOT_LOOK && !self.was_applied() {
+            // Somebody can grant it. What must be known first is not guessed.
+            self.wait(refusal.reason, refusal.message);
+            self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+            return;
+        }
         if holdings.iter().any(|h| h.record.is_some()) {
             return self.release(&End::Refused(refusal));
         }
@@ -343,7 +357,11 @@ impl<'a> Decision<'a> {
                 return;
             }
         };
-        warnings.extend(gitops::warning(template.gitops, target, template.action.name()));
+        for part in parts {
+            let Some(object) = self.seen.objects.get(&part.id).and_then(Option::as_ref) else { continue };
+            let written = gitops::Written::planned(part, object);
+            warnings.extend(gitops::warning(template.gitops, &written, template.action.name()));
+        }
         let summary = engine.summary(&template.target_ref, parts);
         let changes = parts.iter().flat_map(|part| self.planned(part)).take(super::MAX_PRIOR).collect();
         self.tell_plan(&summary, changes, &engine.release(), &warnings);

@@ -29,6 +29,8 @@ struct World {
     signed: bool,
     /// Rights that nobody holds, in words.
     lacking: Vec<&'static str>,
+    /// Kinds that may not be looked at.
+    hidden: HashSet<TargetKind>,
     approvals: Vec<Arc<TimelineEntry>>,
     reservation: Option<Reservation>,
     /// The limits that were asked for.
@@ -67,6 +69,7 @@ impl World {
             policies: InForce::Known(Vec::new()),
             signed: false,
             lacking: Vec::new(),
+            hidden: HashSet::new(),
             approvals: Vec::new(),
             reservation: None,
             reserved: None,
@@ -89,6 +92,7 @@ impl World {
                 mitigation: &self.mitigation,
                 objects: &objects,
                 found: &found,
+                hidden: &self.hidden,
                 incident: self.incident.clone(),
                 refused,
                 dry_run_passed: &passed,
@@ -653,6 +657,22 @@ fn what_cannot_be_done_is_refused_in_words_and_never_silently() {
     }
 }
 
+/// What the API server needs is not stopped because nobody could look whether it needs it.
+#[test]
+fn what_must_be_looked_at_first_and_may_not_be_is_waited_for_with_the_right_that_is_missing() {
+    let mut world = World::new(json!({}));
+    world.hidden.insert(mitigation::VALIDATING_WEBHOOKS);
+    world.run();
+    assert_eq!((world.phase(), world.replicas()), (Phase::Pending, 3));
+    let told = world.condition("Applied");
+    assert_eq!(told.reason, "MayNotLook");
+    assert!(told.message.contains("validatingwebhookconfigurations"), "{}", told.message);
+    assert!(told.message.contains("clusterReads.enabled"), "{}", told.message);
+    world.hidden.clear();
+    world.run();
+    assert_eq!((world.phase(), world.replicas()), (Phase::Active, 0));
+}
+
 #[test]
 fn the_finalizer_comes_before_the_take() {
     let mut w = World::new(json!({}));
@@ -751,6 +771,7 @@ fn of_two_objects_that_are_made_both_are_there_before_the_change_counts_as_made(
             &Observed {
                 mitigation: &mitigation,
                 objects: &objects,
+                hidden: &HashSet::new(),
                 found: &found,
                 incident: Incident { recorded_end: true, ..Incident::default() },
                 refused: None,

@@ -5,7 +5,7 @@ use super::{
     BlockWrites, DynamicObject, Effect, HTTP_ROUTE, HTTP_ROUTE_FILTER, ObjectId, Part, Refusal, SERVICE,
     Scene, Stop,
 };
-use crate::mitigation::{field, gateway};
+use crate::mitigation::{field, gateway, workload};
 use serde_json::{Value, json};
 
 /// Methods that write, as HTTP means them.
@@ -147,13 +147,46 @@ fn refuse_grpc(scene: &Scene<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether every gateway has taken the route.
-pub fn effect(scene: &Scene<'_>) -> Result<Effect, Stop> {
+/// What of the target is not blocked, since it came to it later.
+fn unblocked(block: &BlockWrites, target: &DynamicObject, route: &DynamicObject) -> Option<String> {
+    let wanted = match matches(block, target) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return Some(refusal.message),
+    };
+    let rules = field(route, "/spec/rules").unwrap_or_default();
+    let rules = rules.as_array().into_iter().flatten();
+    let made: Vec<&Value> = rules.filter_map(|rule| rule.get("matches")?.as_array()).flatten().collect();
+    let mut missing: Vec<String> = wanted.iter().filter(|each| !made.contains(each)).map(path_of).collect();
+    missing.dedup();
+    for shared in ["hostnames", "parentRefs"] {
+        let list = |object: &DynamicObject| match field(object, &format!("/spec/{shared}")) {
+            Some(Value::Array(list)) => list,
+            _ => Vec::new(),
+        };
+        let (wanted, made) = (list(target), list(route));
+        // No host at all means every host.
+        let added = wanted.iter().filter(|each| !made.is_empty() && !made.contains(each));
+        missing.extend(added.map(|each| format!("{shared} {each}")));
+        if wanted.is_empty() && !made.is_empty() {
+            missing.push(format!("{shared} that it does not name any more"));
+        }
+    }
+    (!missing.is_empty()).then(|| {
+        let shown = workload::names(missing.iter().map(String::as_str));
+        format!("the target was changed since, and this is not blocked: {shown}; release and ask again")
+    })
+}
+
+/// Whether every gateway has taken the route, and it still covers the target.
+pub fn effect(block: &BlockWrites, scene: &Scene<'_>) -> Result<Effect, Stop> {
     let id = ObjectId::new(HTTP_ROUTE, scene.made_name());
     let what = "waiting until the gateway accepts the route".to_owned();
     let Some(route) = scene.one(&id)? else {
         return Ok(Effect::Awaited { what, seen: format!("{id} is not there") });
     };
+    if let Some(seen) = unblocked(block, scene.target, route) {
+        return Ok(Effect::Awaited { what: "waiting until every path is blocked".to_owned(), seen });
+    }
     let asked = field(route, "/spec/parentRefs").and_then(|v| v.as_array().map(Vec::len)).unwrap_or(0);
     let parents = field(route, "/status/parents").unwrap_or_default();
     let parents: Vec<&Value> = parents.as_array().into_iter().flatten().collect();

@@ -121,6 +121,8 @@ fn a_route_works_once_every_gateway_has_accepted_it_as_it_is() {
     let effect = |conditions: Vec<Value>| {
         let mut ours = route(json!([{}]));
         ours["metadata"] = json!({"name": "mit-01234567", "generation": 2});
+        ours["spec"] =
+            made(&block(BlockLevel::Routes), &Stage::new(route(json!([{}])))).unwrap()[1].1.clone();
         if !conditions.is_empty() {
             ours["status"] =
                 json!({"parents": [{"controllerName": "gateway.envoyproxy.io/x", "conditions": conditions}]});
@@ -136,6 +138,36 @@ fn a_route_works_once_every_gateway_has_accepted_it_as_it_is() {
     assert!(matches!(effect(both("True", 2)), Effect::Seen(_)));
     let Effect::Awaited { seen, .. } = effect(both("False", 2)) else { panic!("not accepted") };
     assert!(seen.contains("ResolvedRefs=False, Because: of this"), "{seen}");
+}
+
+/// The target stays as it is, so it may be changed by anybody while writes are blocked.
+#[test]
+fn what_comes_to_the_target_later_is_told_as_not_blocked() {
+    let api = json!({"matches": [{"path": {"type": "PathPrefix", "value": "/api"}}]});
+    let asked = block(BlockLevel::Routes);
+    let made = made(&asked, &Stage::new(route(json!([api])))).unwrap();
+    let accepted = json!({"parents": [{"controllerName": "gateway.envoyproxy.io/x", "conditions": [
+        {"type": "Accepted", "status": "True"}, {"type": "ResolvedRefs", "status": "True"}]}]});
+    let ours = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "mit-01234567"}, "spec": made[1].1, "status": accepted});
+    let effect =
+        |target: Value| Stage::new(target).with(ours.clone()).ask(|scene| asked.effect(scene)).unwrap();
+    assert!(matches!(effect(route(json!([api]))), Effect::Seen(_)));
+    let admin = json!({"matches": [{"path": {"type": "PathPrefix", "value": "/admin"}}]});
+    let mut other_host = route(json!([api]));
+    other_host["spec"]["hostnames"] = json!(["shop.example", "api.example"]);
+    let mut other_gateway = route(json!([api]));
+    other_gateway["spec"]["parentRefs"] = json!([{"name": "edge"}, {"name": "inner"}]);
+    let own_method = json!({"matches": [{"path": {"type": "Exact", "value": "/pay"}, "method": "POST"}]});
+    for (target, words) in [
+        (route(json!([api, admin])), "/admin"),
+        (other_host, "api.example"),
+        (other_gateway, "inner"),
+        (route(json!([api, own_method])), "/pay"),
+    ] {
+        let Effect::Awaited { seen, .. } = effect(target) else { panic!("{words} is not blocked") };
+        assert!(seen.contains(words), "{seen}");
+    }
 }
 
 #[test]

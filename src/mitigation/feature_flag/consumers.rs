@@ -17,7 +17,7 @@ pub struct Consumer {
     pub owner: (String, String),
     /// It sees a change without a restart: through a volume that is not mounted by subPath.
     pub live: bool,
-    /// When its last container that reads it started; `None` before that.
+    /// When the first of its containers that read it started; `None` before that.
     pub started: Option<Timestamp>,
     /// The mitigation for which its workload was restarted, when it was.
     pub restarted_for: Option<String>,
@@ -106,7 +106,8 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
         .filter_map(|volume| volume.get("name")?.as_str().map(str::to_owned))
         .collect();
     let (mut reads, mut live) = (Vec::new(), true);
-    for container in list(&spec, "initContainers").iter().chain(&list(&spec, "containers")) {
+    let early = list(&spec, "initContainers");
+    for (index, container) in early.iter().chain(&list(&spec, "containers")).enumerate() {
         let named = |value: &Value| value.get("name").and_then(Value::as_str) == Some(config_map);
         let by_env =
             list(container, "envFrom").iter().any(|from| from.get("configMapRef").is_some_and(named))
@@ -121,19 +122,26 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
         if !by_env && mounts.is_empty() {
             continue;
         }
-        let by_sub_path = mounts.iter().any(|mount| mount.get("subPath").is_some());
-        live &= !by_env && !by_sub_path;
+        let by_sub_path =
+            mounts.iter().any(|mount| mount.get("subPath").is_some() || mount.get("subPathExpr").is_some());
+        // One that runs before the others, unless it stays beside them, reads it once.
+        let once = index < early.len() && container.get("restartPolicy") != Some(&Value::from("Always"));
+        live &= !by_env && !by_sub_path && !once;
         reads.push(container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned());
     }
     if reads.is_empty() {
         return None;
     }
-    let statuses = field(pod, "/status/containerStatuses");
-    let started = statuses.as_ref().and_then(Value::as_array).into_iter().flatten().filter(|status| {
+    let status = field(pod, "/status").unwrap_or_default();
+    let statuses = [list(&status, "initContainerStatuses"), list(&status, "containerStatuses")].concat();
+    let started = statuses.iter().filter(|status| {
         status.get("name").and_then(Value::as_str).is_some_and(|name| reads.iter().any(|r| r == name))
     });
     let started = started
-        .filter_map(|status| status.pointer("/state/running/startedAt")?.as_str()?.parse::<Timestamp>().ok())
+        .filter_map(|status| {
+            let at = |state: &str| status.pointer(&format!("/state/{state}/startedAt"));
+            at("running").or_else(|| at("terminated"))?.as_str()?.parse::<Timestamp>().ok()
+        })
         .min();
     let this = || ("Pod".to_owned(), pod.metadata.name.clone().unwrap_or_default());
     let restarted_for = pod.metadata.annotations.as_ref().and_then(|a| a.get(RESTARTED_FOR)).cloned();

@@ -164,6 +164,29 @@ fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by
 }
 
 #[test]
+fn what_reads_the_key_before_the_pod_starts_or_by_a_path_of_its_own_must_be_restarted() {
+    let mounted = json!({"volumeMounts": [{"name": "v", "mountPath": "/f"}]});
+    let by_expression = json!({"volumeMounts": [{"name": "v", "mountPath": "/f", "subPathExpr": "$(KEY)"}]});
+    let idle = json!({});
+    let early = |restarts: Value| {
+        let mut pod = pod("p", ("StatefulSet", "web"), idle.clone(), volume(), BEFORE);
+        let mut container = mounted.clone();
+        container["name"] = json!("early");
+        container["restartPolicy"] = restarts;
+        pod["spec"]["initContainers"] = json!([container]);
+        pod["status"]["initContainerStatuses"] =
+            json!([{"name": "early", "state": {"terminated": {"startedAt": BEFORE, "exitCode": 0}}}]);
+        pod
+    };
+    let expression = pod("p", ("StatefulSet", "web"), by_expression, volume(), BEFORE);
+    for (pod, live) in [(expression, false), (early(Value::Null), false), (early(json!("Always")), true)] {
+        let effect = stage().with(pod.clone()).ask(|scene| off().effect(scene)).unwrap();
+        assert_eq!(matches!(effect, Effect::Seen(_)), live, "{pod}: {effect:?}");
+        assert_eq!(matches!(effect, Effect::Unclear { reason: "NeedsRestart", .. }), !live);
+    }
+}
+
+#[test]
 fn a_pod_that_was_restarted_for_this_mitigation_is_new_in_the_very_second_of_the_change() {
     let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
     for (restarted_for, new) in [("01234567", true), ("another", false)] {

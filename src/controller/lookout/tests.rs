@@ -1,0 +1,102 @@
+use super::*;
+use crate::mitigation::CONFIG_MAP;
+use futures::FutureExt;
+use http::{Request, Response};
+use kube::client::Body;
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// An API server that has one ConfigMap, says that this is all, and has no news.
+async fn has_one(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    if !request.uri().query().is_some_and(|query| query.contains("sendInitialEvents=true")) {
+        std::future::pending::<()>().await;
+    }
+    let map = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"flags","namespace":"shop","resourceVersion":"7"}}}"#;
+    let end = r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+    Ok(Response::new(Body::from(format!("{map}\n{end}\n").into_bytes())))
+}
+
+fn one_config_map() -> Client {
+    Client::new(tower::service_fn(has_one), "shop")
+}
+
+/// An API server that says no, a number of times.
+fn forbidding(times: usize) -> Client {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let answer = move |request: Request<Body>| {
+        let no = asked.fetch_add(1, Ordering::SeqCst) < times;
+        async move {
+            if !no {
+                return has_one(request).await;
+            }
+            let said = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no","code":403}"#;
+            Ok(Response::builder().status(403).body(Body::from(said.as_bytes().to_vec())).expect("an answer"))
+        }
+    };
+    Client::new(tower::service_fn(answer), "shop")
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_looked_and_lets_go_does_not_close_the_watch_that_another_waits_for() {
+    let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
+    let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", Some("app=x")));
+    assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
+    lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
+    let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
+    assert_eq!(seen.expect("it was looked").len(), 1);
+    assert!(!lock(&lookouts.open).is_empty());
+    lookouts.let_go(CONFIG_MAP, "shop", Some("app=x"));
+    assert!(lock(&lookouts.open).is_empty(), "nobody waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_looked_at_does_not_count_as_absent() {
+    let lookouts = Arc::new(Lookouts::new(forbidding(usize::MAX), Arc::new(Queue::default())));
+    for _ in 0..2 {
+        let seen = lookouts.list(CONFIG_MAP, "shop", None).await;
+        assert!(matches!(&seen, Err(Error::MayNotLook(what)) if what == "configmaps"), "{seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_stays_open_comes_back_once_the_operator_may_look() {
+    let lookouts = Arc::new(Lookouts::new(forbidding(1), Arc::new(Queue::default())));
+    lookouts.keep(CONFIG_MAP, Some("shop"));
+    let seen = lookouts.list(CONFIG_MAP, "shop", None).await;
+    assert!(matches!(seen, Err(Error::MayNotLook(_))), "{seen:?}");
+    sleep(ANEW + Duration::from_secs(1)).await;
+    assert_eq!(lookouts.list(CONFIG_MAP, "shop", None).await.expect("it may look now").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_followed_is_not_closed_for_another_and_who_finds_no_room_is_told() {
+    let queue = Arc::new(Queue::default());
+    let lookouts = Arc::new(Lookouts::new(one_config_map(), queue));
+    let look = |n: usize| Look::List { kind: CONFIG_MAP, labels: Some(format!("n={n}")) };
+    let key = |n: usize| Key::new("shop", &format!("m{n}"));
+    for n in 0..MAX_OPEN {
+        assert!(lookouts.follow(&key(n), Some(&look(n))), "{n}");
+    }
+    assert!(!lookouts.follow(&key(MAX_OPEN), Some(&look(MAX_OPEN))), "no room");
+    // It can be looked at once all the same, and is not kept.
+    let seen = lookouts.list(CONFIG_MAP, "shop", Some("once=yes")).await;
+    assert_eq!(seen.expect("it was looked").len(), 1);
+    assert_eq!(lock(&lookouts.open).len(), MAX_OPEN);
+    assert!((0..MAX_OPEN).all(|n| lookouts.followed_by(&key(n), CONFIG_MAP).is_some()));
+    let flags = lookouts.followed(&key(1), &ObjectId::new(CONFIG_MAP, "flags"));
+    assert_eq!(flags.and_then(|flags| flags.metadata.resource_version.clone()).as_deref(), Some("7"));
+    lookouts.follow(&key(0), None);
+    assert!(lookouts.follow(&key(MAX_OPEN), Some(&look(MAX_OPEN))), "one made room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_had_to_make_room_still_serves_those_who_wait_for_it() {
+    let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
+    let mut waits = Box::pin(lookouts.list(CONFIG_MAP, "shop", None));
+    assert!((&mut waits).now_or_never().is_none(), "the watch was only begun");
+    lock(&lookouts.open).clear();
+    let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
+    assert_eq!(seen.expect("it was looked").len(), 1);
+}
