@@ -2,12 +2,13 @@
 
 use super::mitigation::*;
 use super::policy::Policy;
-use super::support::{workload, *};
+use super::support::{audit, workload, *};
 use incident_operator::api::{Incident, MitigationPhase as Phase, TimelineEntry};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const SCALES: &str = "patch deployments.apps/scale";
 const APPROVES: &str = "approve mitigations.incident-operator.dev";
@@ -121,7 +122,7 @@ async fn a_rejection_ends_it_and_an_old_approval_of_one_that_is_gone_is_worth_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_severity_that_is_stated_later_lets_go_what_waited_for_an_approval_by_it() {
     let namespace = TestNamespace::new("severity").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
+    let operator = Operator::start(&namespace, Options::default()).await;
     namespace.create_ready(workload::deployment("web", 2)).await;
     let _policy =
         Policy::new(&namespace, json!({"approval": [{"severities": ["SEV3"], "require": "Required"}]})).await;
@@ -131,6 +132,7 @@ async fn a_severity_that_is_stated_later_lets_go_what_waited_for_an_approval_by_
     namespace.create(outage.clone()).await;
     // What is not known excuses nobody.
     reaches(&namespace, "outage-stop", Phase::AwaitingApproval).await;
+    operator.requests_once_quiet(audit::mark(), Duration::from_secs(2)).await;
     namespace.admin().merge(&outage, json!({"spec": {"severity": "SEV1"}})).await.expect("it can be stated");
     let m = effective(&namespace, "outage-stop").await;
     assert_eq!(condition(&m, "Approved").expect("it is there").reason, "NotRequired");

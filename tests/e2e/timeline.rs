@@ -199,6 +199,8 @@ async fn a_second_incident_of_the_same_name_keeps_its_own_archive() {
     let kept = archives(&namespace, &twice).await;
     let ours = kept.iter().filter(|c| c.labels().contains_key("app.kubernetes.io/managed-by"));
     assert_eq!(ours.count(), 1);
+    let archive = twice.status.as_ref().and_then(|s| s.timeline_archive.clone()).expect("some are archived");
+    assert_eq!(archive.config_maps, 1, "the forged one is none of them");
     let counts = counted(&namespace, "twice").await;
     assert_eq!(counts.keys().filter(|message| message.starts_with("note ")).count(), 260);
 }
