@@ -22,8 +22,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// How long nothing is written before the end of an undisturbed run is believed.
-const SETTLED: Duration = Duration::from_millis(2500);
+/// How long nothing is written before the end of an undisturbed run is believed: longer than the operator waits after a
+/// declaration before it looks for a way back.
+const SETTLED: Duration = Duration::from_millis(4500);
 /// The same where it is known what the end looks like.
 const STILL: Duration = Duration::from_millis(300);
 /// A run takes so many of the places; those that only wait take fewer.
@@ -302,6 +303,9 @@ impl Harness {
                 let mut words =
                     vec![format!("not quiet: {} writes after the end was reached:", after.len() - before)];
                 words.extend(after[before..].iter().map(Written::line));
+                let now =
+                    state::masked(&world.namespace.name, &world.recorder.present(&world.namespace.name));
+                words.extend(state::difference(&now, &state).into_iter().take(40));
                 return Err(words);
             }
         }
