@@ -36,14 +36,13 @@ impl Cluster {
         Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
     }
 
-    /// The control plane that E2E_DIR points at, for requests alone: an answer that does not come is an error in time,
-    /// and nothing is asked again by the client.
+    /// The control plane that E2E_DIR points at, for requests alone: an answer that does not come is an error in time.
+    /// What a young API server is not ready for (503) is asked again, as by every client of the admin.
     pub async fn impatient() -> Cluster {
         let kubeconfig = Kubeconfig::read_from(Self::kubeconfig()).expect("the kubeconfig is readable");
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await
             .expect("the kubeconfig is complete");
-        config.default_retry = false;
         config.read_timeout = Some(Duration::from_secs(30));
         Cluster { client: Client::try_from(config).expect("a client can be made from the kubeconfig") }
     }
