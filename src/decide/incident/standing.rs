@@ -33,7 +33,9 @@ impl Decision<'_> {
         let unrecorded = self.summarise();
         let mut sum = Standing::default();
         let mut in_force = 0;
+        let mut replaced: Vec<String> = Vec::new();
         for entry in self.being_made() {
+            replaced.push(entry.name.clone());
             let message = format!("{} is being made", entry.name);
             sum.active.push((String::new(), Some(entry.name.clone())));
             if !self.asks_for_end(&entry.template) {
@@ -45,13 +47,15 @@ impl Decision<'_> {
         let is_latest = |s: &&MitigationSummary| !unrecorded.iter().any(|new| new.uid == s.uid);
         for summary in self.status.mitigations.iter().filter(is_latest).chain(&unrecorded) {
             in_force += i32::from(matches!(summary.phase, Phase::Active | Phase::Releasing));
-            self.count(&mut sum, summary);
+            let is_replaced = summary.entry.as_ref().is_some_and(|entry| replaced.contains(entry));
+            self.count(&mut sum, summary, is_replaced);
         }
         self.status.active_mitigations = Some(in_force);
         sum
     }
 
-    fn count(&self, sum: &mut Standing, s: &MitigationSummary) {
+    /// One that is replaced, because its entry was put back, counts for nothing any more: what is made in its place does.
+    fn count(&self, sum: &mut Standing, s: &MitigationSummary, is_replaced: bool) {
         let object = self.seen.mitigations.iter().find(|m| m.metadata.uid == s.uid);
         if object.is_some_and(|m| m.spec.template.dry_run == Some(true)) {
             return;
@@ -91,7 +95,7 @@ impl Decision<'_> {
                     sum.active.push((s.name.clone(), s.entry.clone()));
                     sum.unsettled.push(format!("{label} is being released"));
                 }
-                if s.effective_time.is_some() {
+                if s.effective_time.is_some() && !is_replaced {
                     sum.wanted += 1;
                     sum.working += 1;
                 }

@@ -28,16 +28,17 @@ impl Life {
                 || entry.is_some_and(|entry| !spec.mitigations.iter().any(|e| e.name == *entry));
             let worked = status.effective_time.is_some();
             let works = phase == Phase::Active && condition(&status.conditions, "Effective") == True;
+            // Its entry was put back: another one is made when it is gone.
+            let put_back = self.known.taken_out.contains(m.metadata.uid.as_ref().unwrap())
+                && !cancelled
+                && entry.is_some_and(|entry| spec.mitigations.iter().any(|e| e.name == *entry));
+            let worked = worked && !put_back;
             match phase {
                 _ if asked_to_end => working += usize::from(worked),
                 Phase::Releasing | Phase::Released | Phase::Kept => working += usize::from(worked),
                 _ if works => working += 1,
                 _ => lacking += 1,
             }
-            // Its entry was put back: another one is made when it is gone.
-            let put_back = self.known.taken_out.contains(m.metadata.uid.as_ref().unwrap())
-                && !cancelled
-                && entry.is_some_and(|entry| spec.mitigations.iter().any(|e| e.name == *entry));
             let over = declared.is_some() && done && m.spec.template.release_on == Some(ReleaseOn::Resolve);
             lacking += usize::from(put_back && !over);
             let waived = declared.is_some_and(|r| {
