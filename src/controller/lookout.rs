@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
@@ -66,6 +66,8 @@ struct Lookout {
     followers: Mutex<HashSet<Key>>,
     /// It stays open whether it is used or not.
     kept: bool,
+    /// Its watch is to end now, unless somebody still waits for it.
+    closed: Notify,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +239,7 @@ impl Lookouts {
             used: Mutex::new(Instant::now()),
             followers: Mutex::default(),
             kept,
+            closed: Notify::new(),
         });
         if open.len() >= MAX_OPEN {
             // Of those that nobody needs the one that was used least lately makes room; its task ends by itself.
@@ -273,6 +276,7 @@ impl Lookouts {
         let mut open = lock(&self.open);
         if open.get(scope).is_some_and(|known| Arc::ptr_eq(known, lookout)) {
             open.remove(scope);
+            lookout.closed.notify_one();
         }
     }
 }
@@ -337,6 +341,11 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
                         _ => warn!(kind = scope.kind.kind, %error, "watch interrupted; it is renewed"),
                     },
                 },
+                () = lookout.closed.notified() => {
+                    if !lookouts.is_wanted(&scope, &lookout) {
+                        return;
+                    }
+                }
                 _ = tick.tick() => {
                     let idle = !lookout.kept
                         && lookout.is_needless()
