@@ -86,10 +86,13 @@ use_cluster() {
   export HELM_CACHE_HOME=$1/helm/cache HELM_CONFIG_HOME=$1/helm/config HELM_DATA_HOME=$1/helm/data
 }
 
-# build_operator: builds the operator for tests and demo and sets $binary.
+# build_operator: builds the operator that "make up" runs, as it is released, and sets $binary. PROFILE=dev builds in
+# half the time what takes twice the memory.
 build_operator() {
-  local started=$SECONDS
-  cargo build --locked --bin incident-operator || fail "the operator does not build: see above"
-  binary=${CARGO_TARGET_DIR:-$root/target}/debug/incident-operator
+  local started=$SECONDS profile=${PROFILE:-release} folder
+  cargo build --locked --profile "$profile" --bin incident-operator || fail "the operator does not build: see above"
+  folder=$profile
+  [ "$profile" != dev ] || folder=debug
+  binary=${CARGO_TARGET_DIR:-$root/target}/$folder/incident-operator
   say "the operator is built after $((SECONDS - started)) s"
 }
