@@ -460,6 +460,8 @@ async fn a_dry_run_names_both_revisions_and_a_take_lists_nothing() {
     assert_eq!(present(&namespace, &web).await.data["spec"], before.data["spec"]);
     delete(&namespace, "plan").await;
 
+    // The last of that may come to the log after its answer.
+    operator.requests_once_quiet(audit::mark(), Duration::from_millis(700)).await;
     let mark = audit::mark();
     let back = rollback("back", "Deployment", "web", json!({}));
     namespace.create(with(back, json!({"evidence": "None"}))).await;
