@@ -86,10 +86,10 @@ use_cluster() {
   export HELM_CACHE_HOME=$1/helm/cache HELM_CONFIG_HOME=$1/helm/config HELM_DATA_HOME=$1/helm/data
 }
 
-# build_operator: builds the operator that "make up" runs, as it is released, and sets $binary. PROFILE=dev builds in
-# half the time what takes twice the memory.
+# build_operator: builds the operator that "make up" runs, and sets $binary. PROFILE=release takes minutes more, and half
+# the memory when it runs.
 build_operator() {
-  local started=$SECONDS profile=${PROFILE:-release} folder
+  local started=$SECONDS profile=${PROFILE:-dev} folder
   cargo build --locked --profile "$profile" --bin incident-operator || fail "the operator does not build: see above"
   folder=$profile
   [ "$profile" != dev ] || folder=debug
