@@ -30,3 +30,15 @@ helm upgrade --install incident-operator "$chart" --namespace incident-operator 
 kubectl wait --for=condition=Established --timeout=30s \
   crd -l app.kubernetes.io/part-of=incident-operator >/dev/null ||
   fail "the CustomResourceDefinitions are not established: kubectl describe crd -l app.kubernetes.io/part-of=incident-operator"
+
+# Admission learns of new definitions a while after they are established, and until then the API server answers 503.
+known() {
+  local said
+  said=$(for example in checkout-errors mitigation-scale timeline-note postmortem; do
+    sed 's/namespace: shop/namespace: incident-operator/' "$root/examples/$example.yaml"
+    printf '%s\n' '---'
+  done | kubectl create --dry-run=server -f - 2>&1) || true
+  [[ $said != *ServiceUnavailable* ]]
+}
+wait_until 120 known ||
+  fail "the API server does not take the project's kinds two minutes after their definitions: see the log of kube-apiserver in $dir"
