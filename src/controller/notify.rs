@@ -118,9 +118,11 @@ impl Notifier {
 
     /// What became of the messages about an object, as far as that is not on record.
     pub fn outcomes(&self, subject: &Subject, uid: Option<&String>) -> Vec<(ChannelAudience, Outcome)> {
-        let outcomes = lock(&self.outcomes);
-        let of = outcomes.get(subject).filter(|(whose, _)| Some(whose) == uid);
-        of.map(|(_, outcomes)| outcomes.clone()).unwrap_or_default()
+        uid.map(|uid| of_uid(self.known(subject), uid)).unwrap_or_default()
+    }
+
+    fn known(&self, subject: &Subject) -> Option<Unrecorded> {
+        lock(&self.outcomes).get(subject).cloned()
     }
 
     /// The object is gone.
@@ -238,6 +240,11 @@ impl Context {
     }
 }
 
+/// What is known of the object of this uid, and not of an earlier one of its name.
+fn of_uid(known: Option<Unrecorded>, uid: &str) -> Vec<(ChannelAudience, Outcome)> {
+    known.filter(|(whose, _)| whose == uid).map(|(_, outcomes)| outcomes).unwrap_or_default()
+}
+
 /// Number of the last message that a channel is done with, as far as this process knows.
 fn done(known: &[(ChannelAudience, Outcome)], audience: ChannelAudience, channel: &str) -> i64 {
     let of = known.iter().filter(|(a, o)| *a == audience && o.channel == channel);
@@ -311,8 +318,11 @@ async fn one(
     subject: &Subject,
     outgoing: &crate::config::Outgoing,
 ) -> Visit {
+    // In this order: what is dropped between the two is on record in the copy that is read afterwards. The other way
+    // round, a message that was just recorded would be known to neither, and go out again.
+    let known = ctx.notifier.known(subject);
     let Some((facts, outboxes)) = ctx.mail_of(subject) else { return Visit::Nothing };
-    let known = ctx.notifier.outcomes(subject, Some(&facts.uid));
+    let known = of_uid(known, &facts.uid);
     let audience = channel.audience;
     let done = done(&known, audience, &channel.name);
     let outbox = outboxes.iter().find(|(a, _)| *a == audience).map(|(_, outbox)| outbox);

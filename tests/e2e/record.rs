@@ -7,10 +7,10 @@ use super::support::*;
 use incident_operator::api::{
     AudienceStatus, ChecklistItem, ChecklistState, ClockName, Incident, Postmortem, TimelineEntry,
 };
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 async fn change(namespace: &TestNamespace, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
@@ -209,12 +209,25 @@ async fn what_is_missed_is_told_once_also_when_the_operator_was_down_meanwhile()
     .await;
     operator.kill();
     let before = namespace.api::<Incident>().get("late").await.expect("it is there");
+    let of = |i: &Incident| clock(i, ClockName::Internal).cloned().expect("it has the clock");
+    let second = |t: Option<&Time>| t.expect("it is set").0.as_second();
     // Twenty more deadlines pass while nobody looks.
-    let due = clock(&before, ClockName::Internal).and_then(|c| c.next_due_time.clone()).expect("it is due").0;
-    let until = due + SignedDuration::from_secs(50);
-    tokio::time::sleep(Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default()).await;
+    let until = second(of(&before).missed_time.as_ref()) + 42;
+    wait_for(PATIENCE * 2, "time of twenty deadlines", async || {
+        (Timestamp::now().as_second() >= until).then_some(())
+    })
+    .await;
     operator.restart().await;
-    let after = incident_when(&namespace, "late", "count of what was missed", |i| missed(i) >= 24).await;
+    let after = wait_for(PATIENCE, "count of what was missed", async || {
+        let after = namespace.api::<Incident>().get("late").await.expect("it is there");
+        let seen = of(&after);
+        let all = second(seen.missed_time.as_ref()) >= until - 2;
+        if all { Ok(after) } else { Err(format!("{seen:?}, and before {:?}", of(&before))) }
+    })
+    .await;
+    let passed = (second(of(&after).missed_time.as_ref()) - second(of(&before).missed_time.as_ref())) / 2;
+    assert!(passed >= 20, "{passed}");
+    assert_eq!(i64::from(missed(&after) - missed(&before)), passed, "{:?} and {:?}", of(&before), of(&after));
     let told_of = |i: &Incident| told(i, "UpdateOverdue").len();
     assert!(told_of(&after) <= told_of(&before) + 2, "{} and {}", told_of(&before), told_of(&after));
     assert_eq!(told(&after, "ChecklistOverdue").len(), 1);
