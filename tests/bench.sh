@@ -15,9 +15,7 @@ cd "$root"
 need_rust
 need_go
 
-mkdir -p "$dir"
-exec 7>"$dir/lock"
-flock -n 7 || fail "another run of the benchmarks uses $dir: wait for it to end"
+reserve "$dir" "the benchmarks"
 
 target=${CARGO_TARGET_DIR:-$root/target}
 step "building the operator and the benchmarks, optimised: this takes some minutes the first time"
@@ -27,24 +25,11 @@ bench=$(cargo build --release --locked --bench bench --message-format json-rende
   sed -n 's/.*"name":"bench".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -x "$bench" ] || fail "cargo did not say where it built the benchmarks"
 
-stop() {
-  [ ! -d "$1" ] || "$here/controlplane/cluster.sh" down "$2" "$1" 7>&-
+also_at_end() {
+  [ -n "$memory" ] || return 0
+  "$here/controlplane/cluster.sh" down bench-tmpfs "$memory" 7>&-
+  rm -rf "$memory"
 }
-finish() {
-  local code=$?
-  trap - EXIT
-  trap '' INT TERM HUP
-  if [ -n "${KEEP:-}" ]; then
-    say "the cluster keeps running: KUBECONFIG=$dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down bench $dir"
-  else
-    stop "$dir" bench
-  fi
-  [ -z "$memory" ] || { stop "$memory" bench-tmpfs; rm -rf "$memory"; }
-  exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 
 # measure DIR CLUSTER: brings a cluster up in the folder and runs the benchmarks there.
 measure() {
@@ -56,14 +41,15 @@ measure() {
   BENCH_DIR=$1 "$bench" 7>&-
 }
 
-[ -n "${KEEP:-}" ] || stop "$dir" bench
+stop_at_end bench "$dir"
 rm -f "$dir"/report*
 code=0
 if [ "${BENCH:-}" = full ] && [ -z "${ONLY:-}" ]; then
   memory=$(mktemp -d /dev/shm/incident-operator-bench.XXXXXX)
   ONLY=P1,P2 BENCH_MEDIUM=tmpfs BENCH_REPORT=report-tmpfs measure "$memory" bench-tmpfs || code=$?
   cp "$memory"/report-tmpfs* "$dir"/ || true
-  stop "$memory" bench-tmpfs
+  also_at_end
+  memory=''
 fi
 measure "$dir" bench || code=$?
 if [ -n "${DOCS:-}" ] && [ -s "$dir/report.md" ]; then

@@ -19,33 +19,18 @@ cd "$root"
 need_rust
 need_go
 
-mkdir -p "$dir"
-exec 7>"$dir/lock"
-flock -n 7 || fail "another run of these tests uses $dir: wait for it to end"
+reserve "$dir" "these tests"
 
 # Built first: what does not compile should not cost a control plane.
 step "building the end-to-end tests"
 cargo test --locked --test e2e --no-run 7>&-
 
-finish() {
-  local code=$?
-  # A second ctrl-C must not leave half of it running.
-  trap - EXIT
-  trap '' INT TERM HUP
-  if [ -n "${KEEP:-}" ]; then
-    say "the control plane keeps running: KUBECONFIG=$dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down test target/test"
-  else
-    "$here/controlplane/cluster.sh" down test "$dir" 7>&-
-  fi
-  [ "$code" = 0 ] || [ ! -d "$dir/logs" ] || say "logs of the operators: $dir/logs"
-  exit "$code"
+also_at_end() {
+  [ "$1" = 0 ] || [ ! -d "$dir/logs" ] || say "logs of the operators: $dir/logs"
 }
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 
 step "starting a control plane for the tests"
-[ -n "${KEEP:-}" ] || "$here/controlplane/cluster.sh" down test "$dir" 7>&-
+stop_at_end test "$dir"
 rm -rf "$dir/logs" "$dir/audit"
 "$here/controlplane/cluster.sh" up test "$dir" 7>&-
 # Nothing runs in "consented": the tests read there which roles the chart binds, and bind the same in the

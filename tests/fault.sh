@@ -14,9 +14,7 @@ cd "$root"
 need_rust
 need_go
 
-mkdir -p "$dir"
-exec 7>"$dir/lock"
-flock -n 7 || fail "another run of the fault scenarios uses $dir: wait for it to end"
+reserve "$dir" "the fault scenarios"
 
 build=(cargo test --locked --test fault ${FEATURES:+--features "$FEATURES"})
 step "building operator and fault harness"
@@ -28,24 +26,8 @@ case " $* " in *" --list "* | *" --help "*)
   ;;
 esac
 
-finish() {
-  local code=$?
-  # A second ctrl-C must not leave half of it running.
-  trap - EXIT
-  trap '' INT TERM HUP
-  if [ -n "${KEEP:-}" ]; then
-    say "the control plane keeps running: KUBECONFIG=$dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down fault target/fault"
-  else
-    "$here/controlplane/cluster.sh" down fault "$dir" 7>&-
-  fi
-  exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
 step "starting a control plane for the fault scenarios"
-[ -n "${KEEP:-}" ] || "$here/controlplane/cluster.sh" down fault "$dir" 7>&-
+stop_at_end fault "$dir"
 # Thousands of pods come and go; and what would be lost with the machine is thrown away anyway.
 export CLUSTER_NODES=4 CLUSTER_ETCD_UNSAFE=1
 rm -rf "$dir/logs"

@@ -11,7 +11,8 @@ use self::{
     record::{record, remove_folded},
 };
 use super::{
-    BY_INCIDENT, Context, Error, Key, error::Retry, moment, notify::Subject, orphans, postmortem, way_back,
+    Context, Error, Key, error::Retry, indexes::BY_INCIDENT, moment, notify::Subject, orphans, postmortem,
+    way_back,
 };
 use crate::mutants::{Mutant, seeded};
 use crate::{

@@ -3,9 +3,10 @@
 //! The labels of namespaces are watched, as metadata alone, from when the first policy selects by them.
 
 use super::{
-    Context, Error, Key, WAITING,
+    Context, Error, Key,
     cache::{Cache, Index, News},
     client::watch_config,
+    indexes::WAITING,
     status, supervise,
 };
 use crate::{

@@ -5,7 +5,11 @@
 
 mod kept;
 
-use super::{ACTIVE_IN, BY_OBJECT, Context, Error, Key, targets::index_text};
+use super::{
+    Context, Error, Key,
+    indexes::{ACTIVE_IN, BY_OBJECT},
+    targets::index_text,
+};
 use crate::{
     api::{Mitigation, MitigationPhase as Phase},
     decide::{

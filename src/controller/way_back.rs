@@ -121,7 +121,7 @@ fn selectors(ctx: &Context, key: &Key, incident: &Incident) -> BTreeSet<String> 
         selectors.insert(format!("app.kubernetes.io/name={service}"));
         selectors.insert(format!("app={service}"));
     }
-    for mitigation in ctx.mitigations.group(super::BY_INCIDENT, &key.to_string()) {
+    for mitigation in ctx.mitigations.group(super::indexes::BY_INCIDENT, &key.to_string()) {
         // Those that are held are known; others are not read for this.
         let Some(target) = target_id(&mitigation) else { continue };
         let Some(object) = ctx.targets.known(&key.namespace, &target) else { continue };

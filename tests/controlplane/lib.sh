@@ -86,6 +86,36 @@ use_cluster() {
   export HELM_CACHE_HOME=$1/helm/cache HELM_CONFIG_HOME=$1/helm/config HELM_DATA_HOME=$1/helm/data
 }
 
+# reserve DIR WHAT: nobody else runs WHAT in DIR meanwhile. What is started later must not inherit the lock (7>&-).
+reserve() {
+  mkdir -p "$1"
+  exec 7>"$1/lock"
+  flock -n 7 || fail "another run of $2 uses $1: wait for it to end"
+}
+
+# stop_at_end NAME DIR: however the script ends, the cluster NAME in DIR is stopped; KEEP=1 leaves it running. Calls the
+# function also_at_end CODE, where there is one.
+stop_at_end() {
+  end_name=$1 end_dir=$2
+  end_all() {
+    local code=$?
+    # A second ctrl-C must not leave half of it running.
+    trap - EXIT
+    trap '' INT TERM HUP
+    if [ -n "${KEEP:-}" ]; then
+      say "the control plane keeps running: KUBECONFIG=$end_dir/kubeconfig; stop it with: tests/controlplane/cluster.sh down $end_name $end_dir"
+    elif [ -d "$end_dir" ]; then
+      "$root/tests/controlplane/cluster.sh" down "$end_name" "$end_dir" 7>&-
+    fi
+    ! declare -F also_at_end >/dev/null || also_at_end "$code"
+    exit "$code"
+  }
+  trap end_all EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  [ -n "${KEEP:-}" ] || [ ! -d "$end_dir" ] || "$root/tests/controlplane/cluster.sh" down "$end_name" "$end_dir" 7>&-
+}
+
 # build_operator: builds the operator that "make up" runs, and sets $binary. PROFILE=release takes minutes more, and half
 # the memory when it runs.
 build_operator() {

@@ -189,6 +189,8 @@ async fn a_postmortem_that_came_from_git_is_adopted_and_not_drafted_a_second_tim
         json!({"incidentRef": {"name": "adopted"}, "summary": "by hand"}),
     );
     namespace.create(written).await;
+    // Watches of two kinds tell in no order. What is made in the same moment is a second one, and both say so.
+    looked_at(&namespace, "checkout-2026-01").await;
     namespace.create(resolved("adopted", "SEV1")).await;
     let adopted = incident_when(&namespace, "adopted", "postmortem", |i| {
         i.status.as_ref().is_some_and(|s| s.postmortem_ref.is_some()) && stage(i) == "Postmortem"

@@ -3,7 +3,10 @@
 
 use super::{
     super::{
-        BY_MITIGATION, BY_OBJECT, Error, Key, access, cache::version, targets::index_text,
+        Error, Key, access,
+        cache::version,
+        indexes::{BY_MITIGATION, BY_OBJECT},
+        targets::index_text,
         watch::start_targets,
     },
     RECORD_DEADLINE_SECONDS, Visit,
