@@ -7,23 +7,9 @@
 use crate::{
     api::{ActionName, MitigationTemplate, TargetRef},
     decide::access::Need,
-    mitigation::scalable,
+    mitigation::{engine, engines, scalable},
 };
 use serde_json::{Value, json};
-
-/// Every action, in the order of the schema.
-pub const ACTIONS: [ActionName; 10] = [
-    ActionName::Scale,
-    ActionName::FeatureFlag,
-    ActionName::Rollback,
-    ActionName::PauseRollout,
-    ActionName::Suspend,
-    ActionName::Freeze,
-    ActionName::BlockWrites,
-    ActionName::RateLimit,
-    ActionName::Isolate,
-    ActionName::Manual,
-];
 
 /// A verb on a resource, as RBAC names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,146 +73,53 @@ pub struct Authority {
     pub extras: Vec<Extra>,
 }
 
-const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+/// A right on a resource.
+pub(crate) const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
     Right { verb, group, resource, subresource: "" }
 }
 
 /// A right on the target itself.
-const fn on(kind: &'static str, api_version: &'static str, right: Right) -> OnKind {
+pub(crate) const fn on(kind: &'static str, api_version: &'static str, right: Right) -> OnKind {
     OnKind { kind, api_version, right, on_target: true, when: &[] }
 }
 
 impl OnKind {
-    const fn when(self, when: &'static [&'static str]) -> OnKind {
+    /// Only for these values of the field by which the rights differ.
+    pub(crate) const fn when(self, when: &'static [&'static str]) -> OnKind {
         OnKind { when, ..self }
     }
 
     /// The right is not on the target, but on what is made for it.
-    const fn beside(self) -> OnKind {
+    pub(crate) const fn beside(self) -> OnKind {
         OnKind { on_target: false, ..self }
     }
 }
 
-fn extra(field: &'static str, default: impl Into<Value>, value: impl Into<Value>, right: Right) -> Extra {
+/// A right for one value of a field.
+pub(crate) fn extra(
+    field: &'static str,
+    default: impl Into<Value>,
+    value: impl Into<Value>,
+    right: Right,
+) -> Extra {
     Extra { field, default: default.into(), value: value.into(), right }
 }
-
-const GATEWAY: &str = "gateway.networking.k8s.io";
-const ENVOY: &str = "gateway.envoyproxy.io";
 
 /// Reading logs, which evidence does on behalf of whoever demands it.
 pub const EVIDENCE: Right = Right { verb: "get", group: "", resource: "pods", subresource: "log" };
 
-/// What an action asks of the requester.
-pub fn authority(action: ActionName) -> Authority {
-    match action {
-        ActionName::Scale => Authority { rights: scale(), ..Authority::default() },
-        ActionName::FeatureFlag => Authority {
-            rights: vec![on("ConfigMap", "v1", right("patch", "", "configmaps"))],
-            extras: vec![extra("restartConsumers", false, true, right("patch", "apps", "deployments"))],
-            ..Authority::default()
-        },
-        ActionName::Rollback => Authority {
-            rights: workloads(),
-            extras: vec![extra("allowPodDeletion", false, true, right("delete", "", "pods"))],
-            ..Authority::default()
-        },
-        ActionName::PauseRollout => Authority { rights: workloads(), ..Authority::default() },
-        ActionName::Suspend => Authority {
-            rights: vec![
-                on("CronJob", "batch/v1", right("patch", "batch", "cronjobs")),
-                on("Job", "batch/v1", right("patch", "batch", "jobs")),
-            ],
-            extras: vec![
-                extra("runningJobs", "Keep", "Suspend", right("patch", "batch", "jobs")),
-                extra("runningJobs", "Keep", "Delete", right("delete", "batch", "jobs")),
-            ],
-            ..Authority::default()
-        },
-        // Who may patch a Namespace may do far more than freeze it, and who freezes it need not.
-        ActionName::Freeze => Authority {
-            rights: vec![on("Namespace", "v1", right("freeze", "", "namespaces"))],
-            ..Authority::default()
-        },
-        ActionName::BlockWrites => block_writes(),
-        ActionName::RateLimit => rate_limit(),
-        ActionName::Isolate => isolate(),
-        // Whoever does it by hand needs the rights then, not the one who asks for it.
-        ActionName::Manual => Authority::default(),
-    }
-}
-
-fn scale() -> Vec<OnKind> {
-    let scale = |resource| Right { verb: "patch", group: "apps", resource, subresource: "scale" };
-    vec![
-        on("Deployment", "apps/v1", scale("deployments")),
-        on("StatefulSet", "apps/v1", scale("statefulsets")),
-    ]
-}
-
-fn workloads() -> Vec<OnKind> {
+/// The same for the three kinds that roll out pods.
+pub(crate) fn workloads() -> Vec<OnKind> {
     [("Deployment", "deployments"), ("StatefulSet", "statefulsets"), ("DaemonSet", "daemonsets")]
         .map(|(kind, resource)| on(kind, "apps/v1", right("patch", "apps", resource)))
         .to_vec()
 }
 
-fn block_writes() -> Authority {
-    let quota = right("create", "", "resourcequotas");
-    let network = right("create", "networking.k8s.io", "networkpolicies");
-    Authority {
-        by: Some(By { field: "level", default: "" }),
-        rights: vec![
-            on("ConfigMap", "v1", right("patch", "", "configmaps")).when(&["Flag"]),
-            on("HTTPRoute", "gateway.networking.k8s.io/v1", right("patch", GATEWAY, "httproutes"))
-                .when(&["Routes"]),
-            on("Namespace", "v1", quota).beside().when(&["Quota"]),
-            on("Deployment", "apps/v1", network).beside().when(&["Network"]),
-            on("StatefulSet", "apps/v1", network).beside().when(&["Network"]),
-        ],
-        extras: vec![extra("flag.restartConsumers", false, true, right("patch", "apps", "deployments"))],
-    }
-}
-
-/// Without an adapter, the target's kind tells it.
-fn rate_limit() -> Authority {
-    let envoy: &[&str] = &["", "EnvoyGateway"];
-    let make = right("create", ENVOY, "backendtrafficpolicies");
-    Authority {
-        by: Some(By { field: "adapter", default: "" }),
-        rights: vec![
-            on("HTTPRoute", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
-            on("Gateway", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
-            on("IngressRoute", "traefik.io/v1alpha1", right("patch", "traefik.io", "ingressroutes"))
-                .when(&["", "Traefik"]),
-            on("Ingress", "networking.k8s.io/v1", right("patch", "networking.k8s.io", "ingresses")).when(&[
-                "",
-                "IngressNginx",
-                "Traefik",
-            ]),
-        ],
-        extras: Vec::new(),
-    }
-}
-
-fn isolate() -> Authority {
-    let pods = right("patch", "", "pods");
-    let deny = right("create", "networking.k8s.io", "networkpolicies");
-    let mut rights = vec![on("Pod", "v1", pods).when(&["StripLabels"])];
-    let workloads = ["Deployment", "StatefulSet", "DaemonSet"];
-    rights.extend(workloads.map(|kind| on(kind, "apps/v1", pods).beside().when(&["StripLabels"])));
-    rights.push(on("Pod", "v1", deny).beside().when(&["DenyPolicy"]));
-    rights.extend(workloads.map(|kind| on(kind, "apps/v1", deny).beside().when(&["DenyPolicy"])));
-    Authority {
-        by: Some(By { field: "method", default: "StripLabels" }),
-        rights,
-        extras: vec![extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))],
-    }
-}
-
 /// What a mitigation asks of whoever requests it (`taken`), or releases it: the same that the policies ask for.
 pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
     let action = template.action.name();
-    let Authority { by, rights, extras } = authority(action);
+    let Authority { by, rights, extras } =
+        engine(&template.action).map(|engine| engine.authority()).unwrap_or_default();
     // The block of the action as it stands in the manifest.
     let block = serde_json::to_value(&template.action).unwrap_or_default();
     let field = |path: &str| path.split('.').fold(&block[action.as_str()], |value, name| &value[name]);
@@ -285,10 +178,10 @@ impl Right {
 
 /// The table as the chart reads it.
 pub fn table() -> Value {
-    let actions: Vec<Value> = ACTIONS
+    let actions: Vec<Value> = engines()
         .iter()
-        .map(|action| {
-            let Authority { by, rights, extras } = authority(*action);
+        .map(|engine| {
+            let Authority { by, rights, extras } = engine.authority();
             let rights: Vec<Value> = rights
                 .iter()
                 .map(|on| {
@@ -304,7 +197,7 @@ pub fn table() -> Value {
                     entry
                 })
                 .collect();
-            let mut entry = json!({"name": action.as_str(), "rights": rights});
+            let mut entry = json!({"name": engine.name().as_str(), "rights": rights});
             if let Some(by) = by {
                 entry["by"] = json!({"field": by.field, "default": by.default});
             }

@@ -4,8 +4,7 @@
 //! A role can grant `patch deployments`, never `patch spec.replicas`. The API server narrows what the roles grant
 //! to this table, so that an operator that was taken over cannot run an image of its own as "scale".
 
-use crate::api::ActionName;
-use crate::authority::ACTIONS;
+use crate::mitigation::engines;
 use serde_json::{Value, json};
 
 /// Fields that an action may change on existing objects, besides its notes: the annotations
@@ -62,13 +61,13 @@ pub struct Fence {
 }
 
 /// An update of fields alone.
-const fn fields(resources: &'static [&'static str], fields: &'static [&'static str]) -> Update {
+pub(crate) const fn fields(resources: &'static [&'static str], fields: &'static [&'static str]) -> Update {
     Update { resources, fields, labels: &[], annotations: &[], any_label: false }
 }
 
 const WORKLOADS: &[&str] = &["deployments.apps", "statefulsets.apps", "daemonsets.apps"];
 /// An update of what is in the templates of workloads. The API server counts those of a DaemonSet in an annotation.
-const fn template(fields: &'static [&'static str]) -> Update {
+pub(crate) const fn template(fields: &'static [&'static str]) -> Update {
     Update {
         resources: WORKLOADS,
         fields,
@@ -79,122 +78,8 @@ const fn template(fields: &'static [&'static str]) -> Update {
 }
 
 /// A flag that is read only at the start needs a restart of its readers.
-const RESTART: Update = template(&["spec.template.metadata.annotations"]);
-const FLAG: Update = fields(&["configmaps"], &["data"]);
-
-/// What an action may change.
-pub fn fence(action: ActionName) -> Fence {
-    match action {
-        // An autoscaler is told to leave the number alone. With one field of its behaviour the API server fills in
-        // the others.
-        ActionName::Scale => Fence {
-            updates: const {
-                &[
-                    fields(&["deployments.apps", "statefulsets.apps"], &["spec.replicas"]),
-                    fields(
-                        &["horizontalpodautoscalers.autoscaling"],
-                        &["spec.minReplicas", "spec.maxReplicas", "spec.behavior"],
-                    ),
-                    Update {
-                        resources: &["scaledobjects.keda.sh"],
-                        annotations: &["autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas"],
-                        fields: &[],
-                        labels: &[],
-                        any_label: false,
-                    },
-                ]
-            },
-            makes: &[],
-            deletes: &[],
-        },
-        ActionName::FeatureFlag => Fence { updates: &[FLAG, RESTART], makes: &[], deletes: &[] },
-        // The whole template: which one it is cannot be said in a policy. That is why each action has a role.
-        ActionName::Rollback => Fence {
-            updates: const { &[template(&["spec.template"])] },
-            makes: &[],
-            deletes: &[Delete { resource: "pods", which: Which::OwnedBy("StatefulSet") }],
-        },
-        ActionName::PauseRollout => Fence {
-            updates: const {
-                &[
-                    fields(&["deployments.apps"], &["spec.paused"]),
-                    fields(&["statefulsets.apps"], &["spec.updateStrategy.rollingUpdate"]),
-                    fields(&["daemonsets.apps"], &["spec.updateStrategy"]),
-                ]
-            },
-            makes: &[],
-            deletes: &[],
-        },
-        ActionName::Suspend => Fence {
-            updates: const {
-                &[
-                    fields(&["cronjobs.batch", "jobs.batch"], &["spec.suspend"]),
-                    // So that a run that was missed does not start.
-                    fields(&["cronjobs.batch/status"], &["status.lastScheduleTime"]),
-                ]
-            },
-            makes: &[],
-            deletes: &[Delete { resource: "jobs.batch", which: Which::OwnedBy("CronJob") }],
-        },
-        ActionName::Freeze => Fence {
-            updates: &[Update {
-                resources: &["namespaces"],
-                annotations: &["freeze.incident-operator.dev/"],
-                fields: &[],
-                labels: &[],
-                any_label: false,
-            }],
-            makes: &[],
-            deletes: &[],
-        },
-        ActionName::BlockWrites => Fence {
-            updates: const { &[FLAG, RESTART, fields(&["httproutes.gateway.networking.k8s.io"], &["spec.rules"])] },
-            makes: &[
-                "httproutes.gateway.networking.k8s.io",
-                "httproutefilters.gateway.envoyproxy.io",
-                "resourcequotas",
-                "networkpolicies.networking.k8s.io",
-            ],
-            deletes: &[],
-        },
-        ActionName::RateLimit => Fence {
-            updates: const {
-                &[
-                    fields(
-                        &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
-                        &["spec.rateLimit"],
-                    ),
-                    fields(&["ingressroutes.traefik.io"], &["spec.routes"]),
-                    Update {
-                        resources: &["ingresses.networking.k8s.io"],
-                        annotations: &[
-                            "traefik.ingress.kubernetes.io/router.middlewares",
-                            "nginx.ingress.kubernetes.io/limit-rpm",
-                            "nginx.ingress.kubernetes.io/limit-rps",
-                        ],
-                        fields: &[],
-                        labels: &[],
-                        any_label: false,
-                    },
-                ]
-            },
-            makes: &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
-            deletes: &[],
-        },
-        ActionName::Isolate => Fence {
-            updates: &[Update {
-                resources: &["pods"],
-                any_label: true,
-                fields: &[],
-                labels: &[],
-                annotations: &[],
-            }],
-            makes: &["networkpolicies.networking.k8s.io"],
-            deletes: &[Delete { resource: "pods", which: Which::Noted }],
-        },
-        ActionName::Manual => Fence::default(),
-    }
-}
+pub(crate) const RESTART: Update = template(&["spec.template.metadata.annotations"]);
+pub(crate) const FLAG: Update = fields(&["configmaps"], &["data"]);
 
 impl Fence {
     /// What may be changed, in words.
@@ -236,8 +121,8 @@ impl Fence {
 pub fn table() -> Value {
     let mut resources: Vec<&str> = Vec::new();
     let mut actions = Vec::new();
-    for action in ACTIONS {
-        let fence = fence(action);
+    for engine in engines() {
+        let (action, fence) = (engine.name(), engine.fence());
         resources.extend(fence.resources());
         let updates: Vec<Value> = fence
             .updates
@@ -285,7 +170,12 @@ pub fn table() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mitigation::engines;
+    use crate::api::ActionName;
+
+    fn fence(action: ActionName) -> Fence {
+        let engine = engines().into_iter().find(|engine| engine.name() == action);
+        engine.map(|engine| engine.fence()).expect("it has an engine")
+    }
 
     /// Whether the fence lets the holder of a rule use it at all.
     fn covers(fence: &Fence, resource: &str, verb: &str) -> bool {
@@ -307,7 +197,7 @@ mod tests {
     #[test]
     fn no_action_has_a_right_that_the_fence_takes_away() {
         for engine in engines() {
-            let fence = fence(engine.name());
+            let fence = engine.fence();
             for rule in engine.rules() {
                 for (group, resource) in
                     rule.groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r)))
@@ -320,7 +210,7 @@ mod tests {
                     for verb in rule.verbs {
                         assert!(
                             covers(&fence, &full, verb),
-                            "{:?} may {verb} {full} by its role, and no line in src/fence.rs says what of it",
+                            "{:?} may {verb} {full} by its role, and nothing that it declares in fence() says what of it",
                             engine.name()
                         );
                     }
@@ -331,8 +221,9 @@ mod tests {
 
     #[test]
     fn only_a_rollback_may_change_what_runs_in_pods() {
-        for action in ACTIONS {
-            for field in fence(action).updates.iter().flat_map(|update| update.fields) {
+        for engine in engines() {
+            let action = engine.name();
+            for field in engine.fence().updates.iter().flat_map(|update| update.fields) {
                 let runs = "spec.template.spec".starts_with(field) || field.starts_with("spec.template.spec");
                 assert_eq!(runs, action == ActionName::Rollback, "{action:?}: {field}");
             }

@@ -27,5 +27,6 @@ stage "lint" lint
 stage "unit tests and others without a cluster" unit
 stage "chart" helm-check
 stage "schema and end-to-end tests on a control plane of their own" e2e
+stage "every scenario, killed before and after each write and with each answer lost" fault-test
 
 printf '\n%s%6s s  in all\n%s%s passed, 0 failed%s\n' "$report" "$((SECONDS - total))" "$green" "$passed" "$plain"

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{crds, mitigation::engines};
+use crate::{api::ActionName, crds};
 
 /// The schema of a Mitigation's spec.
 fn spec() -> Value {
@@ -16,11 +16,12 @@ fn at<'a>(schema: &'a Value, path: &str) -> &'a Value {
 #[test]
 fn every_action_of_the_schema_has_its_line() {
     let spec = spec();
-    for action in ACTIONS {
+    for engine in engines() {
+        let action = engine.name();
         assert!(at(&spec, action.as_str()).is_object(), "{action:?}");
     }
     let blocks = spec["properties"].as_object().expect("a spec has fields");
-    let named = |name: &str| ACTIONS.iter().any(|action| action.as_str() == name);
+    let named = |name: &str| engines().iter().any(|engine| engine.name().as_str() == name);
     let other = "desiredState dryRun evidence expiresAfter gitops incidentRef onExpire onRelease policyRef \
                  reason releaseOn serviceAccountName targetRef verification";
     let missing: Vec<_> =
@@ -31,9 +32,10 @@ fn every_action_of_the_schema_has_its_line() {
 #[test]
 fn fields_that_decide_about_rights_are_spelt_as_in_the_schema_with_all_their_values() {
     let spec = spec();
-    for action in ACTIONS {
+    for engine in engines() {
+        let action = engine.name();
         let block = at(&spec, action.as_str());
-        let authority = authority(action);
+        let authority = engine.authority();
         if let Some(by) = authority.by {
             let values = at(block, by.field)["enum"].as_array().expect("a field with fixed values").clone();
             for value in values.iter().filter_map(Value::as_str) {
@@ -58,7 +60,7 @@ fn fields_that_decide_about_rights_are_spelt_as_in_the_schema_with_all_their_val
 #[test]
 fn every_kind_that_an_engine_works_on_has_its_right() {
     for engine in engines() {
-        let rights = authority(engine.name()).rights;
+        let rights = engine.authority().rights;
         for kind in engine.kinds() {
             let known = rights.iter().any(|on| on.kind == kind.kind && on.api_version == kind.api_version());
             assert!(known, "{:?} works on {}, and no right says who may ask", engine.name(), kind.kind);
@@ -87,7 +89,8 @@ fn a_listed_kind_asks_for_the_right_on_its_own_scale() {
 
 #[test]
 fn only_a_step_by_hand_needs_no_right() {
-    for action in ACTIONS {
-        assert_eq!(authority(action).rights.is_empty(), action == ActionName::Manual, "{action:?}");
+    for engine in engines() {
+        let action = engine.name();
+        assert_eq!(engine.authority().rights.is_empty(), action == ActionName::Manual, "{action:?}");
     }
 }

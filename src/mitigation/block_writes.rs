@@ -13,6 +13,8 @@ use super::{
     STATEFUL_SET, Scene, Stop, TargetKind, Undo, record::Record,
 };
 use crate::api::{ActionName, BlockLevel, BlockWrites, TargetRef};
+use crate::authority::{Authority, By, extra, on, right};
+use crate::fence::{FLAG, Fence, RESTART, fields};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -202,6 +204,36 @@ impl Engine for BlockWrites {
         ];
         rules.extend(super::feature_flag::example().rules());
         rules
+    }
+
+    fn authority(&self) -> Authority {
+        let quota = right("create", "", "resourcequotas");
+        let network = right("create", "networking.k8s.io", "networkpolicies");
+        let routes = right("patch", "gateway.networking.k8s.io", "httproutes");
+        Authority {
+            by: Some(By { field: "level", default: "" }),
+            rights: vec![
+                on("ConfigMap", "v1", right("patch", "", "configmaps")).when(&["Flag"]),
+                on("HTTPRoute", "gateway.networking.k8s.io/v1", routes).when(&["Routes"]),
+                on("Namespace", "v1", quota).beside().when(&["Quota"]),
+                on("Deployment", "apps/v1", network).beside().when(&["Network"]),
+                on("StatefulSet", "apps/v1", network).beside().when(&["Network"]),
+            ],
+            extras: vec![extra("flag.restartConsumers", false, true, right("patch", "apps", "deployments"))],
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: const { &[FLAG, RESTART, fields(&["httproutes.gateway.networking.k8s.io"], &["spec.rules"])] },
+            makes: &[
+                "httproutes.gateway.networking.k8s.io",
+                "httproutefilters.gateway.envoyproxy.io",
+                "resourcequotas",
+                "networkpolicies.networking.k8s.io",
+            ],
+            deletes: &[],
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use super::{
     field,
 };
 use crate::api::{ActionName, FeatureFlag, FlagMode, MANAGED_BY, MANAGED_BY_LABEL, TargetRef};
+use crate::authority::{Authority, extra, on, right};
+use crate::fence::{FLAG, Fence, RESTART};
 use crate::mitigation::patch::pointer;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -352,6 +354,18 @@ impl Engine for FeatureFlag {
                 verbs: &["patch"],
             },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        Authority {
+            rights: vec![on("ConfigMap", "v1", right("patch", "", "configmaps"))],
+            extras: vec![extra("restartConsumers", false, true, right("patch", "apps", "deployments"))],
+            ..Authority::default()
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence { updates: &[FLAG, RESTART], makes: &[], deletes: &[] }
     }
 }
 

@@ -9,6 +9,8 @@ use super::{
     VALIDATING_POLICY_BINDING, patch::pointer,
 };
 use crate::api::{ActionName, Freeze, TargetRef};
+use crate::authority::{Authority, on, right};
+use crate::fence::{Fence, Update};
 use serde_json::{Value, json};
 
 /// Prefix of the annotation that names a freeze. The chart's policy looks for it.
@@ -140,6 +142,28 @@ impl Engine for Freeze {
     fn rules(&self) -> Vec<Rule> {
         // Bound in a namespace, this reaches that Namespace object alone.
         vec![Rule { groups: &[""], resources: &["namespaces"], verbs: &["patch"] }]
+    }
+
+    fn authority(&self) -> Authority {
+        // Who may patch a Namespace may do far more than freeze it, and who freezes it need not.
+        Authority {
+            rights: vec![on("Namespace", "v1", right("freeze", "", "namespaces"))],
+            ..Authority::default()
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: &[Update {
+                resources: &["namespaces"],
+                annotations: &["freeze.incident-operator.dev/"],
+                fields: &[],
+                labels: &[],
+                any_label: false,
+            }],
+            makes: &[],
+            deletes: &[],
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use super::{
     record::Record,
 };
 use crate::api::{ActionName, Isolate, IsolateMethod, ReleasePods, TargetRef};
+use crate::authority::{Authority, By, extra, on, right};
+use crate::fence::{Delete, Fence, Update, Which};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
@@ -269,6 +271,35 @@ impl Engine for Isolate {
                 verbs: &["create", "patch", "delete"],
             },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        let pods = right("patch", "", "pods");
+        let deny = right("create", "networking.k8s.io", "networkpolicies");
+        let mut rights = vec![on("Pod", "v1", pods).when(&["StripLabels"])];
+        let workloads = ["Deployment", "StatefulSet", "DaemonSet"];
+        rights.extend(workloads.map(|kind| on(kind, "apps/v1", pods).beside().when(&["StripLabels"])));
+        rights.push(on("Pod", "v1", deny).beside().when(&["DenyPolicy"]));
+        rights.extend(workloads.map(|kind| on(kind, "apps/v1", deny).beside().when(&["DenyPolicy"])));
+        Authority {
+            by: Some(By { field: "method", default: "StripLabels" }),
+            rights,
+            extras: vec![extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))],
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: &[Update {
+                resources: &["pods"],
+                any_label: true,
+                fields: &[],
+                labels: &[],
+                annotations: &[],
+            }],
+            makes: &["networkpolicies.networking.k8s.io"],
+            deletes: &[Delete { resource: "pods", which: Which::Noted }],
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use super::{Effect, Engine, Part, Rule, Scene, Stop, TargetKind};
 use crate::api::{ActionName, Manual, TargetRef};
+use crate::authority::Authority;
+use crate::fence::Fence;
 
 /// What to know before somebody is asked.
 pub const UNDOES_NOTHING: &str = "nothing is done by itself, and a release undoes nothing";
@@ -49,5 +51,14 @@ impl Engine for Manual {
 
     fn rules(&self) -> Vec<Rule> {
         Vec::new()
+    }
+
+    fn authority(&self) -> Authority {
+        // Whoever does it by hand needs the rights then, not the one who asks for it.
+        Authority::default()
+    }
+
+    fn fence(&self) -> Fence {
+        Fence::default()
     }
 }

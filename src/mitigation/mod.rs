@@ -1,7 +1,8 @@
 //! The actions: what each one changes, refuses and counts as its effect. Pure: no client, no clock.
 //!
 //! One file an action. The engine knows no action by name outside [`engine`], the one exhaustive match; what
-//! the operator may write to the cluster (RBAC) is rendered from [`Engine::rules`].
+//! the operator may write to the cluster (RBAC), what its field managers may change and which rights it asks of the
+//! requester are rendered from what each declares.
 
 mod block_writes;
 pub mod document;
@@ -40,6 +41,7 @@ use crate::api::{
     Action, ActionName, FeatureFlag, MitigationTemplate, OnRelease, PauseRollout, Rollback, Suspend,
     TargetRef,
 };
+use crate::{authority::Authority, fence::Fence};
 use kube::core::DynamicObject;
 use record::Record;
 use serde_json::Value;
@@ -135,8 +137,14 @@ pub trait Engine {
         "puts the value back, unless somebody changed it meanwhile".to_owned()
     }
 
-    /// Writes to the cluster that the action needs.
+    /// Writes to the cluster that the action needs: its role.
     fn rules(&self) -> Vec<Rule>;
+
+    /// What it asks of whoever requests it, whatever its parameters are.
+    fn authority(&self) -> Authority;
+
+    /// What its field manager may change, whatever its parameters are.
+    fn fence(&self) -> Fence;
 }
 
 /// Back to the prior values, as far as the record has them.
@@ -166,19 +174,19 @@ pub fn engine(action: &Action) -> Option<&dyn Engine> {
     }
 }
 
-/// One action of each kind that has an engine, for what is generated from all of them.
+/// One action of each kind, in the order of the schema, for what is generated from all of them.
 pub fn engines() -> Vec<Box<dyn Engine>> {
     vec![
         Box::new(scale::example()),
         Box::new(feature_flag::example()),
+        Box::new(Rollback::default()),
+        Box::new(PauseRollout::default()),
+        Box::new(Suspend::default()),
         Box::new(freeze::example()),
         Box::new(block_writes::example()),
         Box::new(rate_limit::example()),
         Box::new(isolate::example()),
         Box::new(manual::example()),
-        Box::new(Rollback::default()),
-        Box::new(PauseRollout::default()),
-        Box::new(Suspend::default()),
     ]
 }
 

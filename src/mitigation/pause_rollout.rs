@@ -7,6 +7,8 @@ use super::{
     workload,
 };
 use crate::api::{ActionName, PauseRollout, TargetRef};
+use crate::authority::{Authority, workloads};
+use crate::fence::{Fence, fields};
 use serde_json::json;
 
 const PAUSED: &str = "/spec/paused";
@@ -99,6 +101,24 @@ impl Engine for PauseRollout {
             resources: &["deployments", "statefulsets", "daemonsets"],
             verbs: &["patch"],
         }]
+    }
+
+    fn authority(&self) -> Authority {
+        Authority { rights: workloads(), ..Authority::default() }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: const {
+                &[
+                    fields(&["deployments.apps"], &["spec.paused"]),
+                    fields(&["statefulsets.apps"], &["spec.updateStrategy.rollingUpdate"]),
+                    fields(&["daemonsets.apps"], &["spec.updateStrategy"]),
+                ]
+            },
+            makes: &[],
+            deletes: &[],
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use super::{
     MIDDLEWARE, ObjectId, Part, Refusal, Rule, Scene, Stop, TargetKind, field,
 };
 use crate::api::{ActionName, RateAdapter, RateLimit, RateScope, RateUnit, TargetRef};
+use crate::authority::{Authority, By, on, right};
+use crate::fence::{Fence, Update, fields};
 use serde_json::Value;
 
 /// An instance, for what is generated from all actions.
@@ -227,6 +229,51 @@ impl Engine for RateLimit {
             Rule { groups: &["traefik.io"], resources: &["ingressroutes"], verbs: &["patch"] },
             Rule { groups: &["networking.k8s.io"], resources: &["ingresses"], verbs: &["patch"] },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        // Without an adapter, the target's kind tells it.
+        let envoy: &[&str] = &["", "EnvoyGateway"];
+        let make = right("create", "gateway.envoyproxy.io", "backendtrafficpolicies");
+        let traefik = right("patch", "traefik.io", "ingressroutes");
+        let ingress = right("patch", "networking.k8s.io", "ingresses");
+        Authority {
+            by: Some(By { field: "adapter", default: "" }),
+            rights: vec![
+                on("HTTPRoute", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
+                on("Gateway", "gateway.networking.k8s.io/v1", make).beside().when(envoy),
+                on("IngressRoute", "traefik.io/v1alpha1", traefik).when(&["", "Traefik"]),
+                on("Ingress", "networking.k8s.io/v1", ingress).when(&["", "IngressNginx", "Traefik"]),
+            ],
+            extras: Vec::new(),
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: const {
+                &[
+                    fields(
+                        &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
+                        &["spec.rateLimit"],
+                    ),
+                    fields(&["ingressroutes.traefik.io"], &["spec.routes"]),
+                    Update {
+                        resources: &["ingresses.networking.k8s.io"],
+                        annotations: &[
+                            "traefik.ingress.kubernetes.io/router.middlewares",
+                            "nginx.ingress.kubernetes.io/limit-rpm",
+                            "nginx.ingress.kubernetes.io/limit-rps",
+                        ],
+                        fields: &[],
+                        labels: &[],
+                        any_label: false,
+                    },
+                ]
+            },
+            makes: &["backendtrafficpolicies.gateway.envoyproxy.io", "middlewares.traefik.io"],
+            deletes: &[],
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use super::{
     workload,
 };
 use crate::api::{ActionName, Rollback, RollbackTo, TargetRef};
+use crate::authority::{Authority, extra, right, workloads};
+use crate::fence::{Delete, Fence, Which, template};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -286,6 +288,23 @@ impl Engine for Rollback {
             // Pods of a broken StatefulSet, with allowPodDeletion.
             Rule { groups: &[""], resources: &["pods"], verbs: &["delete"] },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        Authority {
+            rights: workloads(),
+            extras: vec![extra("allowPodDeletion", false, true, right("delete", "", "pods"))],
+            ..Authority::default()
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        // The whole template: which one it is cannot be said in a policy. That is why each action has a role.
+        Fence {
+            updates: const { &[template(&["spec.template"])] },
+            makes: &[],
+            deletes: &[Delete { resource: "pods", which: Which::OwnedBy("StatefulSet") }],
+        }
     }
 }
 

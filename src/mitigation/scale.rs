@@ -22,6 +22,8 @@ use super::{
     workload::has_condition,
 };
 use crate::api::{ActionName, Scale, TargetRef};
+use crate::authority::{Authority, Right, on};
+use crate::fence::{Fence, Update, fields};
 use kube::core::DynamicObject;
 use paths::Paths;
 use serde_json::{Value, json};
@@ -218,6 +220,40 @@ impl Engine for Scale {
             Rule { groups: &["autoscaling"], resources: &["horizontalpodautoscalers"], verbs: &["patch"] },
             Rule { groups: &["keda.sh"], resources: &["scaledobjects"], verbs: &["patch"] },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        let scale = |resource| Right { verb: "patch", group: "apps", resource, subresource: "scale" };
+        let rights = vec![
+            on("Deployment", "apps/v1", scale("deployments")),
+            on("StatefulSet", "apps/v1", scale("statefulsets")),
+        ];
+        Authority { rights, ..Authority::default() }
+    }
+
+    fn fence(&self) -> Fence {
+        // An autoscaler is told to leave the number alone. With one field of its behaviour the API server fills in
+        // the others.
+        Fence {
+            updates: const {
+                &[
+                    fields(&["deployments.apps", "statefulsets.apps"], &["spec.replicas"]),
+                    fields(
+                        &["horizontalpodautoscalers.autoscaling"],
+                        &["spec.minReplicas", "spec.maxReplicas", "spec.behavior"],
+                    ),
+                    Update {
+                        resources: &["scaledobjects.keda.sh"],
+                        annotations: &["autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas"],
+                        fields: &[],
+                        labels: &[],
+                        any_label: false,
+                    },
+                ]
+            },
+            makes: &[],
+            deletes: &[],
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use super::{
     prior, record::Record, workload,
 };
 use crate::api::{ActionName, MissedRuns, RunningJobs, Suspend, TargetRef};
+use crate::authority::{Authority, extra, on, right};
+use crate::fence::{Delete, Fence, Which, fields};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -244,6 +246,34 @@ impl Engine for Suspend {
             // runningJobs: Delete.
             Rule { groups: &["batch"], resources: &["jobs"], verbs: &["delete"] },
         ]
+    }
+
+    fn authority(&self) -> Authority {
+        Authority {
+            rights: vec![
+                on("CronJob", "batch/v1", right("patch", "batch", "cronjobs")),
+                on("Job", "batch/v1", right("patch", "batch", "jobs")),
+            ],
+            extras: vec![
+                extra("runningJobs", "Keep", "Suspend", right("patch", "batch", "jobs")),
+                extra("runningJobs", "Keep", "Delete", right("delete", "batch", "jobs")),
+            ],
+            ..Authority::default()
+        }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence {
+            updates: const {
+                &[
+                    fields(&["cronjobs.batch", "jobs.batch"], &["spec.suspend"]),
+                    // So that a run that was missed does not start.
+                    fields(&["cronjobs.batch/status"], &["status.lastScheduleTime"]),
+                ]
+            },
+            makes: &[],
+            deletes: &[Delete { resource: "jobs.batch", which: Which::OwnedBy("CronJob") }],
+        }
     }
 }
 

@@ -54,5 +54,7 @@ async fn a_step_that_failed_is_told_as_not_effective_and_its_instructions_stay_a
     let words = namespace.kubectl(&["patch", "mitigation", "call", "--type=merge", "-p", patch]).failure();
     assert!(words.contains("manual cannot be changed"), "{words}");
     release(&namespace, "call");
-    reaches(&namespace, "call", Phase::Released).await;
+    // "Released" would read as if it had been in force.
+    let ended = reaches(&namespace, "call", Phase::Failed).await;
+    assert!(message(&ended, "Ready").contains("the step failed: no answer"), "{}", message(&ended, "Ready"));
 }

@@ -175,8 +175,16 @@ async fn what_is_exported_can_be_committed_built_and_applied_again_and_kubectl_d
     for how in [&[][..], &["--server-side"]] {
         diff(how, &path("draft.yaml"));
     }
-
     let api = namespace.api::<Postmortem>();
+    let mut revisions = Vec::new();
+    for _ in 0..3 {
+        let apply =
+            ["apply", "--server-side", "--force-conflicts", "--field-manager=argocd-controller", "-f"];
+        namespace.kubectl(&[&apply[..], &[&path("draft.yaml")]].concat()).success();
+        revisions.push(api.get("outage").await.expect("it is there").resource_version());
+    }
+    assert_eq!(revisions[1], revisions[2], "who applies what is there already writes nothing");
+
     let patch = json!({"metadata": {"annotations": {"team.example.com/wiki": "1"}}, "spec": difficult()});
     api.patch("outage", &PatchParams::default(), &Patch::Merge(&patch))
         .await

@@ -69,6 +69,16 @@ impl Decision<'_> {
     /// What a person did, the operator cannot undo.
     pub(super) fn release_by_hand(&mut self, end: &End) {
         let because = end.because();
+        let failed = match &self.m.spec.template.action {
+            Action::Manual(step) => step.result.as_ref().filter(|r| r.state == ManualState::Failed),
+            _ => None,
+        };
+        if let Some(result) = failed {
+            let note =
+                result.note.as_deref().map(|n| format!(": {}", super::clip(n, 512))).unwrap_or_default();
+            let message = format!("the step failed{note}; undo by hand what was begun; {because}");
+            return self.finish(Phase::Failed, "Failed", message);
+        }
         if on_release(&self.m.spec.template) == OnRelease::Keep {
             return self.finish(
                 Phase::Kept,
