@@ -127,16 +127,13 @@ as they are stored. No other stamp may be there. Uses variables.stated, stored a
 - name: entriesKept
   expression: >-
     variables.entries.filter(m, variables.entriesBefore.exists(old, old == m)).map(m, "entry.incident-operator.dev/" + string(m.name))
+# Of a creation, and of an update.
+- name: partsAtFirst
+  expression: >-
+    {{ include "incident-operator.admission.partsWhere" "variables.new.?spec.?%[1]s.hasValue()" }}
 - name: partsNew
   expression: >-
-    {{- range $key, $part := dict
-      "roles-actor" (dict "of" "incidents" "fields" (list "roles"))
-      "severity-actor" (dict "of" "incidents" "fields" (list "severity" "severityReason"))
-      "resolution-actor" (dict "of" "incidents" "fields" (list "resolution" "exitCriteria" "outcome" "duplicateOf"))
-      "state-actor" (dict "of" "postmortems" "fields" (list "state")) }}
-    (request.resource.resource == {{ $part.of | quote }} &&
-    ({{ range $i, $field := $part.fields }}{{ if $i }} || {{ end }}variables.new.?spec.?{{ $field }} != variables.old.?spec.?{{ $field }}{{ end }}) ? ["incident-operator.dev/{{ $key }}"] : []) +
-    {{- end }} []
+    {{ include "incident-operator.admission.partsWhere" "variables.new.?spec.?%[1]s != variables.old.?spec.?%[1]s" }}
 - name: stampsNew
   expression: >-
     variables.partsNew + variables.entries.map(m, "entry.incident-operator.dev/" + string(m.name)).filter(key, !(key in variables.entriesKept))
@@ -149,7 +146,39 @@ as they are stored. No other stamp may be there. Uses variables.stated, stored a
     variables.stated.map(key, key).filter(key, key.startsWith("entry.incident-operator.dev/") || key in {{ include "incident-operator.admission.parts" . }})
 {{- end }}
 
+{{/* The parts of a spec with stamps of their own: by kind the annotation, and the fields that it is about. */}}
+{{- define "incident-operator.admission.stamped" -}}
+incidents:
+  resolution-actor: [resolution, exitCriteria, outcome, duplicateOf]
+  roles-actor: [roles]
+  severity-actor: [severity, severityReason]
+postmortems:
+  state-actor: [state]
+{{- end }}
+
+{{/* The annotations of those parts of which a condition holds for one of their fields, as a list in CEL. Takes the condition, with %[1]s for the field. */}}
+{{- define "incident-operator.admission.partsWhere" -}}
+{{- $condition := . }}
+{{- range $kind, $parts := include "incident-operator.admission.stamped" . | fromYaml -}}
+request.resource.resource == {{ $kind | quote }} ? (
+{{- $lists := list }}
+{{- range $key, $fields := $parts }}
+{{- $holds := list }}
+{{- range $fields }}
+{{- $holds = append $holds (printf $condition .) }}
+{{- end }}
+{{- $lists = append $lists (printf "(%s ? [%q] : [])" (join " || " $holds) (printf "incident-operator.dev/%s" $key)) }}
+{{- end }}
+{{- join " + " $lists }}) : {{ end -}} []
+{{- end }}
+
 {{/* The annotations with stamps of parts, as a list in CEL. */}}
 {{- define "incident-operator.admission.parts" -}}
-["incident-operator.dev/roles-actor", "incident-operator.dev/severity-actor", "incident-operator.dev/resolution-actor", "incident-operator.dev/state-actor"]
+{{- $keys := list }}
+{{- range $parts := include "incident-operator.admission.stamped" . | fromYaml }}
+{{- range $key, $_ := $parts }}
+{{- $keys = append $keys (printf "incident-operator.dev/%s" $key) }}
+{{- end }}
+{{- end }}
+{{- $keys | toJson }}
 {{- end }}
