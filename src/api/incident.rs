@@ -332,6 +332,10 @@ pub struct Communication {
     /// Internal (the default), or Public, which also keeps the external clock and status page.
     pub visibility: Option<Visibility>,
     /// Time between internal updates, when it is to differ from the configuration's for this severity.
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s')",
+        "message": "write a length of time from 1s on, such as 15m or 1h30m; without it the configuration's holds"
+    }]))]
     pub update_interval: Option<GoDuration>,
 }
 

@@ -66,7 +66,7 @@ pub struct IncidentStatus {
     pub postmortem_ref: Option<LocalRef>,
     /// Observations: Acknowledged, Triaged, Mitigated, Resolved, PostmortemComplete, Configured, Notified,
     /// Ready, Stalled; and what should be better: RolesFilled, DutiesSeparated, SeverityExplained, ChecklistOnTime,
-    /// UpdatesOnTime, PublicTextClean, FactsConsistent, AuthorsVerified.
+    /// UpdatesOnTime, PublicInformed, PublicTextClean, FactsConsistent, AuthorsVerified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 24),
@@ -179,9 +179,14 @@ pub struct SeverityChange {
     /// Why, in the author's words.
     #[schemars(length(max = 4096))]
     pub reason: Option<String>,
-    /// The reason of the change before. It does not explain this one.
+    /// What spec.severityReason said when it explained a change, or stood there while the severity was raised. It
+    /// explains no other.
     #[schemars(length(max = 4096))]
     pub earlier_reason: Option<String>,
+    /// uids of the entries that explained the latest changes. None of them explains another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub explained_by: Vec<String>,
 }
 
 /// One item of the checklist.
@@ -201,6 +206,8 @@ pub struct ChecklistItem {
     pub state: ChecklistState,
     /// Who does it.
     pub owner: Option<Role>,
+    /// From when its time is counted, when that is not the declaration.
+    pub since_time: Option<Time>,
     /// By when.
     pub due_time: Option<Time>,
     /// When it was told that it is overdue.
@@ -234,6 +241,11 @@ pub struct AudienceStatus {
     pub last_update_time: Option<Time>,
     /// How often it was told.
     pub updates: Option<i32>,
+    /// The time of the last update for it that nobody was told: one for the public while visibility was Internal.
+    /// Absent once it was told something.
+    pub withheld_time: Option<Time>,
+    /// Since when the incident goes on although it was told that it is over. Absent once it was told otherwise.
+    pub reopened_time: Option<Time>,
     /// When it is to be told next. Once that is over the time stays until it is told.
     pub next_due_time: Option<Time>,
     /// The last deadline that was missed since it was last told.
@@ -261,6 +273,8 @@ impl AudienceStatus {
             first_update_time: None,
             last_update_time: None,
             updates: None,
+            withheld_time: None,
+            reopened_time: None,
             next_due_time: None,
             missed_time: None,
             overdue_count: None,

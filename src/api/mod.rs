@@ -70,5 +70,9 @@ pub const ROLES_STAMP: &str = "incident-operator.dev/roles-actor";
 pub const SEVERITY_STAMP: &str = "incident-operator.dev/severity-actor";
 /// The same for its resolution, exit criteria and outcome.
 pub const RESOLUTION_STAMP: &str = "incident-operator.dev/resolution-actor";
+/// The same for its impact.
+pub const IMPACT_STAMP: &str = "incident-operator.dev/impact-actor";
+/// The same for its checklist.
+pub const CHECKLIST_STAMP: &str = "incident-operator.dev/checklist-actor";
 /// The same for the state of a postmortem, with its `owner` before that change.
 pub const STATE_STAMP: &str = "incident-operator.dev/state-actor";

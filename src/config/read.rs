@@ -1,8 +1,8 @@
 //! A configuration file is read and checked; what is wrong is named with line, column and field.
 
 use super::{
-    Calendar, Channel, ChannelType, Network, Outgoing, PostmortemDeadline, ScalableKind, Settings,
-    SeverityRules, defaults,
+    Calendar, Channel, ChannelAudience, ChannelType, Network, Outgoing, PostmortemDeadline, ScalableKind,
+    Settings, SeverityRules, defaults,
     file::{ChannelFile, Day, DayKind, File, Interval, OutgoingFile, ScalableKindFile, SeverityFile},
 };
 use crate::api::{Priority, Severity};
@@ -339,6 +339,10 @@ fn fields_of(channel: &Channel) -> Result<(), (&'static str, String)> {
     match missing {
         Some("url") => Err(("url", format!("a channel of type {type_} has either url or urlFile"))),
         Some(field) => Err((field, format!("a channel of type {type_} needs it"))),
+        // What goes there is read by everybody, and internal text is not for everybody.
+        None if channel.type_ == ChannelType::Statuspage && channel.audience != ChannelAudience::Public => {
+            Err(("audience", "a channel of type Statuspage is read by the public: write Public".to_owned()))
+        }
         None => Ok(()),
     }
 }

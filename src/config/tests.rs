@@ -160,6 +160,10 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
             "channels[0].pageId: a channel of type Statuspage needs it",
         ),
         (
+            "channels: [{name: a, type: Statuspage, audience: Internal, tokenFile: /t, pageId: p}]\n",
+            "channels[0].audience: a channel of type Statuspage is read by the public: write Public",
+        ),
+        (
             &channel("  type: Webhook\n"),
             "channels[0].url: a channel of type Webhook has either url or urlFile",
         ),

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     api::{ComponentState, Severity},
     config::Channel,
+    decide::conditions::clip,
 };
 use serde_json::{Map, Value, json as value};
 
@@ -70,7 +71,10 @@ fn common(channel: &Channel, notice: &Notice<'_>) -> Map<String, Value> {
     let resolved = status == "resolved";
     let mut incident = Map::new();
     incident.insert("status".into(), status.into());
-    incident.insert("body".into(), escape::inert(&escape::lines(&notice.message.text, MAX_BODY)).into());
+    incident.insert(
+        "body".into(),
+        clip(&escape::inert(&escape::lines(&notice.message.text, usize::MAX)), MAX_BODY).into(),
+    );
     let known = notice.facts.components.iter().filter_map(|(name, state)| {
         let state = if resolved { ComponentState::Operational } else { *state };
         Some((channel.components.get(name)?.clone(), Value::from(component(state))))
@@ -88,8 +92,7 @@ fn common(channel: &Channel, notice: &Notice<'_>) -> Map<String, Value> {
 fn name(channel: &Channel, notice: &Notice<'_>) -> String {
     let text = escape::lines(&notice.message.text, MAX_BODY);
     let first = text.lines().next().unwrap_or_default();
-    let sentence = first.split_inclusive(['.', '!', '?', '。']).next().unwrap_or(first);
-    let name = escape::inert(&crate::decide::conditions::clip(sentence.trim_end_matches('.'), MAX_NAME));
+    let name = clip(&escape::inert(sentence(first).trim_end_matches('.')), MAX_NAME);
     if !name.is_empty() {
         return name;
     }
@@ -101,6 +104,15 @@ fn name(channel: &Channel, notice: &Notice<'_>) -> String {
         .filter(|n| channel.components.contains_key(*n))
         .collect();
     format!("Incident: {}", affected.join(", "))
+}
+
+/// The first sentence of a line. A dot inside "2.5 %" or "example.com" ends none.
+fn sentence(line: &str) -> &str {
+    let ends = |(at, c): &(usize, char)| {
+        let rest = &line[at + c.len_utf8()..];
+        *c == '。' || matches!(c, '.' | '!' | '?') && rest.chars().next().is_none_or(char::is_whitespace)
+    };
+    line.char_indices().find(ends).map_or(line, |(at, c)| &line[..at + c.len_utf8()])
 }
 
 fn impact(notice: &Notice<'_>) -> &'static str {

@@ -165,6 +165,30 @@ fn a_status_page_hears_of_components_that_it_knows_and_of_nothing_internal() {
 }
 
 #[test]
+fn the_name_on_the_page_is_the_first_sentence_and_nothing_is_longer_than_the_page_takes() {
+    let facts = facts();
+    let name = |text: &str| {
+        let message = message("StatusUpdate", text);
+        let notice = notice(&facts, &message, ChannelAudience::Public);
+        let body: Value = serde_json::from_slice(&statuspage::create(&channel(PAGE), &notice).body).unwrap();
+        let of = |key: &str| body["incident"][key].as_str().unwrap().to_owned();
+        (of("name"), of("body"))
+    };
+    for (text, expected) in [
+        ("About 2.5 % of checkouts fail. We are on it.", "About 2.5 % of checkouts fail"),
+        ("Logins at example.com fail! Sorry.", "Logins at example.com fail!"),
+        ("<!channel> checkouts fail", "<\u{200b}!channel> checkouts fail"),
+        ("결제가 실패합니다. 확인 중입니다.", "결제가 실패합니다"),
+        ("支付失败。正在处理。", "支付失败。"),
+        ("No stop\nand more", "No stop"),
+    ] {
+        assert_eq!(name(text).0, expected, "{text}");
+    }
+    let (name, body) = name(&"@<".repeat(2048));
+    assert_eq!((name.chars().count(), body.chars().count()), (120, 4096));
+}
+
+#[test]
 fn a_resolved_incident_is_resolved_on_the_page_and_its_components_work() {
     let mut facts = facts();
     facts.stage = Some(Stage::Postmortem);

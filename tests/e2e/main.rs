@@ -46,6 +46,7 @@ mod postmortem;
 mod postmortem_chase;
 mod postmortem_git;
 mod record;
+mod record_late;
 mod runtime;
 mod schema;
 mod schema_incident;

@@ -37,6 +37,7 @@ async fn an_incident_takes_what_its_fields_allow_and_nothing_beyond() {
         ("roles", json!({"incidentCommander": "system:serviceaccount:ns:name"})),
         ("impact", json!({"affectedTenants": 0, "dataAtRisk": "None"})),
         ("communication", json!({"visibility": "Public", "updateInterval": "1h30m"})),
+        ("communication", json!({"updateInterval": "99999h99999h99999h99999h"})),
         ("resolution", json!({})),
         ("drill", json!(true)),
         ("mitigations", json!([])),
@@ -60,6 +61,8 @@ async fn an_incident_takes_what_its_fields_allow_and_nothing_beyond() {
         ("impact", json!({"affectedFeatures": vec!["f"; 65]}), "spec.impact.affectedFeatures: Too many: 65"),
         ("communication", json!({"updateInterval": "2d"}), "spec.communication.updateInterval"),
         ("communication", json!({"updateInterval": "-5m"}), "spec.communication.updateInterval"),
+        ("communication", json!({"updateInterval": "0s"}), "write a length of time from 1s on"),
+        ("communication", json!({"updateInterval": "999ms"}), "write a length of time from 1s on"),
         ("resolution", json!({"summary": "x".repeat(4097)}), "spec.resolution.summary: Too long"),
         (
             "resolution",

@@ -100,8 +100,8 @@ apply leaves it. Takes (dict "of" "object" "field" "labels" "empty" "{}").
 
 {{/*
 Who changed one part of a spec last, as variables: every entry of an incident's mitigations has a stamp of its own, and
-so have its roles, its severity and its resolution, and the state of a postmortem. Who corrects the title is then taken
-for the author of nothing else, whatever happened before the operator looked.
+so have its roles, severity, resolution, impact and checklist, and the state of a postmortem. Who corrects the title is
+then taken for the author of nothing else, whatever happened before the operator looked.
 
 variables.stamp is the stamp of this request, stampsNew the annotations that must bear it, stampsKept those that stay
 as they are stored. No other stamp may be there. Uses variables.stated, stored and groups.
@@ -149,6 +149,8 @@ as they are stored. No other stamp may be there. Uses variables.stated, stored a
 {{/* The parts of a spec with stamps of their own: by kind the annotation, and the fields that it is about. */}}
 {{- define "incident-operator.admission.stamped" -}}
 incidents:
+  checklist-actor: [checklist]
+  impact-actor: [impact]
   resolution-actor: [resolution, exitCriteria, outcome, duplicateOf]
   roles-actor: [roles]
   severity-actor: [severity, severityReason]

@@ -5,7 +5,8 @@
 
 use super::{Decision, WayBack, texts};
 use crate::api::{
-    ChecklistEntry, ChecklistItem, ChecklistState as State, ClockName, ConditionStatus::True, Role, Time,
+    CHECKLIST_STAMP, ChecklistEntry, ChecklistItem, ChecklistState as State, ClockName,
+    ConditionStatus::True, IMPACT_STAMP, Role, Time,
 };
 use crate::decide::conditions::{clip, one_line, status as condition, whole_seconds};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -97,29 +98,36 @@ impl Decision<'_> {
     /// Keeps the items: adds what is new, ticks what is done, tells what is overdue.
     pub(super) fn checklist(&mut self) {
         let since = self.since();
+        // Those of the playbook are there from the declaration on, whatever was edited before anybody looked.
+        let begin = if self.visited().is_none() { self.created() } else { since };
+        let mut ticked = Vec::new();
         for item in &FIRST_FIFTEEN_MINUTES {
             let says = self.stated(item.name);
             let seen = self.seen_of(item.sign);
             let stated = says.as_ref();
-            self.keep(Wanted {
+            let word = self.keep(Wanted {
                 name: item.name,
                 description: stated.and_then(|e| e.description.as_deref()).unwrap_or(item.description),
                 owner: stated.and_then(|e| e.owner).or(Some(item.owner)),
-                due: since.checked_add(within(stated).unwrap_or(item.within)).ok(),
+                begin,
+                within: within(stated).unwrap_or(item.within),
                 says: stated,
                 seen,
             });
+            ticked.extend(word.map(|word| (item.name.to_owned(), word)));
         }
         for entry in &self.seen.incident.spec.checklist {
             if FIRST_FIFTEEN_MINUTES.iter().all(|item| item.name != entry.name) {
-                self.keep(Wanted {
+                let word = self.keep(Wanted {
                     name: &entry.name,
                     description: entry.description.as_deref().unwrap_or(&entry.name),
                     owner: entry.owner,
-                    due: since.checked_add(within(Some(entry)).unwrap_or(DEFAULT)).ok(),
+                    begin: since,
+                    within: within(Some(entry)).unwrap_or(DEFAULT),
                     says: Some(entry),
                     seen: Seen::default(),
                 });
+                ticked.extend(word.map(|word| (entry.name.clone(), word)));
             }
         }
         // What people added and took out again goes, unless it was done.
@@ -130,6 +138,7 @@ impl Decision<'_> {
                 || spec.checklist.iter().any(|e| e.name == i.name)
         };
         self.status.checklist.retain(wanted);
+        self.tell_ticked(&ticked);
         self.tell_overdue();
     }
 
@@ -137,17 +146,19 @@ impl Decision<'_> {
         self.seen.incident.spec.checklist.iter().find(|e| e.name == name).cloned()
     }
 
-    fn keep(&mut self, wanted: Wanted<'_>) {
-        let Wanted { name, description, owner, due, says, seen } = wanted;
-        let now = self.now;
-        let author = self.actor().map(str::to_owned);
+    /// Answers the word for what people made of it, if they did.
+    fn keep(&mut self, wanted: Wanted<'_>) -> Option<&'static str> {
+        let Wanted { name, description, owner, begin, within, says, seen } = wanted;
+        let (now, created) = (self.now, self.created());
+        let author = self.actor_of(CHECKLIST_STAMP);
         let at = self.status.checklist.iter().position(|i| i.name == name).unwrap_or_else(|| {
             self.status.checklist.push(ChecklistItem {
                 name: name.to_owned(),
                 description: String::new(),
                 state: State::Todo,
                 owner: None,
-                due_time: due.map(whole_seconds),
+                since_time: (begin != created).then(|| whole_seconds(begin)),
+                due_time: None,
                 overdue_time: None,
                 done_time: None,
                 done_by: None,
@@ -158,35 +169,64 @@ impl Decision<'_> {
         let item = &mut self.status.checklist[at];
         description.clone_into(&mut item.description);
         item.owner = owner;
+        let since = item.since_time.as_ref().map_or(created, |t| t.0);
+        item.due_time = since.checked_add(within).ok().map(whole_seconds);
+        // More time than before: what is not over yet is not overdue.
+        item.overdue_time.take_if(|_| item.due_time.as_ref().is_none_or(|due| due.0 > now));
         let note = says.and_then(|e| e.note.clone());
-        match says.and_then(|e| e.state) {
-            Some(state) if state != item.state => {
-                item.state = state;
-                item.done_time = (state != State::Todo).then(|| whole_seconds(now));
-                item.done_by = author.filter(|_| state != State::Todo).map(|a| clip(&a, 253));
-                item.note = note;
+        if let Some(state) = says.and_then(|e| e.state) {
+            if state == item.state {
+                item.note = note.or(item.note.take());
+                return None;
             }
-            Some(_) => item.note = note.or(item.note.take()),
-            // Nobody says that it is not needed any more.
-            None if item.state == State::NotNeeded && !seen.not_needed => {
-                item.state = State::Todo;
-                item.done_time = None;
-                item.done_by = None;
-                item.note = note.or(seen.note);
-            }
-            None if item.state == State::Todo && seen.not_needed => {
-                item.state = State::NotNeeded;
-                item.note = seen.note;
-            }
-            None if item.state == State::Todo && seen.done => {
-                item.state = State::Done;
-                item.done_time = Some(seen.time.unwrap_or_else(|| whole_seconds(now)));
-                item.done_by = seen.by.map(|a| clip(&a, 253));
-                item.note = seen.note.map(|n| one_line(&n, 1024));
-            }
-            None if item.state == State::Todo => item.note = note.or(seen.note).map(|n| one_line(&n, 1024)),
-            None => {}
+            item.state = state;
+            item.done_time = (state != State::Todo).then(|| whole_seconds(now));
+            item.done_by = author.filter(|_| state != State::Todo).map(|a| clip(&a, 253));
+            item.note = note;
+            return Some(match state {
+                State::Todo => "open again",
+                State::Done => "done",
+                State::NotNeeded => "not needed",
+            });
         }
+        let mut word = None;
+        if item.state == State::NotNeeded && !seen.not_needed {
+            // Nobody says that it is not needed any more.
+            word = item.done_by.take().map(|_| "open again");
+            item.state = State::Todo;
+            item.done_time = None;
+        }
+        if item.state != State::Todo {
+            return word;
+        }
+        if seen.not_needed {
+            item.state = State::NotNeeded;
+            item.note = seen.note;
+        } else if seen.done {
+            item.state = State::Done;
+            item.done_time = Some(seen.time.unwrap_or_else(|| whole_seconds(now)));
+            item.done_by = seen.by.map(|a| clip(&a, 253));
+            item.note = seen.note.map(|n| one_line(&n, 1024));
+        } else {
+            item.note = note.or(seen.note).map(|n| one_line(&n, 1024));
+        }
+        word
+    }
+
+    /// One entry for all that people ticked, whichever way; what the operator ticks is on record by what it saw.
+    fn tell_ticked(&mut self, ticked: &[(String, &'static str)]) {
+        let all = |word: &str| {
+            let names = ticked.iter().filter(|(_, w)| *w == word).map(|(name, _)| name.as_str());
+            let names: Vec<_> = names.collect();
+            (!names.is_empty()).then(|| format!("{} {word}", names.join(", ")))
+        };
+        let parts: Vec<_> = ["done", "not needed", "open again"].into_iter().filter_map(all).collect();
+        if parts.is_empty() {
+            return;
+        }
+        let author = self.actor_of(CHECKLIST_STAMP);
+        let message = format!("checklist: {}", parts.join("; "));
+        self.tell(self.now, "ChecklistTicked", author.as_deref(), &message);
     }
 
     /// The rules by which the operator ticks, one a sign.
@@ -213,7 +253,11 @@ impl Decision<'_> {
                         || !i.affected_features.is_empty()
                         || !i.components.is_empty()
                 });
-                done(known, self.actor(), impact.filter(|_| known).and_then(texts::impact))
+                done(
+                    known,
+                    self.actor_of(IMPACT_STAMP).as_deref(),
+                    impact.filter(|_| known).and_then(texts::impact),
+                )
             }
             Sign::WayBack => self.way_back(),
             Sign::InternalDraft => {
@@ -310,8 +354,10 @@ struct Wanted<'a> {
     name: &'a str,
     description: &'a str,
     owner: Option<Role>,
-    /// By when, if the item is new.
-    due: Option<Timestamp>,
+    /// From when its time counts, if it is new.
+    begin: Timestamp,
+    /// How long it may take.
+    within: SignedDuration,
     /// What people say of it.
     says: Option<&'a ChecklistEntry>,
     /// What the operator sees of it.

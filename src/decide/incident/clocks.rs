@@ -4,8 +4,8 @@
 //! and last told, and the interval. Never from the present, which only says which deadlines have passed. So a replica
 //! that comes back after an hour finds the same deadlines, and counts the missed ones once.
 
-use super::{Decision, texts};
-use crate::api::{Audience, AudienceStatus, ClockName, Stage, TimelineRecord, Visibility};
+use super::{Decision, deliveries::is_over, texts};
+use crate::api::{Audience, AudienceStatus, ClockName, TimelineRecord, Visibility};
 use crate::decide::conditions::{clip, whole_seconds};
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
@@ -33,6 +33,8 @@ impl Decision<'_> {
         let spec = &self.seen.incident.spec;
         let rules = self.seen.settings.severity(self.status.severity);
         let own = spec.communication.as_ref().and_then(|c| c.update_interval.as_ref()).and_then(|d| d.get());
+        // The schema refuses a shorter one; a stored object may still hold it.
+        let own = own.filter(|every| *every >= Duration::from_secs(1));
         let clock = self.clock(name);
         let told = clock.and_then(|c| c.last_update_time.as_ref()).map(|t| t.0);
         let first = clock.and_then(|c| c.first_update_time.as_ref()).map(|t| t.0);
@@ -58,15 +60,23 @@ impl Decision<'_> {
             ClockName::Public if !self.is_public() => return None,
             ClockName::Public => {
                 let every = rules.public_update.or(rules.public_first_post)?;
-                match (told, first, clock.and_then(|c| c.updates).unwrap_or(0)) {
+                let soon = rules.public_first_post.unwrap_or(every);
+                let reopened = clock.and_then(|c| c.reopened_time.as_ref()).map(|t| t.0);
+                // What is dated before the declaration was no post about this incident.
+                let declared = whole_seconds(self.created()).0;
+                let told = told.filter(|told| *told >= declared);
+                let first = first.map(|first| first.max(declared));
+                match (reopened, told, first, clock.and_then(|c| c.updates).unwrap_or(0)) {
+                    // Who was told that it is over hears as soon that it is not.
+                    (Some(reopened), ..) => (reopened, soon, every),
                     // First that it is known, at once.
-                    (None, ..) | (_, None, _) => (self.created(), rules.public_first_post?, every),
+                    (_, None, ..) | (_, _, None, _) => (self.created(), rules.public_first_post?, every),
                     // Then who and what is affected, soon after.
-                    (Some(_), Some(_), ..=1) => {
+                    (None, Some(_), Some(_), ..=1) => {
                         (since(self.created()), rules.public_scope.unwrap_or(every), every)
                     }
                     // Then at every interval for some time, and after that as often as the document is refreshed.
-                    (Some(told), Some(first), _) => {
+                    (None, Some(told), Some(first), _) => {
                         let long = rules
                             .public_update_for
                             .is_some_and(|long| told.duration_since(first) >= signed(long));
@@ -93,7 +103,7 @@ impl Decision<'_> {
     fn tick(&mut self, name: ClockName) {
         let deadline = self.deadline(name).filter(|d| d.then >= Duration::from_secs(1));
         let Some(Deadline { due, then }) = deadline else {
-            if let Some(clock) = self.status.communication.iter_mut().find(|c| c.audience == name) {
+            if let Some(clock) = self.known_clock(name) {
                 clock.interval = None;
                 clock.since_time = None;
                 clock.next_due_time = None;
@@ -146,27 +156,56 @@ impl Decision<'_> {
             Audience::Responders => return,
             Audience::Internal => ClockName::Internal,
             Audience::Executives => ClockName::Executives,
+            // Nobody outside reads it, now or later.
+            Audience::Public if !self.is_public() => {
+                self.clock_mut(ClockName::Public).withheld_time = Some(record.time.clone());
+                return;
+            }
             Audience::Public => ClockName::Public,
         };
         self.refreshed(name, record.time.0, Some(&record.message));
     }
 
+    /// An incident that was over and goes on: who was told of the end outside is to be told.
+    pub(super) fn goes_on(&mut self) {
+        let was_over = self.seen.incident.status.as_ref().is_some_and(|s| is_over(s.stage));
+        if self.is_over() {
+            if let Some(clock) = self.known_clock(ClockName::Public) {
+                clock.reopened_time = None;
+            }
+        } else if was_over && self.is_public() {
+            let now = whole_seconds(self.now);
+            let told = self.known_clock(ClockName::Public).filter(|c| c.first_update_time.is_some());
+            if let Some(clock) = told {
+                clock.reopened_time = Some(now);
+            }
+        }
+    }
+
     /// An edit of the incident refreshes the document.
     pub(super) fn edited(&mut self) {
-        let before = self.seen.incident.status.as_ref().and_then(|s| s.observed_generation);
+        let before = self.visited();
         if before.is_some() && before < self.seen.incident.metadata.generation {
             self.refreshed(ClockName::Document, self.now, None);
         }
     }
 
     fn refreshed(&mut self, name: ClockName, at: Timestamp, message: Option<&str>) {
+        let declared = whole_seconds(self.created()).0;
         let clock = self.clock_mut(name);
+        clock.withheld_time = None;
+        if clock.reopened_time.as_ref().is_some_and(|reopened| reopened.0 <= at) {
+            clock.reopened_time = None;
+        }
         // What was said earlier and written down later does not set the clock back.
         let news = clock.last_update_time.as_ref().is_none_or(|last| last.0 <= at);
         if news {
             clock.last_update_time = Some(whole_seconds(at));
             clock.missed_time = None;
             clock.message = message.map(|m| clip(m, 4096));
+        }
+        if name == ClockName::Public && at < declared {
+            return;
         }
         if clock.first_update_time.as_ref().is_none_or(|first| first.0 > at) {
             clock.first_update_time = Some(whole_seconds(at));
@@ -176,6 +215,10 @@ impl Decision<'_> {
 
     pub(super) fn clock(&self, name: ClockName) -> Option<&AudienceStatus> {
         self.status.communication.iter().find(|c| c.audience == name)
+    }
+
+    fn known_clock(&mut self, name: ClockName) -> Option<&mut AudienceStatus> {
+        self.status.communication.iter_mut().find(|c| c.audience == name)
     }
 
     pub(super) fn clock_mut(&mut self, name: ClockName) -> &mut AudienceStatus {
@@ -190,7 +233,7 @@ impl Decision<'_> {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled))
+        is_over(self.status.stage)
     }
 
     pub(super) fn is_public(&self) -> bool {

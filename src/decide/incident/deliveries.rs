@@ -19,8 +19,14 @@ use crate::decide::{
 
 /// What the operator records and does not send: what is on the way to something that is sent, and deliveries
 /// themselves, which must not beget others.
-const QUIET: [&str; 5] =
-    ["UpdateSent", "DeliveryFailed", "MitigationApplied", "Closed", "NothingToAcknowledge"];
+const QUIET: [&str; 6] = [
+    "UpdateSent",
+    "DeliveryFailed",
+    "MitigationApplied",
+    "Closed",
+    "NothingToAcknowledge",
+    "ChecklistTicked",
+];
 /// What gives a message its reason when it tells of several things: the first of these, else the last thing told.
 const WEIGHT: [&str; 6] =
     ["Declared", "Cancelled", "Resolved", "Reopened", "StatusUpdate", "SeverityChanged"];
@@ -165,7 +171,8 @@ fn clock_name(audience: ChannelAudience) -> ClockName {
     }
 }
 
-fn is_over(stage: Option<Stage>) -> bool {
+/// Whether an incident in this stage is over for those who wait for it.
+pub(super) fn is_over(stage: Option<Stage>) -> bool {
     matches!(stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled))
 }
 

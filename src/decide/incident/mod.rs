@@ -154,6 +154,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     d.lifecycle(&mitigations);
     d.configured();
     d.edited();
+    d.goes_on();
     let folded = d.fold();
     d.explain();
     d.clocks();
@@ -197,8 +198,13 @@ impl Decision<'_> {
     /// Since when the spec says what it says: what was declared and never changed holds since it was declared,
     /// also when it is looked at an hour later; a change is dated when it is seen.
     fn since(&self) -> Timestamp {
-        let visited = self.seen.incident.status.as_ref().is_some_and(|s| s.observed_generation.is_some());
-        if !visited && self.seen.incident.metadata.generation == Some(1) { self.created() } else { self.now }
+        let unchanged = self.seen.incident.metadata.generation == Some(1);
+        if self.visited().is_none() && unchanged { self.created() } else { self.now }
+    }
+
+    /// The generation that was looked at last. What nobody has looked at has one by default, which never was.
+    fn visited(&self) -> Option<i64> {
+        self.seen.incident.status.as_ref()?.observed_generation.filter(|generation| *generation > 0)
     }
 }
 

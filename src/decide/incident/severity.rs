@@ -10,6 +10,8 @@ use k8s_openapi::jiff::SignedDuration;
 
 /// How far apart a change and the entry that explains it may be.
 const SAME_MINUTE: SignedDuration = SignedDuration::from_secs(60);
+/// Entries that are remembered because they explained a change; an older one is not of the same minute any more.
+const MAX_EXPLAINED_BY: usize = 8;
 
 impl Decision<'_> {
     /// Records a change of severity.
@@ -23,43 +25,70 @@ impl Decision<'_> {
         }
         self.status.severity = to;
         let author = self.actor_of(SEVERITY_STAMP);
-        let earlier = self.status.severity_change.take().and_then(|c| c.reason.or(c.earlier_reason));
+        let stated = spec.severity_reason.clone();
+        let before = self.status.severity_change.take();
+        let lowered = counts_as(to) > counts_as(from);
+        // A text that explained the change before, or came with one that needs none, explains no other.
+        let spent = before.as_ref().and_then(|c| match c.reason == stated {
+            true => stated.clone(),
+            false => c.earlier_reason.clone(),
+        });
         self.status.severity_change = Some(SeverityChange {
             from,
             to,
             time: whole_seconds(self.now),
             author: author.clone(),
-            lowered: counts_as(to) > counts_as(from),
+            lowered,
             reason: None,
-            earlier_reason: earlier,
+            earlier_reason: if lowered { spent } else { stated.or(spent) },
+            explained_by: before.map(|c| c.explained_by).unwrap_or_default(),
         });
-        self.explain();
-        let reason = self.status.severity_change.as_ref().and_then(|c| c.reason.clone());
-        let word = |s: Option<Severity>| s.map_or("not stated".to_owned(), |s| s.to_string());
-        let why = reason.map(|r| format!(": {r}")).unwrap_or_default();
-        let message = format!("severity is {} (was {}){why}", word(to), word(from));
+        let why = self.find_reason().map(|(reason, _)| format!(": {reason}")).unwrap_or_default();
+        let message = format!("{}{why}", change_in_words(from, to));
         self.tell(self.now, "SeverityChanged", author.as_deref(), &message);
     }
 
-    /// Looks for the reason of a change that has none yet.
+    /// Looks for the reason of a change that has none yet, and tells of one that comes after the change was told.
     pub(super) fn explain(&mut self) {
-        let Some(change) = self.status.severity_change.as_ref().filter(|c| c.reason.is_none()) else {
-            return;
-        };
-        // A reason explains one change: the text that explained the one before must be written anew.
+        let Some((reason, author)) = self.find_reason() else { return };
+        let Some(change) = &self.status.severity_change else { return };
+        let message = format!("{}: {reason}", change_in_words(change.from, change.to));
+        self.tell(self.now, "SeverityExplained", author.as_deref(), &message);
+    }
+
+    /// The reason of a change that has none yet, if there is one now, and whose words it is.
+    fn find_reason(&mut self) -> Option<(String, Option<String>)> {
+        let change = self.status.severity_change.as_ref().filter(|c| c.lowered && c.reason.is_none())?;
         let stated = self.seen.incident.spec.severity_reason.clone();
         let stated = stated.filter(|r| change.earlier_reason.as_ref() != Some(r));
+        let is_spent = |uid: &String| change.explained_by.contains(uid);
         let same_minute = |r: &&TimelineRecord| {
             is_prose(&r.reason)
-                && r.entry_uid.is_some()
+                && r.entry_uid.as_ref().is_some_and(|uid| !is_spent(uid))
                 && r.time.0.duration_since(change.time.0).abs() <= SAME_MINUTE
         };
-        let said = self.status.timeline.iter().filter(|_| change.lowered).find(same_minute);
-        let reason = stated.or_else(|| said.map(|r| clip(&r.message, 4096)));
-        if let Some(change) = &mut self.status.severity_change {
-            change.reason = reason;
+        let (reason, author, uid) = match stated {
+            Some(reason) => (reason, self.actor_of(SEVERITY_STAMP), None),
+            None => {
+                let said = self.status.timeline.iter().find(same_minute)?;
+                (clip(&said.message, 4096), said.author.clone(), said.entry_uid.clone())
+            }
+        };
+        let change = self.status.severity_change.as_mut()?;
+        change.reason = Some(reason.clone());
+        match uid {
+            Some(uid) => change.explained_by.push(uid),
+            None => change.earlier_reason = Some(reason.clone()),
         }
+        let excess = change.explained_by.len().saturating_sub(MAX_EXPLAINED_BY);
+        change.explained_by.drain(..excess);
+        Some((reason, author))
     }
+}
+
+fn change_in_words(from: Option<Severity>, to: Option<Severity>) -> String {
+    let word = |s: Option<Severity>| s.map_or("not stated".to_owned(), |s| s.to_string());
+    format!("severity is {} (was {})", word(to), word(from))
 }
 
 /// While no severity is stated, everything runs as for SEV3.

@@ -17,12 +17,13 @@ type Rule = (ConditionStatus, &'static str, String);
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// All conditions of this kind.
-pub(super) const WARNINGS: [&str; 8] = [
+pub(super) const WARNINGS: [&str; 9] = [
     "RolesFilled",
     "DutiesSeparated",
     "SeverityExplained",
     "ChecklistOnTime",
     "UpdatesOnTime",
+    "PublicInformed",
     "PublicTextClean",
     "FactsConsistent",
     "AuthorsVerified",
@@ -41,6 +42,7 @@ impl Decision<'_> {
             self.severity_explained(),
             over(self, self.checklist_on_time()),
             over(self, self.updates_on_time()),
+            over(self, self.public_informed()),
             self.public_text_clean(),
             self.facts_consistent(),
             self.authors_verified(),
@@ -165,6 +167,32 @@ impl Decision<'_> {
         match next.is_empty() {
             true => (True, "NothingDue", "no update is due".to_owned()),
             false => (True, "OnTime", next.join("; ")),
+        }
+    }
+
+    /// What is meant for the public reaches it, and what it was told last is true.
+    fn public_informed(&self) -> Rule {
+        let clock = self.clock(ClockName::Public);
+        let public = self.is_public();
+        if public && let Some(since) = clock.and_then(|c| c.reopened_time.as_ref()) {
+            let message = format!(
+                "the public was told that it is over, and it goes on since {}: create a TimelineEntry of type \
+                 StatusUpdate with audience Public",
+                texts::time(since.0)
+            );
+            return (False, "ToldOver", message);
+        }
+        if let Some(at) = clock.and_then(|c| c.withheld_time.as_ref()) {
+            let first = if public { "" } else { "set spec.communication.visibility to Public and " };
+            let message = format!(
+                "the public was not told the update of {}, because the visibility was Internal: {first}write it again",
+                texts::time(at.0)
+            );
+            return (False, "Withheld", message);
+        }
+        match public {
+            true => (True, "Informed", "nothing that is meant for the public was kept from it".to_owned()),
+            false => (True, "NotPublic", "the public is told nothing of this incident".to_owned()),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::api::{
-    ChecklistItem, ChecklistState as State,
+    CHECKLIST_STAMP, ChecklistItem, ChecklistState as State,
     ConditionStatus::{False, True},
-    Role,
+    IMPACT_STAMP, Role,
 };
 use serde_json::json;
 
@@ -115,6 +115,63 @@ fn people_tick_in_the_spec_take_it_back_and_add_their_own() {
         !w.status().checklist.iter().any(|i| i.name == "call-the-bank"),
         "it was not done and is not wanted"
     );
+}
+
+#[test]
+fn a_tick_is_of_who_ticked_and_on_record_once() {
+    let mut w = World::declared(json!({"severity": "SEV3"}));
+    w.run().wait(60);
+    let stamp = |who: &str| json!({"user": who, "groups": []}).to_string();
+    let annotations = w.incident.metadata.annotations.as_mut().unwrap();
+    annotations.insert(CHECKLIST_STAMP.to_owned(), stamp("carol"));
+    annotations.insert(IMPACT_STAMP.to_owned(), stamp("dave"));
+    let ticked = json!([{"name": "rollback-or-flag", "state": "NotNeeded"}, {"name": "own", "state": "Done"},
+        {"name": "internal-draft-ready", "state": "Done"}]);
+    w.edit("bob", json!({"title": "b", "checklist": ticked, "impact": {"affectedTenants": 3}}));
+    let by = |w: &World, name: &str| item(w, name).done_by.clone();
+    assert_eq!(
+        (by(&w, "own").as_deref(), by(&w, "rollback-or-flag").as_deref()),
+        (Some("carol"), Some("carol"))
+    );
+    assert_eq!(by(&w, "impact-scope-known").as_deref(), Some("dave"));
+    let told = w.told("ChecklistTicked");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].message, "checklist: internal-draft-ready, own done; rollback-or-flag not needed");
+    assert_eq!(told[0].author.as_deref(), Some("carol"));
+    w.wait(60).edit("bob", json!({"checklist": [{"name": "own", "state": "Todo"}]}));
+    let told = w.told("ChecklistTicked");
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[1].message, "checklist: rollback-or-flag, own open again");
+}
+
+#[test]
+fn what_is_needed_again_and_was_done_is_ticked_at_once() {
+    let mut w = World::declared(json!({"communication": {"visibility": "Public"}}));
+    w.run().entry("carol", json!({"type": "StatusUpdate", "audience": "Public"}));
+    w.change("carol", json!({"checklist": [{"name": "public-draft-ready", "state": "NotNeeded"}]})).run();
+    assert_eq!(item(&w, "public-draft-ready").state, State::NotNeeded);
+    w.change("carol", json!({"checklist": []})).step(&ALL);
+    assert_eq!(item(&w, "public-draft-ready").state, State::Done);
+}
+
+#[test]
+fn an_item_that_is_given_another_length_of_time_is_due_accordingly() {
+    let mut w = World::declared(json!({}));
+    w.run();
+    w.now = time("10:20:00");
+    w.run();
+    assert!(item(&w, "timeline-started").overdue_time.is_some());
+    let within =
+        |more: &str| json!({"checklist": [{"name": "timeline-started", "within": more}, {"name": "own"}]});
+    w.edit("dave", within("1h"));
+    let due = |w: &World, name: &str| item(w, name).due_time.as_ref().unwrap().0;
+    assert_eq!((due(&w, "timeline-started"), due(&w, "own")), (time("11:00:00"), time("10:35:00")));
+    assert_eq!(item(&w, "timeline-started").overdue_time, None);
+    w.now = time("11:00:00");
+    w.run();
+    assert!(item(&w, "timeline-started").overdue_time.is_some());
+    w.edit("dave", json!({"checklist": [{"name": "own", "within": "1h"}]}));
+    assert_eq!((due(&w, "timeline-started"), due(&w, "own")), (time("10:15:00"), time("11:20:00")));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::api::{
     AudienceStatus, ClockName,
     ConditionStatus::{False, True},
 };
+use crate::decide::conditions::whole_seconds;
 use serde_json::{Value, json};
 
 fn clock(w: &World, name: ClockName) -> AudienceStatus {
@@ -53,9 +54,9 @@ fn each_audience_has_the_interval_of_the_severity_and_its_own_update_resets_it()
 
 #[test]
 fn an_update_that_is_dated_long_before_the_incident_silences_no_clock() {
-    let mut w = World::declared(json!({"severity": "SEV1"}));
+    let mut w = World::declared(public("SEV1"));
     w.run();
-    for audience in ["Internal", "Executives"] {
+    for audience in ["Internal", "Executives", "Public"] {
         let mut old = update(audience);
         old["occurredTime"] = json!("2025-11-23T10:00:00Z");
         w.entry("carol", old).run();
@@ -64,11 +65,93 @@ fn an_update_that_is_dated_long_before_the_incident_silences_no_clock() {
         (ClockName::Internal, "10:15:00"),
         (ClockName::Executives, "10:30:00"),
         (ClockName::Document, "14:00:00"),
+        (ClockName::Public, "10:05:00"),
     ] {
         assert_eq!(due(&w, name), (first.to_owned(), 0, false), "{name:?}");
     }
+    w.wait(115).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "10:07:00", "the first post, and then the scope");
+    w.wait(240).entry("carol", update("Public")).run();
+    assert_eq!(due(&w, ClockName::Public).0, "10:26:00", "two hours begin with the first post");
     w.sleep_until(time("10:16:00"));
     assert_eq!(w.told("UpdateOverdue").len(), 1);
+}
+
+#[test]
+fn what_was_declared_while_nobody_looked_is_dated_and_counted_from_the_declaration() {
+    let spec = json!({"severity": "SEV1", "impact": {"summary": "x"}, "roles": {"incidentCommander": "alice"},
+        "communication": {"updateInterval": "10s"}});
+    let mut w = World::declared(spec);
+    w.now = time("10:10:25");
+    w.run();
+    let milestones = &w.status().milestones;
+    let declared = Some(whole_seconds(time("10:00:00")));
+    assert_eq!((&milestones.acknowledged_time, &milestones.triaged_time), (&declared, &declared));
+    assert_eq!(Some(&w.status().roles[0].from_time), declared.as_ref());
+    assert_eq!(w.status().checklist[0].due_time, Some(whole_seconds(time("10:05:00"))));
+    assert_eq!(due(&w, ClockName::Document), ("14:00:00".into(), 0, false));
+    assert_eq!(due(&w, ClockName::Internal), ("10:00:10".into(), 62, true));
+    assert!(w.told("UpdateOverdue")[0].message.ends_with("missed 62 times in a row"));
+    // What was edited before anybody looked: the playbook's checklist counts from the declaration all the same.
+    let mut edited = World::declared(json!({}));
+    edited.change("bob", json!({"title": "b", "checklist": [{"name": "own"}]}));
+    edited.now = time("10:10:00");
+    edited.run();
+    let due_of = |w: &World, i: usize| w.status().checklist[i].due_time.clone();
+    assert_eq!(due_of(&edited, 0), Some(whole_seconds(time("10:05:00"))));
+    assert_eq!(due_of(&edited, 6), Some(whole_seconds(time("10:25:00"))), "added nobody knows when");
+    assert_eq!(due(&edited, ClockName::Document).0, "14:00:00", "what nobody has seen was not edited since");
+}
+
+#[test]
+fn what_was_written_for_the_public_while_it_could_not_read_it_has_told_it_nothing() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    assert_eq!(w.says("PublicInformed"), (True, "NotPublic"));
+    w.wait(55).entry("carol", update("Public")).run();
+    assert_eq!(w.told("StatusUpdate").len(), 1, "it is on record");
+    assert_eq!(w.says("PublicInformed"), (False, "Withheld"));
+    assert!(w.condition("PublicInformed").message.contains("set spec.communication.visibility to Public"));
+    w.wait(60).edit("carol", json!({"communication": {"visibility": "Public"}}));
+    assert_eq!(due(&w, ClockName::Public).0, "10:05:00", "the first post is due");
+    assert_eq!(clock(&w, ClockName::Public).text, None);
+    assert_eq!(w.says("PublicInformed"), (False, "Withheld"));
+    w.entry("carol", update("Public")).run();
+    assert_eq!(w.says("PublicInformed"), (True, "Informed"));
+    assert_eq!(due(&w, ClockName::Public).0, "10:07:00", "the scope is next");
+}
+
+#[test]
+fn who_was_told_that_it_is_over_is_to_be_told_that_it_is_not() {
+    let mut w = World::declared(public("SEV1"));
+    w.run().wait(55).entry("carol", update("Public")).run();
+    w.wait(240).entry("carol", update("Public")).run();
+    w.wait(60).edit("alice", json!({"resolution": {"summary": "fixed"}}));
+    assert_eq!(w.says("PublicInformed"), (True, "Over"));
+    w.wait(60).edit("alice", json!({"resolution": null}));
+    assert_eq!(w.says("PublicInformed"), (False, "ToldOver"));
+    assert!(w.condition("PublicInformed").message.contains("the public was told that it is over"));
+    assert_eq!(due(&w, ClockName::Public), ("10:12:00".into(), 0, false), "as soon as a first post");
+    w.wait(60).edit("alice", json!({"impact": {"summary": "x"}}));
+    assert_eq!(due(&w, ClockName::Public).0, "10:12:00");
+    w.wait(60).entry("carol", update("Public")).run();
+    assert_eq!(w.says("PublicInformed"), (True, "Informed"));
+    assert_eq!(due(&w, ClockName::Public).0, "10:29:00");
+    // Who was told nothing does not wait for the end of an end.
+    let mut untold = World::declared(public("SEV1"));
+    untold.run().edit("alice", json!({"resolution": {"summary": "fixed"}}));
+    untold.edit("alice", json!({"resolution": null}));
+    assert_eq!(untold.says("PublicInformed"), (True, "Informed"));
+    assert_eq!(due(&untold, ClockName::Public).0, "10:05:00");
+}
+
+#[test]
+fn an_interval_of_less_than_a_second_that_is_stored_switches_no_clock_off() {
+    for short in ["0s", "999ms"] {
+        let mut w = World::declared(json!({"severity": "SEV1", "communication": {"updateInterval": short}}));
+        w.run();
+        assert_eq!(due(&w, ClockName::Internal).0, "10:15:00", "{short}");
+    }
 }
 
 #[test]

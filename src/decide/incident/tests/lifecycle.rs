@@ -112,6 +112,7 @@ fn every_known_condition_is_there_from_the_first_visit() {
         "FactsConsistent",
         "Mitigated",
         "PostmortemComplete",
+        "PublicInformed",
         "PublicTextClean",
         "Ready",
         "Resolved",

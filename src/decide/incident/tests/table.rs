@@ -137,7 +137,7 @@ impl Life {
     fn conditions(&self) {
         let conditions = &self.w.status().conditions;
         let types: BTreeSet<_> = conditions.iter().map(|c| c.type_.as_str()).collect();
-        assert_eq!((types.len(), conditions.len()), (16, 16));
+        assert_eq!((types.len(), conditions.len()), (17, 17));
         let generation = self.w.incident.metadata.generation;
         assert!(conditions.iter().all(|c| c.observed_generation == generation && !c.message.is_empty()));
         assert_eq!(self.w.status().observed_generation, generation);

@@ -30,7 +30,11 @@ fn life(look: &mut dyn FnMut(&mut World)) -> World {
         w.run().wait(60);
     };
     on(&mut w);
-    w.change("bob", json!({"severity": "SEV2", "roles": {"incidentCommander": "alice", "scribe": "erin"}}));
+    w.change(
+        "bob",
+        json!({"severity": "SEV2", "severityReason": "one tenant",
+        "roles": {"incidentCommander": "alice", "scribe": "erin"}}),
+    );
     on(&mut w);
     w.entry("alice", json!({"type": "Acknowledgement"})).entry("erin", json!({"message": "a note"}));
     on(&mut w);

@@ -85,6 +85,43 @@ fn an_entry_of_the_same_minute_is_a_reason_and_one_of_another_time_or_an_acknowl
 }
 
 #[test]
+fn a_reason_explains_one_change_and_a_raise_needs_and_takes_none() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run().wait(600).edit("bob", json!({"severity": "SEV2", "severityReason": "reason A"}));
+    w.wait(5).edit("bob", json!({"severity": "SEV1"}));
+    assert_eq!(w.says("SeverityExplained"), (True, "Raised"));
+    w.wait(5).edit("bob", json!({"severity": "SEV3"}));
+    assert_eq!(w.says("SeverityExplained"), (False, "ReasonWanted"));
+    w.wait(5).entry("carol", json!({"message": "reason B"})).run();
+    assert_eq!(w.says("SeverityExplained"), (True, "Explained"));
+    w.wait(5).edit("bob", json!({"severity": "SEV1"}));
+    w.wait(5).edit("bob", json!({"severity": "SEV4"}));
+    assert_eq!(w.says("SeverityExplained"), (False, "ReasonWanted"), "both explained another change");
+    w.wait(5).edit("bob", json!({"severityReason": "reason C"}));
+    assert_eq!(w.condition("SeverityExplained").message, "reason C");
+    let told = |w: &World, reason: &str| w.told(reason).iter().map(|r| r.message.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        told(&w, "SeverityChanged"),
+        [
+            "severity is SEV2 (was SEV1): reason A",
+            "severity is SEV1 (was SEV2)",
+            "severity is SEV3 (was SEV1)",
+            "severity is SEV1 (was SEV3)",
+            "severity is SEV4 (was SEV1)",
+        ]
+    );
+    let late = ["severity is SEV3 (was SEV1): reason B", "severity is SEV4 (was SEV1): reason C"];
+    assert_eq!(told(&w, "SeverityExplained"), late);
+    let authors: Vec<_> = w.told("SeverityExplained").iter().map(|r| r.author.clone().unwrap()).collect();
+    assert_eq!(authors, ["carol", "bob"]);
+    // A text that comes with a raise is no reason to lower it again.
+    let mut raised = World::declared(json!({"severity": "SEV3"}));
+    raised.run().wait(600).edit("bob", json!({"severity": "SEV2", "severityReason": "more tenants"}));
+    raised.wait(60).edit("bob", json!({"severity": "SEV3"}));
+    assert_eq!(raised.says("SeverityExplained"), (False, "ReasonWanted"));
+}
+
+#[test]
 fn times_that_cannot_be_true_are_said_and_nothing_is_refused() {
     for (spec, wrong) in [
         (json!({"startTime": "2026-11-23T10:30:00Z"}), Some("spec.startTime")),

@@ -80,7 +80,9 @@ impl World {
             "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": 1,
                 "creationTimestamp": "2026-11-23T10:00:00Z",
                 "annotations": {REQUESTER_ANNOTATION: "alice", ACTOR_ANNOTATION: "alice"}},
-            "spec": {"title": "Checkout fails"}});
+            "spec": {"title": "Checkout fails"},
+            // As the API server stores what nobody has looked at.
+            "status": {"observedGeneration": -1}});
         json_patch::merge(&mut incident["spec"], &spec);
         World {
             incident: serde_json::from_value(incident).unwrap(),
