@@ -250,6 +250,10 @@ pub struct AudienceStatus {
     pub next_due_time: Option<Time>,
     /// The last deadline that was missed since it was last told.
     pub missed_time: Option<Time>,
+    /// How many were missed in a row since it was last told.
+    pub missed_in_a_row: Option<i32>,
+    /// The last deadline that was missed and counted before the present one moved behind it. It is not counted again.
+    pub counted_time: Option<Time>,
     /// How many deadlines were missed in all.
     pub overdue_count: Option<i32>,
     /// What it was told last.
@@ -277,6 +281,8 @@ impl AudienceStatus {
             reopened_time: None,
             next_due_time: None,
             missed_time: None,
+            missed_in_a_row: None,
+            counted_time: None,
             overdue_count: None,
             message: None,
             text: None,

@@ -73,6 +73,10 @@ fn parse(text: &str) -> Result<File, Mistake> {
     parsed.map_err(|error| {
         let location = error.location();
         let (line, column) = location.map_or((0, 0), |l| (l.line(), l.column()));
+        // Where the text is no YAML at all, what was read of it before is not what is wrong.
+        if let Some(broken) = broken(text) {
+            return broken;
+        }
         // What knows its own place in the text holds its value one step deeper.
         let field = field.replace("].value", "]").replace("timeZone.value", "timeZone");
         let field = if field == "." { String::new() } else { field.replace(".?", "") };
@@ -80,11 +84,27 @@ fn parse(text: &str) -> Result<File, Mistake> {
     })
 }
 
-/// What the parser says, without the place, which is told by itself.
+/// What is wrong with a text that is no YAML.
+fn broken(text: &str) -> Option<Mistake> {
+    let error = serde_saphyr::from_str::<serde::de::IgnoredAny>(text).err()?;
+    let message = words(&error);
+    let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
+    (!message.starts_with("duplicate")).then(|| Mistake { line, column, field: String::new(), message })
+}
+
+/// What the parser says, without the place, which is told by itself, and in words for who writes the file.
 fn words(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let first = text.lines().next().unwrap_or_default();
-    first.split(" at line ").next().unwrap_or(first).trim().to_owned()
+    let first = first.split(" at line ").next().unwrap_or(first).trim();
+    match first {
+        "invalid u8" => "write a whole number from 0 to 255".to_owned(),
+        "invalid u16" => "write a whole number from 0 to 65535".to_owned(),
+        "invalid boolean" => "write true or false".to_owned(),
+        "expected mapping start" => "fields are expected here, each as name: value".to_owned(),
+        "expected sequence start" => "a list is expected here".to_owned(),
+        other => other.split(", set DuplicateKeyPolicy").next().unwrap_or(other).to_owned(),
+    }
 }
 
 /// What the chart's schema refuses is refused here, too, so that a file that was checked is taken.

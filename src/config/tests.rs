@@ -134,7 +134,7 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
         ),
         (
             "severities:\n  SEV1: {postmortem: {required: true, days: 300}}\n",
-            "severities.SEV1.postmortem.days: ",
+            "severities.SEV1.postmortem.days: write a whole number from 0 to 255",
         ),
         (
             "calendar: {timeZone: Mars/Olympus}\n",
@@ -178,6 +178,19 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
             "channels[0].url: its address is link-local",
         ),
         (
+            &channel("  type: Webhook\n  url: https://localhost./\n"),
+            "channels[0].url: its address is loopback",
+        ),
+        (&channel("  type: Webhook\n  url: https://127.1/\n"), "channels[0].url: its address is loopback"),
+        (
+            &channel("  type: Webhook\n  url: https://2130706433/\n"),
+            "channels[0].url: its address is loopback",
+        ),
+        (
+            &channel("  type: Webhook\n  url: https://0x0a.1.2.3/\n"),
+            "channels[0].url: its address is private",
+        ),
+        (
             &channel("  type: Webhook\n  url: https://[::ffff:127.0.0.1]/\n"),
             "channels[0].url: its address is loopback",
         ),
@@ -214,7 +227,9 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
         ),
         ("outgoing: {allowedNetworks: [10.0.0.0/99]}\n", "line 1, column 30: outgoing.allowedNetworks[0]: "),
         ("outgoing: {caFile: ca.pem}\n", "outgoing.caFile: "),
-        ("a: [\n", "line "),
+        ("a: [\n", "line 1, column 4: unclosed bracket '['"),
+        ("severities: 3\n", "severities: fields are expected here, each as name: value"),
+        ("channels: 3\n", "channels: a list is expected here"),
         ("--- {}\n--- {}\n", "line "),
         ("- a\n", "line 1, column 1"),
         ("text\n", "line 1, column 1"),

@@ -7,6 +7,7 @@ use crate::{
         ClockName, ComponentState, Impact, Incident, IncidentStatus, Message, Postmortem, Severity, Stage,
     },
     config::{Channel, ChannelAudience, ChannelType},
+    decide::incident::impact_in_words,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -91,12 +92,6 @@ impl Facts {
         let (none, unstated) = (IncidentStatus::default(), Impact::default());
         let (spec, status) = (&incident.spec, incident.status.as_ref().unwrap_or(&none));
         let impact = spec.impact.as_ref().unwrap_or(&unstated);
-        let mut affected = Vec::new();
-        affected.extend(impact.summary.clone());
-        affected.extend(impact.affected_tenants.map(|n| format!("{n} tenants")));
-        if !impact.affected_features.is_empty() {
-            affected.push(impact.affected_features.join(", "));
-        }
         let internal = status.communication.iter().find(|c| c.audience == ClockName::Internal);
         let over = matches!(status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled));
         Facts {
@@ -109,7 +104,7 @@ impl Facts {
             stage: status.stage,
             // Who has command, which a successor who has not confirmed it does not.
             owner: status.commander.clone(),
-            impact: Some(affected.join("; ")).filter(|text| !text.is_empty()),
+            impact: spec.impact.as_ref().and_then(impact_in_words),
             started: status.milestones.started_time.as_ref().map(|t| t.0),
             // The public's is none of the company's.
             next_update: internal.and_then(|c| c.next_due_time.as_ref()).map(|t| t.0).filter(|_| !over),

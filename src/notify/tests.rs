@@ -33,7 +33,8 @@ fn facts() -> Facts {
 fn the_company_reads_who_has_command_and_when_its_own_next_update_is_due() {
     let incident = serde_json::from_value(json!({
         "apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident", "metadata": {"name": "a"},
-        "spec": {"title": "t", "roles": {"incidentCommander": "bob"}},
+        "spec": {"title": "t", "roles": {"incidentCommander": "bob"}, "impact": {"affectedTenants": 1,
+            "components": [{"name": "checkout", "state": "MajorOutage"}], "dataAtRisk": "Confirmed"}},
         "status": {"stage": "Mitigate", "commander": "alice", "nextUpdateTime": "2026-11-23T10:05:00Z",
             "communication": [{"audience": "Internal", "nextDueTime": "2026-11-23T10:15:00Z"},
                 {"audience": "Public", "nextDueTime": "2026-11-23T10:05:00Z"}]},
@@ -41,6 +42,7 @@ fn the_company_reads_who_has_command_and_when_its_own_next_update_is_due() {
     .unwrap();
     let facts = Facts::of_incident(&incident);
     assert_eq!(facts.owner.as_deref(), Some("alice"));
+    assert_eq!(facts.impact.as_deref(), Some("1 tenant; checkout is down; data is lost or damaged"));
     assert_eq!(facts.next_update, Some("2026-11-23T10:15:00Z".parse().unwrap()));
 }
 

@@ -3,11 +3,11 @@
 //! What happened, who leads, what was done and whether it works, what is due next, what is missing. It is put together
 //! from what the rest of the status says, and changes when that does.
 
-use super::{Decision, clocks, roles::title, texts, warnings::WARNINGS};
+use super::{Decision, clocks, lifecycle::gate, roles::title, texts, warnings::WARNINGS};
 use crate::api::{
     ChecklistState, ClockName,
     ConditionStatus::{False, True},
-    MitigationPhase as Phase, MitigationSummary, Role, Stage,
+    MitigationPhase as Phase, MitigationSummary, Role,
 };
 use crate::decide::conditions::{find, one_line};
 
@@ -45,7 +45,12 @@ impl Decision<'_> {
     fn who(&self) -> String {
         let open =
             |role: Role| self.status.roles.iter().find(move |r| r.role == role && r.until_time.is_none());
-        let command = find(&self.status.conditions, "Acknowledged").map(|c| c.message.clone());
+        let rule = find(&self.status.conditions, "Acknowledged");
+        let command = match rule {
+            // Nothing is to be done about it any more.
+            Some(c) if c.status != True && self.is_over() => self.leader(),
+            rule => rule.map(|c| c.message.clone()),
+        };
         let mut parts = vec![command.unwrap_or_else(|| "nobody has command".to_owned())];
         for role in [Role::OperationsLead, Role::CommunicationsLead, Role::Deputy, Role::Scribe] {
             if let Some(record) = open(role) {
@@ -81,15 +86,7 @@ impl Decision<'_> {
 
     /// What the stage waits for.
     fn missing(&self) -> Option<String> {
-        let gate = match self.status.stage? {
-            Stage::Detect => "Acknowledged",
-            Stage::Triage => "Triaged",
-            Stage::Mitigate => "Mitigated",
-            Stage::Resolve => "Resolved",
-            Stage::Postmortem => "PostmortemComplete",
-            Stage::Closed | Stage::Cancelled => return None,
-        };
-        let says = find(&self.status.conditions, gate)?;
+        let says = find(&self.status.conditions, gate(self.status.stage?)?)?;
         (says.status != True).then(|| format!("To go on: {}", says.message))
     }
 
@@ -119,14 +116,14 @@ impl Decision<'_> {
         (!all.is_empty()).then(|| format!("Due next: {}", all.join("; ")))
     }
 
-    /// Warnings that are not about time; those have their own line.
+    /// Warnings that are not about time, which has its own line, nor about mitigations, which have theirs.
     fn better(&self) -> Vec<String> {
+        let has = |type_: &str, status| find(&self.status.conditions, type_).filter(|c| c.status == status);
+        let stalled = has("Stalled", True).filter(|c| c.reason != "MitigationRefused");
         let timed = ["ChecklistOnTime", "UpdatesOnTime"];
         let about = WARNINGS.into_iter().filter(|type_| !timed.contains(type_));
-        about
-            .filter_map(|type_| find(&self.status.conditions, type_).filter(|c| c.status == False))
-            .map(|c| format!("Warning: {}", c.message))
-            .collect()
+        let about = about.chain(["Notified", "Configured"]).filter_map(|type_| has(type_, False));
+        stalled.into_iter().chain(about).map(|c| format!("Warning: {}", c.message)).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! that comes back after an hour finds the same deadlines, and counts the missed ones once.
 
 use super::{Decision, deliveries::is_over, texts};
-use crate::api::{Audience, AudienceStatus, ClockName, TimelineRecord, Visibility};
+use crate::api::{Audience, AudienceStatus, ClockName, Time, TimelineRecord, Visibility};
 use crate::decide::conditions::{clip, whole_seconds};
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
@@ -103,11 +103,16 @@ impl Decision<'_> {
     fn tick(&mut self, name: ClockName) {
         let deadline = self.deadline(name).filter(|d| d.then >= Duration::from_secs(1));
         let Some(Deadline { due, then }) = deadline else {
+            let over = self.is_over();
             if let Some(clock) = self.known_clock(name) {
                 clock.interval = None;
                 clock.since_time = None;
                 clock.next_due_time = None;
+                let counted = counted(clock);
                 clock.missed_time = None;
+                clock.missed_in_a_row = None;
+                // After an end it begins anew; else what is counted stays so when the clock goes on.
+                clock.counted_time = counted.filter(|_| !over);
             }
             return;
         };
@@ -120,14 +125,19 @@ impl Decision<'_> {
         }
         if clock.next_due_time.as_ref().is_none_or(|t| t.0 != due) {
             clock.next_due_time = Some(whole_seconds(due));
-            // A deadline that moved ahead was not missed.
-            clock.missed_time.take_if(|missed| missed.0 < due);
+            // A deadline that moved ahead was not missed; those before it are counted already.
+            if clock.missed_time.as_ref().is_some_and(|missed| missed.0 < due) {
+                clock.counted_time = counted(clock);
+                clock.missed_time = None;
+                clock.missed_in_a_row = None;
+            }
         }
         let in_force = clock.since_time.as_ref().map_or(since, |t| t.0);
-        let counted = clock.missed_time.as_ref().map(|t| t.0);
-        let run = Run::new(due, then, in_force, counted, now);
+        let before = counted(clock).map(|t| t.0);
+        let run = Run::new(due, then, in_force, before, clock.missed_in_a_row, now);
         if let Some(last) = run.last {
             clock.missed_time = Some(whole_seconds(last));
+            clock.missed_in_a_row = Some(i32::try_from(run.length).unwrap_or(i32::MAX));
             let count = i64::from(clock.overdue_count.unwrap_or(0)) + run.new;
             clock.overdue_count = Some(i32::try_from(count).unwrap_or(i32::MAX));
         }
@@ -202,6 +212,8 @@ impl Decision<'_> {
         if news {
             clock.last_update_time = Some(whole_seconds(at));
             clock.missed_time = None;
+            clock.missed_in_a_row = None;
+            clock.counted_time = None;
             clock.message = message.map(|m| clip(m, 4096));
         }
         if name == ClockName::Public && at < declared {
@@ -252,13 +264,19 @@ pub(super) fn title(name: ClockName) -> &'static str {
     }
 }
 
+/// The last deadline that was counted as missed since the audience was told.
+fn counted(clock: &AudienceStatus) -> Option<Time> {
+    let both = clock.missed_time.iter().chain(&clock.counted_time);
+    both.max_by_key(|t| t.0).cloned()
+}
+
 /// Deadlines that were missed in a row.
 struct Run {
     /// How many are new.
     new: i64,
     /// How many there are, since the audience was told last.
     length: i64,
-    /// The last of them, when there is a new one.
+    /// The last deadline that passed.
     last: Option<Timestamp>,
     /// When the first of the new ones passed, if it is to be told.
     tell: Option<Timestamp>,
@@ -267,13 +285,15 @@ struct Run {
 }
 
 impl Run {
-    /// The deadlines are `due`, `due + then`, `due + 2 then`, …; those up to `counted` are counted already. The ones
-    /// that had passed before the interval was in force count as one: nobody could have met them.
+    /// The deadlines are `due`, `due + then`, `due + 2 then`, …; those up to `counted` are counted already, `in_a_row` of
+    /// them in this run. The ones that had passed before the interval was in force count as one, because nobody could
+    /// have met them, and as none if one of them is counted.
     fn new(
         due: Timestamp,
         then: Duration,
         in_force: Timestamp,
         counted: Option<Timestamp>,
+        in_a_row: Option<i32>,
         now: Timestamp,
     ) -> Run {
         let step = i64::try_from(then.as_secs()).unwrap_or(i64::MAX).max(1);
@@ -286,22 +306,24 @@ impl Run {
             let second = due.as_second().saturating_add(step.saturating_mul(n - 1));
             Timestamp::from_second(second).ok()
         };
-        let (before, length) = (counted.map_or(0, passed), passed(now));
-        let impossible = passed(in_force).min(length);
+        let (before, all) = (counted.map_or(0, passed), passed(now));
+        let impossible = passed(in_force).min(all);
         let new = match impossible > before {
-            true => 1 + length - impossible,
-            false => length - before,
+            true => i64::from(before == 0) + all - impossible,
+            false => (all - before).max(0),
         };
+        let known = in_a_row.map_or(before, i64::from);
+        let length = known + new;
         let doubled = |n: i64| n.max(0).checked_ilog2();
-        let next = if length < WATCHED_MISSES { length + 1 } else { 1 << (length.ilog2() + 1) };
+        let more = if all == 0 || length < WATCHED_MISSES { 1 } else { (1 << (length.ilog2() + 1)) - length };
         Run {
-            new: new.max(0),
+            new,
             length,
-            last: (length > before).then(|| deadline(length)).flatten(),
-            tell: (doubled(length) > doubled(before))
+            last: if all > 0 { deadline(all) } else { None },
+            tell: (doubled(length) > doubled(known))
                 .then(|| deadline(before + 1).map(|first| first.max(in_force)))
                 .flatten(),
-            wake: deadline(next),
+            wake: deadline(all.saturating_add(more)),
         }
     }
 }

@@ -131,7 +131,7 @@ impl Decision<'_> {
             [] => {}
             failing => {
                 let message = format!(
-                    "tell people otherwise, the texts are in status.communication: {}",
+                    "tell people in another way, the texts are in status.communication: {}",
                     failing.join("; ")
                 );
                 c.set("Notified", False, "ChannelFailing", message);

@@ -7,7 +7,7 @@
 use super::{Decision, Effect, Original, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, Impact, LocalRef, Outcome, RESOLUTION_STAMP, Stage, names,
+    CriterionState, IMPACT_STAMP, Impact, LocalRef, Outcome, RESOLUTION_STAMP, Stage, names,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
@@ -53,7 +53,7 @@ impl Decision<'_> {
         };
         self.status.stage = Some(stage);
         self.status.commander = self.leader();
-        self.enter(before, stage);
+        self.enter(before, stage, mitigations);
         self.settled(mitigations);
     }
 
@@ -68,7 +68,7 @@ impl Decision<'_> {
         }
     }
 
-    fn enter(&mut self, before: Option<Stage>, stage: Stage) {
+    fn enter(&mut self, before: Option<Stage>, stage: Stage, mitigations: &Standing) {
         let closed = matches!(stage, Stage::Closed | Stage::Cancelled);
         if closed {
             self.status.milestones.closed_time.get_or_insert(whole_seconds(self.now));
@@ -82,6 +82,10 @@ impl Decision<'_> {
         if before == Some(Stage::Cancelled) {
             self.tell(self.now, "Reopened", author.as_deref(), "reopened: it is not cancelled any more");
         }
+        let is_told = self.added.iter().any(|r| r.reason == "Reopened");
+        if let Some(before) = before.filter(|before| *before > stage && !is_told) {
+            self.went_back(before, stage);
+        }
         match stage {
             Stage::Cancelled => {
                 let why = match self.seen.incident.spec.outcome.unwrap_or_default() {
@@ -94,9 +98,45 @@ impl Decision<'_> {
                 };
                 self.tell(self.now, "Cancelled", author.as_deref(), &format!("incident cancelled: {why}"));
             }
-            Stage::Closed => self.tell(self.now, "Closed", None, "incident closed: nothing is left to do"),
+            Stage::Closed => {
+                let left = match mitigations.active.is_empty() {
+                    true => ": nothing is left to do".to_owned(),
+                    false => self.stays(mitigations),
+                };
+                self.tell(self.now, "Closed", None, &format!("incident closed{left}"));
+            }
             _ => {}
         }
+    }
+
+    /// A fact that the stage had been left by does not hold any more.
+    fn went_back(&mut self, before: Stage, stage: Stage) {
+        let gate = gate(stage).and_then(|gate| find(&self.status.conditions, gate));
+        let why = gate.map(|c| format!(": {}", c.message)).unwrap_or_default();
+        // What else takes a stage back has an entry with its author.
+        let author = match stage {
+            Stage::Triage if self.status.severity.is_some() => self.actor_of(IMPACT_STAMP),
+            _ => None,
+        };
+        self.tell(
+            self.now,
+            "WentBack",
+            author.as_deref(),
+            &format!("stage is {stage} again (was {before}){why}"),
+        );
+    }
+
+    /// What stays in force although the incident is resolved, and why.
+    fn stays(&self, m: &Standing) -> String {
+        let waivers = self.seen.incident.spec.resolution.iter().flat_map(|r| &r.waivers);
+        let waived = m.active.iter().map(|(name, entry)| {
+            let shown = entry.as_ref().unwrap_or(name);
+            let mut waivers = waivers.clone().filter(|w| w.mitigation == *name || w.mitigation == *shown);
+            let why = waivers.next().map(|w| format!(" ({})", one_line(&w.reason, 256)));
+            format!("{shown}{}", why.unwrap_or_default())
+        });
+        let all: Vec<_> = waived.collect();
+        if all.is_empty() { String::new() } else { format!("; stays in force: {}", all.join(", ")) }
     }
 
     // ---- rules ---------------------------------------------------------------------------------------------
@@ -115,7 +155,11 @@ impl Decision<'_> {
             Some(_) if confirmed.is_some() => (True, "Commanded", format!("{who} has command")),
             // Command is never in the air: until the successor confirms, who had it has it.
             Some(still) => {
-                (True, "HandingOver", format!("{} has command until then; {confirm}", one_line(still, 253)))
+                let message = format!(
+                    "{} has command until {who} confirms it: create a TimelineEntry of type Acknowledgement",
+                    one_line(still, 253)
+                );
+                (True, "HandingOver", message)
             }
             None => (False, "NotConfirmed", confirm),
         }
@@ -195,7 +239,8 @@ impl Decision<'_> {
             ));
         }
         if missing.is_empty() {
-            (True, "Resolved", one_line(&resolution.summary, 1024))
+            let summary = one_line(&resolution.summary, 1024);
+            (True, "Resolved", format!("{summary}{}", self.stays(m)))
         } else {
             (False, "NotDone", missing.join("; "))
         }
@@ -291,16 +336,29 @@ impl Decision<'_> {
         } else if rule.0 != True && was {
             // The time of resolution is that of the last one; the timeline keeps the others.
             self.status.milestones.resolved_time = None;
-            self.tell(self.now, "Reopened", author.as_deref(), &format!("reopened: {}", rule.2));
+            let why = match declared_resolution(self.seen.incident) {
+                Some(_) => rule.2.as_str(),
+                None => "the resolution was taken back",
+            };
+            self.tell(self.now, "Reopened", author.as_deref(), &format!("reopened: {why}"));
         }
     }
 
     /// `Ready`: this generation is observed and every requested effect is in place. Not: the incident is over.
     fn settled(&mut self, m: &Standing) {
+        let spec = &self.seen.incident.spec;
         let original = match &self.seen.original {
             Some(Original::Missing) => Some((
                 "OriginalNotFound",
-                "spec.duplicateOf names no other incident in this namespace: correct the name".to_owned(),
+                format!(
+                    "there is no incident {} in this namespace: correct spec.duplicateOf",
+                    one_line(spec.duplicate_of.as_ref().map_or("", |r| &r.name), 253)
+                ),
+            )),
+            Some(Original::Circle(by)) if by.len() < 2 => Some((
+                "DuplicateCircle",
+                "it is named as a duplicate of itself: correct spec.duplicateOf, or take it and spec.outcome out"
+                    .to_owned(),
             )),
             Some(Original::Circle(by)) => Some((
                 "DuplicateCircle",
@@ -326,6 +384,18 @@ impl Decision<'_> {
             c.set("Stalled", False, "Progressing", "nothing is in the way");
             c.set("Ready", False, "Progressing", m.unsettled.join("; "));
         }
+    }
+}
+
+/// The condition that a stage waits for.
+pub(super) fn gate(stage: Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Detect => Some("Acknowledged"),
+        Stage::Triage => Some("Triaged"),
+        Stage::Mitigate => Some("Mitigated"),
+        Stage::Resolve => Some("Resolved"),
+        Stage::Postmortem => Some("PostmortemComplete"),
+        Stage::Closed | Stage::Cancelled => None,
     }
 }
 

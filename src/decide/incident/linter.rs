@@ -9,6 +9,20 @@ use std::net::IpAddr;
 /// Words by which a sentence promises an end.
 const ENDS: [&str; 9] =
     ["fixed", "resolved", "restored", "recovered", "back", "over", "repaired", "available", "working"];
+/// Those of them, and names of it, that promise one with no further word: "back in an hour".
+const RETURNS: [&str; 9] = [
+    "fixed",
+    "resolved",
+    "restored",
+    "recovered",
+    "back",
+    "repaired",
+    "recovery",
+    "restoration",
+    "resolution",
+];
+/// Words by which a sentence says that it has happened.
+const PAST: [&str; 7] = ["was", "were", "has", "have", "had", "been", "did"];
 /// Words by which it says that this lies ahead.
 const AHEAD: [&str; 9] =
     ["will", "expect", "expects", "expected", "should", "anticipate", "estimate", "estimated", "hope"];
@@ -18,7 +32,7 @@ const SOON: [&str; 5] = ["shortly", "soon", "momentarily", "tonight", "tomorrow"
 const INSIDE: [&str; 10] =
     ["local", "internal", "lan", "corp", "intranet", "svc", "localhost", "private", "home", "cluster"];
 /// Tools of those inside, as they stand in addresses.
-const TOOLS: [&str; 12] = [
+const TOOLS: [&str; 13] = [
     "grafana",
     "kibana",
     "prometheus",
@@ -31,7 +45,22 @@ const TOOLS: [&str; 12] = [
     "opsgenie",
     "notion",
     "docs.google",
+    "atlassian.net",
 ];
+/// What people call machines; a number follows.
+const MACHINES: [&str; 20] = [
+    "db", "web", "app", "api", "node", "host", "srv", "server", "vm", "redis", "kafka", "mysql", "pg",
+    "cache", "worker", "master", "lb", "prod", "stg", "k8s",
+];
+/// The end of an incident, in Korean.
+const KOREAN_ENDS: [&str; 6] = ["복구", "정상화", "해결", "재개", "수정", "완료"];
+/// Words by which a Korean sentence says that it lies ahead, or by when.
+const KOREAN_AHEAD: [&str; 12] =
+    ["예정", "예상", "겠습니다", "것입니다", "곧", "까지", "이내", "안에", "내에", "분 내", "시간 내", " 후"];
+/// Words by which it says that it has happened.
+const KOREAN_PAST: [&str; 4] = ["되었", "됐", "했습", "하였"];
+/// Words by which it tells of the next update.
+const KOREAN_UPDATE: [&str; 4] = ["안내", "업데이트", "공지", "소식"];
 
 /// What is wrong with a text, each in words; nothing is an answer, too.
 pub fn lint(text: &str, impact: Option<&Impact>) -> Vec<String> {
@@ -47,6 +76,8 @@ pub fn lint(text: &str, impact: Option<&Impact>) -> Vec<String> {
             if one_label || is_inside(host) || TOOLS.iter().any(|tool| host.contains(tool)) {
                 found.push(format!("\"{word}\" is a link that the public cannot or should not open"));
             }
+        } else if word.contains('.') && TOOLS.iter().any(|tool| word.to_lowercase().contains(tool)) {
+            found.push(format!("\"{word}\" is an address that the public cannot or should not open"));
         } else if is_inside(word) || is_machine(word) {
             found.push(format!("\"{word}\" names a machine"));
         }
@@ -79,11 +110,27 @@ fn promise(text: &str) -> Option<&str> {
         let after = |i: usize| all.get(i + 1..).unwrap_or_default().iter().take(3);
         let at = all.iter().enumerate().any(|(i, w)| match w.as_str() {
             "in" | "within" => after(i).any(|w| unit.contains(&w.as_str())),
-            "by" => after(i).any(|w| w.starts_with(|c: char| c.is_ascii_digit())),
+            "by" | "until" | "till" => after(i).any(|w| w.starts_with(|c: char| c.is_ascii_digit())),
             _ => false,
         });
-        !is_next && (eta || has(&ENDS) && has(&AHEAD) && (at || has(&SOON)) || has(&AHEAD) && at)
+        // "recovery: 30 min", "30min"
+        let is_number = |w: &String| w.chars().all(|c| c.is_ascii_digit());
+        let long = all.windows(2).any(|w| is_number(&w[0]) && unit.contains(&w[1].as_str()))
+            || all.iter().any(|w| {
+                let rest = w.trim_start_matches(|c: char| c.is_ascii_digit());
+                rest.len() < w.len() && unit.contains(&rest)
+            });
+        let soon = at || has(&SOON);
+        let ahead = has(&AHEAD) && (at || (has(&ENDS) || has(&RETURNS)) && (soon || long));
+        let until = all.iter().any(|w| w == "until" || w == "till") && at;
+        !is_next && (eta || ahead || !has(&PAST) && (has(&RETURNS) && soon || until))
+            || promises_in_korean(sentence)
     })
+}
+
+fn promises_in_korean(sentence: &str) -> bool {
+    let has = |list: &[&str]| list.iter().any(|word| sentence.contains(word));
+    has(&KOREAN_ENDS) && has(&KOREAN_AHEAD) && !has(&KOREAN_PAST) && !has(&KOREAN_UPDATE)
 }
 
 /// The host of a web address.
@@ -110,8 +157,13 @@ fn is_inside(name: &str) -> bool {
 }
 
 /// A name as machines and pods have: words and numbers joined by hyphens, the last with a digit (db-01,
-/// checkout-7d4b9c6f5-x2x9k). Regions of clouds, which the public knows, are written alike.
+/// checkout-7d4b9c6f5-x2x9k), or one of the words that machines are called by and a number (DB01). Regions of clouds, which the public knows, are written alike.
 fn is_machine(word: &str) -> bool {
+    let lower = word.to_lowercase();
+    let name = lower.trim_end_matches(|c: char| c.is_ascii_digit());
+    if name.len() < lower.len() && MACHINES.contains(&name.trim_end_matches('-')) {
+        return true;
+    }
     let parts: Vec<&str> = word.split('-').collect();
     let plain = |p: &str| !p.is_empty() && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let begins = word.starts_with(|c: char| c.is_ascii_lowercase());
@@ -144,6 +196,13 @@ mod tests {
             "Service should be restored by 15:30 UTC.",
             "It will be back shortly!",
             "All is well.\nWe should recover within the hour",
+            "Expected recovery: 30 min",
+            "Expected recovery 30min",
+            "Back in an hour",
+            "Logins are off until 15:00",
+            "10분 내 복구 예정입니다.",
+            "15시까지 정상화될 것으로 보입니다.",
+            "곧 해결하겠습니다.",
         ] {
             assert_eq!(lint(text, None).len(), 1, "{text}");
         }
@@ -153,6 +212,10 @@ mod tests {
             "Checkout was restored at 10:40 UTC; it failed for 38 minutes.",
             "We expect more errors.",
             "결제가 실패하고 있습니다.",
+            "복구 작업을 진행하고 있습니다. 다음 안내는 10:30까지 드리겠습니다.",
+            "10:40에 복구되었습니다. 38분 동안 결제가 실패했습니다.",
+            "Logins were off until 15:00.",
+            "We are working on it.",
         ] {
             assert_eq!(lint(text, None), Vec::<String>::new(), "{text}");
         }
@@ -169,6 +232,9 @@ mod tests {
             "http://status/errors",
             "https://wiki.corp/incident",
             "http://[ of db-2",
+            "DB01 is slow",
+            "see acme.atlassian.net",
+            "https://acme.atlassian.net/browse/X-1",
         ] {
             let found = lint(text, None);
             assert_eq!(found.len(), 1, "{text}: {found:?}");
@@ -176,6 +242,7 @@ mod tests {
         for text in [
             "Customers in us-east-1 and eu-central-1 are affected",
             "see https://status.example.com/incidents/1",
+            "UTF-8, HTTP2, iOS17 and COVID-19",
             "version 1.2.3, error 500, well-known, e.g. cards",
         ] {
             assert_eq!(lint(text, None), Vec::<String>::new(), "{text}");

@@ -33,7 +33,7 @@ pub use linter::lint;
 pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, drop_archived, without_archive};
 pub use summaries::recorded_end;
-pub use texts::state as public_state;
+pub use texts::{impact as impact_in_words, state as public_state};
 pub use way_back::{WayBack, flags, revisions};
 
 /// What was seen.

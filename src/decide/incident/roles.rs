@@ -38,6 +38,8 @@ impl Decision<'_> {
             return;
         }
         let since = self.since();
+        // To whom command is handed back before anybody else confirmed it never let go of it.
+        let has_it = role == Role::IncidentCommander && holder.is_some() && self.in_command() == holder;
         if let Some(i) = present {
             self.status.roles[i].until_time = Some(whole_seconds(since));
         }
@@ -48,7 +50,7 @@ impl Decision<'_> {
             return;
         };
         // Who states oneself in a role has taken it.
-        let acknowledged_time = (author.as_deref() == Some(holder)).then(|| whole_seconds(since));
+        let acknowledged_time = (has_it || author.as_deref() == Some(holder)).then(|| whole_seconds(since));
         self.status.roles.push(RoleRecord {
             role,
             holder: holder.to_owned(),

@@ -28,8 +28,7 @@ impl Decision<'_> {
         let severity = spec.severity.map(|s| format!("{s} ")).unwrap_or_default();
         let drill = if spec.drill == Some(true) { "DRILL: " } else { "" };
         let started = self.status.milestones.started_time.as_ref().map_or(self.created(), |t| t.0);
-        let leader = self.in_command().or(self.commander().map(|(who, _)| who));
-        let owner = leader.map_or("nobody yet".to_owned(), |who| format!("@{}", one_line(who, 253)));
+        let owner = self.leader().map_or("nobody yet".to_owned(), |who| format!("@{who}"));
         format!(
             "{drill}{severity}Incident: {}\nImpact: {}\nStart: {}\nOwner: {owner}\nNext update: {}",
             one_line(&spec.title, 256),
@@ -82,7 +81,7 @@ pub fn state(stage: Stage) -> &'static str {
 }
 
 /// Who and what is affected, in one line; `None` when nothing is stated.
-pub(super) fn impact(impact: &Impact) -> Option<String> {
+pub fn impact(impact: &Impact) -> Option<String> {
     let mut parts = Vec::new();
     parts.extend(impact.summary.as_deref().map(|s| one_line(s, 1024)));
     parts.extend(

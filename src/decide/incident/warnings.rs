@@ -77,14 +77,14 @@ impl Decision<'_> {
             .filter(|role| !held(**role))
             .map(|role| format!("{} (spec.roles.{})", title(*role), field(*role)))
             .collect();
+        let asks = match self.seen.incident.spec.severity {
+            Some(_) => "this severity asks for more roles",
+            None => "more roles are asked for, as for SEV3 until a severity is stated",
+        };
         if missing.is_empty() {
             (True, "Filled", "every role that this severity asks for is held".to_owned())
         } else {
-            (
-                False,
-                "RolesMissing",
-                format!("this severity asks for more roles: name the {}", missing.join(", the ")),
-            )
+            (False, "RolesMissing", format!("{asks}: name the {}", missing.join(", the ")))
         }
     }
 
@@ -152,9 +152,19 @@ impl Decision<'_> {
     fn updates_on_time(&self) -> Rule {
         let late = self.overdue_clocks();
         if !late.is_empty() {
-            let message =
-                format!("{}; create a TimelineEntry of type StatusUpdate for each audience", late.join("; "));
-            return (False, "Overdue", message);
+            let is_late = |name: &ClockName| self.clock(*name).is_some_and(|c| c.missed_time.is_some());
+            let whom = [ClockName::Internal, ClockName::Public, ClockName::Executives].into_iter();
+            let whom: Vec<_> = whom.filter(is_late).map(|name| format!("{name:?}")).collect();
+            let mut how = Vec::new();
+            if !whom.is_empty() {
+                let each = if whom.len() > 1 { " (one each)" } else { "" };
+                let whom = whom.join(", ");
+                how.push(format!("create a TimelineEntry of type StatusUpdate with audience {whom}{each}"));
+            }
+            if is_late(&ClockName::Document) {
+                how.push("any entry or edit refreshes the document".to_owned());
+            }
+            return (False, "Overdue", late.into_iter().chain(how).collect::<Vec<_>>().join("; "));
         }
         let next: Vec<_> = self
             .status

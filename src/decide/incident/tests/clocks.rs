@@ -233,6 +233,35 @@ fn what_was_over_before_anybody_could_know_counts_as_one() {
 }
 
 #[test]
+fn an_interval_that_goes_back_and_forth_counts_no_deadline_twice() {
+    let every = |interval: &str| json!({"communication": {"updateInterval": interval}});
+    let mut spec = every("10s");
+    spec["severity"] = json!("SEV1");
+    let mut w = World::declared(spec);
+    w.run();
+    w.now = time("10:00:25");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:00:10".into(), 2, true));
+    for (interval, expected) in
+        [("5s", ("10:00:05", true)), ("1h", ("11:00:00", false)), ("10s", ("10:00:10", true))]
+    {
+        w.edit("bob", every(interval));
+        let expected = (expected.0.to_owned(), 2, expected.1);
+        assert_eq!(due(&w, ClockName::Internal), expected, "{interval}");
+    }
+    w.edit("bob", json!({"severity": "SEV4", "communication": null}))
+        .edit("bob", json!({"severity": "SEV1"}));
+    w.edit("bob", every("10s"));
+    assert_eq!(due(&w, ClockName::Internal).1, 2, "nor when the clock stood still meanwhile");
+    assert_eq!(w.told("UpdateOverdue").len(), 1);
+    w.now = time("10:00:30");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal).1, 3, "the next one counts");
+    let late = &w.condition("UpdatesOnTime").message;
+    assert!(late.ends_with("create a TimelineEntry of type StatusUpdate with audience Internal"), "{late}");
+}
+
+#[test]
 fn a_change_of_severity_moves_the_deadline_from_the_last_update_and_not_from_now() {
     let mut w = World::declared(json!({"severity": "SEV2"}));
     w.run().wait(595).entry("carol", update("Internal")).run();

@@ -292,3 +292,31 @@ fn done() -> serde_json::Value {
         w.run().status().checklist.iter().map(|i| json!({"name": i.name, "state": "Done"})).collect();
     json!(items)
 }
+
+#[test]
+fn a_stage_that_goes_back_is_told_once_with_what_is_missing() {
+    let mut w = mitigated("SEV1");
+    w.wait(60).edit("bob", json!({"impact": null})).run();
+    let told = w.told("WentBack");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].message.starts_with("stage is Triage again (was Resolve): state spec.impact"),
+        "{told:?}"
+    );
+    assert_eq!(told[0].author.as_deref(), Some("bob"));
+    w.wait(60).edit("bob", json!({"impact": {"affectedTenants": 1}}));
+    w.wait(60).fails("checkout-stop");
+    assert_eq!((w.told("WentBack").len(), w.told("Reopened").len()), (1, 1), "that has an entry already");
+}
+
+#[test]
+fn what_stays_in_force_by_a_waiver_is_on_record_at_the_resolution_and_at_the_end() {
+    let mut w = mitigated("SEV4");
+    let waivers = json!([{"mitigation": "stop", "reason": "until monday"}]);
+    w.wait(60).edit("alice", json!({"resolution": {"summary": "fixed", "waivers": waivers}}));
+    assert_eq!(w.stage(), Stage::Closed);
+    assert_eq!(w.told("Resolved")[0].message, "resolved: fixed; stays in force: stop (until monday)");
+    assert_eq!(w.told("Closed")[0].message, "incident closed; stays in force: stop (until monday)");
+    w.wait(60).edit("alice", json!({"resolution": null}));
+    assert_eq!(w.told("Reopened")[0].message, "reopened: the resolution was taken back");
+}

@@ -54,7 +54,7 @@ fn until_the_successor_confirms_the_predecessor_has_command_and_the_stage_stays(
     w.wait(60).edit("carol", json!({"roles": {"incidentCommander": "bob"}}));
     assert_eq!((w.stage(), w.says("Acknowledged")), (Stage::Resolve, (True, "HandingOver")));
     let message = &w.condition("Acknowledged").message;
-    assert!(message.contains("alice has command") && message.contains("bob is to confirm"), "{message}");
+    assert!(message.contains("alice has command") && message.contains("until bob confirms"), "{message}");
     w.wait(60).edit("carol", json!({"roles": {"incidentCommander": "dave"}}));
     assert!(w.condition("Acknowledged").message.starts_with("alice has command"));
     w.acknowledge("bob");
@@ -62,6 +62,19 @@ fn until_the_successor_confirms_the_predecessor_has_command_and_the_stage_stays(
     w.acknowledge("dave");
     assert_eq!(w.condition("Acknowledged").message, "dave has command");
     assert_eq!(w.status().milestones.acknowledged_time.as_ref().unwrap().0, time("10:00:00"));
+}
+
+#[test]
+fn who_gets_command_back_before_another_confirmed_it_has_it() {
+    let mut w = World::declared(json!({"roles": {"incidentCommander": "alice"}}));
+    w.run().wait(60).edit("dave", json!({"roles": {"incidentCommander": "bob"}}));
+    assert_eq!(
+        w.condition("Acknowledged").message,
+        "alice has command until bob confirms it: create a TimelineEntry of type Acknowledgement"
+    );
+    w.wait(60).edit("dave", json!({"roles": {"incidentCommander": "alice"}}));
+    assert_eq!(w.condition("Acknowledged").message, "alice has command");
+    assert!(w.told("CommandHandedOver").is_empty(), "it never passed on");
 }
 
 #[test]

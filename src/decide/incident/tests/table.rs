@@ -105,6 +105,7 @@ impl Life {
             for clock in &mut status.communication {
                 clock.overdue_count = None;
                 clock.missed_time = None;
+                clock.missed_in_a_row = None;
             }
             status
         };

@@ -136,3 +136,40 @@ fn the_briefing_says_what_happened_who_leads_what_was_done_whether_it_works_and_
     let overdue = w.status().briefing.iter().find(|l| l.starts_with("Overdue: ")).unwrap();
     assert!(overdue.contains("internal update is overdue since 2026-11-23 10:16 UTC"), "{overdue}");
 }
+
+#[test]
+fn the_briefing_says_what_is_in_the_way_and_asks_nobody_to_lead_what_is_over() {
+    let mut w = World::declared(json!({"outcome": "Duplicate", "duplicateOf": {"name": "d0"}}));
+    w.original = Some(Original::Missing);
+    w.settings.refused = Some("line 3: unknown field".to_owned());
+    w.run();
+    let has = |w: &World, line: &str| w.status().briefing.iter().any(|l| l == line);
+    for line in [
+        "Warning: there is no incident d0 in this namespace: correct spec.duplicateOf",
+        "Warning: the operator's configuration is refused: line 3: unknown field",
+    ] {
+        assert!(has(&w, line), "{line}: {:#?}", w.status().briefing);
+    }
+    w.original = Some(Original::Circle(vec!["checkout".to_owned()]));
+    w.run();
+    assert!(w.condition("Stalled").message.starts_with("it is named as a duplicate of itself"));
+    w.original = Some(Original::Found);
+    w.run();
+    assert!(has(&w, "Lead: nobody has command"), "{:#?}", w.status().briefing);
+}
+
+#[test]
+fn who_is_named_and_has_not_confirmed_owns_it_with_that_word() {
+    let mut w = World::declared(json!({"roles": {"incidentCommander": "bob"}}));
+    w.run();
+    let internal = text(&w, ClockName::Internal).unwrap();
+    assert!(internal.contains("Owner: @bob (not confirmed)\n"), "{internal}");
+    let asks = w.condition("RolesFilled").message.clone();
+    w.edit("alice", json!({"roles": null}));
+    assert!(asks.starts_with("every role"), "{asks}");
+    let asks = &w.condition("RolesFilled").message;
+    assert!(
+        asks.starts_with("more roles are asked for, as for SEV3 until a severity is stated: name"),
+        "{asks}"
+    );
+}
