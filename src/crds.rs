@@ -129,6 +129,14 @@ fn union_rules(names: &[String]) -> Vec<Value> {
         }),
     ];
     rules.push(json!({
+        // What was stored before this rule can still be edited, and released.
+        "rule": "!has(self.onExpire) || self.onExpire != 'Release' || has(self.expiresAfter) || \
+            (oldSelf.hasValue() && has(oldSelf.value().onExpire) && oldSelf.value().onExpire == 'Release' && \
+            !has(oldSelf.value().expiresAfter))",
+        "optionalOldSelf": true,
+        "message": "onExpire: Release needs a time: state in expiresAfter how long the change may last",
+    }));
+    rules.push(json!({
         // Whoever may use a policy acts by it only on what was taken under it.
         "rule": "!has(self.policyRef) || (has(oldSelf.policyRef) && self.policyRef == oldSelf.policyRef)",
         "message": "policyRef can only be taken out: release this mitigation and add one with another name",

@@ -52,6 +52,18 @@ impl fmt::Display for ConditionStatus {
     }
 }
 
+/// Rules of a text that is shown in columns, Events and terminals: it says something, and drives nothing. What was stored
+/// before these rules stays as it is until it is changed.
+pub(super) fn prose(field: &str) -> serde_json::Value {
+    serde_json::json!([
+        {"rule": r"self.matches(r'[^\s\pZ\pC]')", "message": format!("{field} is blank: say it in words")},
+        {
+            "rule": r"!self.matches(r'[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\x{202A}-\x{202E}\x{2066}-\x{2069}]')",
+            "message": format!("{field} has characters that control a terminal or turn the direction of text: take them out"),
+        },
+    ])
+}
+
 /// Names an object in the same namespace. There is no reference to another namespace anywhere in this API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]

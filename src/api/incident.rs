@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct IncidentSpec {
     /// What is wrong, in one line. The only required field.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-validations" = super::prose("title")))]
     pub title: String,
     /// SEV1 (worst) to SEV5. Until it is stated, clocks run as for SEV3 and the incident is not triaged.
     pub severity: Option<Severity>,

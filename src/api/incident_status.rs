@@ -350,6 +350,10 @@ pub struct MitigationSummary {
     pub effective_time: Option<Time>,
     /// When the change was undone or the hold ended.
     pub released_time: Option<Time>,
+    /// Who asked for its end, if the API server tells: who took the entry out, set desiredState, resolved or cancelled
+    /// the incident. Who deletes an object is not told.
+    #[schemars(length(max = 253))]
+    pub ended_by: Option<String>,
     /// Who undid it, when that was not us.
     #[schemars(length(max = 256))]
     pub undone_by: Option<String>,
@@ -375,10 +379,11 @@ pub struct TimelineRecord {
     /// What happened, in words.
     #[schemars(length(max = 4096))]
     pub message: String,
-    /// Who caused it; the operator itself when absent.
+    /// Who caused it. Absent where the operator itself did, and where nobody knows who did: then authenticated is false.
     #[schemars(length(max = 253))]
     pub author: Option<String>,
-    /// True when the API server vouches for the author.
+    /// True when the API server vouches for the author. False without an author: somebody did it, and the API server
+    /// does not tell who, as with an object that was deleted.
     pub authenticated: Option<bool>,
     /// Who may read it.
     pub audience: Option<Audience>,

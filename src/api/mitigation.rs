@@ -77,6 +77,9 @@ pub struct MitigationStatus {
     pub left: Option<String>,
     /// When the target was changed.
     pub applied_time: Option<Time>,
+    /// Who had asked for the change when it was made. Who edits the mitigation afterwards did not.
+    #[schemars(length(max = 253))]
+    pub asked_by: Option<String>,
     /// When the effect was first seen.
     pub effective_time: Option<Time>,
     /// When the change was undone or the hold ended.

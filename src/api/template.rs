@@ -29,7 +29,7 @@ pub struct TargetRef {
 #[serde(rename_all = "camelCase")]
 pub struct MitigationTemplate {
     /// Why this is done; shown in Events, on the target and in the postmortem.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = super::prose("reason")))]
     pub reason: String,
     /// The object that is changed. Immutable.
     pub target_ref: TargetRef,

@@ -50,7 +50,7 @@ pub struct TimelineEntrySpec {
     /// When it happened, if that is not now.
     pub occurred_time: Option<Time>,
     /// What happened, in words.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = super::prose("message")))]
     pub message: String,
     /// Address of a graph, log or page that shows it.
     #[schemars(length(min = 1, max = 2048))]

@@ -13,7 +13,7 @@ use super::{
     key::Key,
     queue::Queue,
 };
-use crate::mitigation::{Look, ObjectId, TargetKind};
+use crate::mitigation::{CUSTOM_RESOURCE_DEFINITION, Look, ObjectId, TargetKind};
 use futures::StreamExt;
 use kube::{Client, core::DynamicObject, runtime::watcher};
 use std::{
@@ -32,8 +32,10 @@ use tracing::{debug, warn};
 const MAX_OPEN: usize = 128;
 /// A watch that was not used for so long is closed.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long a kind that the cluster does not have counts as missing.
-const MISSING: Duration = Duration::from_secs(20);
+/// How long a kind that the cluster does not have counts as missing, while no CustomResourceDefinition says otherwise.
+const MISSING: Duration = Duration::from_secs(300);
+/// The same of one that is defined, so that the API server will soon serve it, or of which that cannot be seen.
+const NOT_YET: Duration = Duration::from_secs(20);
 /// When a watch that stays open is tried again where the operator may not look.
 const ANEW: Duration = Duration::from_secs(30);
 /// Longest wait for the objects of a first look.
@@ -159,9 +161,20 @@ impl Lookouts {
         answer
     }
 
-    /// Whether the cluster did not have the kind a moment ago.
+    /// Whether the cluster did not have the kind a while ago, and there is no sign that it has it by now.
     fn is_missing(&self, kind: TargetKind) -> bool {
-        lock(&self.missing).get(&kind).is_some_and(|since| since.elapsed() < MISSING)
+        let Some(since) = lock(&self.missing).get(&kind).copied() else { return false };
+        since.elapsed() < if self.is_undefined(kind) { MISSING } else { NOT_YET }
+    }
+
+    /// Whether the CustomResourceDefinitions, which are watched all the time, say that there is no such kind.
+    fn is_undefined(&self, kind: TargetKind) -> bool {
+        let scope = Scope { kind: CUSTOM_RESOURCE_DEFINITION, namespace: None, labels: None };
+        let name = Key::new("", &format!("{}.{}", kind.plural, kind.group));
+        let open = lock(&self.open);
+        open.get(&scope).is_some_and(|definitions| {
+            *definitions.state.borrow() == State::Complete && definitions.cache.get(&name).is_none()
+        })
     }
 
     /// Somebody who looked once will not look again: the watch is closed, unless others need it.
@@ -323,7 +336,13 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
                                 lock(&lookouts.missing).insert(scope.kind, Instant::now());
                             }
                             if lookout.state.send_replace(state.clone()) != state {
-                                warn!(kind = scope.kind.kind, %error, "it cannot be looked at");
+                                match state {
+                                    State::Forbidden => {
+                                        warn!(kind = scope.kind.kind, %error, "it may not be looked at");
+                                    }
+                                    // Most clusters lack some kind that could matter; that is no trouble.
+                                    _ => debug!(kind = scope.kind.kind, "the cluster has no such kind"),
+                                }
                                 lookouts.wake_followers(&lookout);
                             }
                             if !lookout.kept {

@@ -83,6 +83,7 @@ fn news(old: Option<&MitigationStatus>, new: &MitigationStatus) -> Option<(&'sta
             Phase::AwaitingApproval => ("MitigationAwaitingApproval", false),
             Phase::Active => ("MitigationApplied", false),
             Phase::Applying | Phase::Releasing => return None,
+            Phase::Released if new.applied_time.is_none() => ("MitigationWithdrawn", false),
             Phase::Released => ("MitigationReleased", false),
             Phase::Kept => ("MitigationKept", false),
             Phase::Superseded => ("MitigationSuperseded", true),

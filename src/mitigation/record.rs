@@ -34,6 +34,9 @@ pub struct Record {
     pub fields: Vec<HeldField>,
     /// When the change was made.
     pub at: Timestamp,
+    /// Who had asked for it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// How often a machine's change was taken back.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reasserts: u8,

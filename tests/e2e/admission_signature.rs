@@ -347,10 +347,12 @@ async fn who_edits_the_title_confirms_no_command_and_resolves_nothing() {
     })
     .await;
     operator.kill();
-    let named = json!({"spec": {"roles": {"incidentCommander": "bob"}, "severity": "SEV1"}});
+    let impact = json!({"summary": "all"});
+    let named =
+        json!({"spec": {"roles": {"incidentCommander": "bob"}, "severity": "SEV1", "impact": impact}});
     alice.merge(&outage, named).await.expect("she may");
     let edited = bob.merge(&outage, json!({"spec": {"title": "b"}})).await.expect("a title is free");
-    for part in ["roles-actor", "severity-actor"] {
+    for part in ["roles-actor", "severity-actor", "impact-actor"] {
         assert_eq!(stamped(&edited, &format!("incident-operator.dev/{part}")).as_deref(), Some("alice"));
     }
     let forged =
@@ -365,7 +367,7 @@ async fn who_edits_the_title_confirms_no_command_and_resolves_nothing() {
     let status = i.status.expect("a status");
     assert_eq!(status.roles[0].holder, "bob");
     assert_eq!(status.roles[0].acknowledged_time, None, "he has not confirmed it");
-    for reason in ["RoleAssigned", "SeverityChanged"] {
+    for reason in ["RoleAssigned", "SeverityChanged", "Triaged"] {
         let record = status.timeline.iter().find(|r| r.reason == reason).expect(reason);
         assert_eq!(record.author.as_deref(), Some("alice"), "{reason}");
     }

@@ -19,6 +19,7 @@ mod admission_install;
 mod admission_locks;
 mod admission_matrix;
 mod admission_signature;
+mod authors;
 mod chart;
 mod config;
 mod connection;

@@ -30,7 +30,7 @@ fn stop(name: &str) -> Value {
 async fn an_incident_takes_what_its_fields_allow_and_nothing_beyond() {
     for (field, value) in [
         ("title", json!("결".repeat(256))),
-        ("title", json!("🔥 支付失败 \u{202e}abc \u{7}")),
+        ("title", json!("🔥 支付失败 👩🏽‍🚒 שלום")),
         ("severity", json!("SEV5")),
         ("startTime", json!("2026-01-05T10:02:00Z")),
         ("detection", json!({"source": "Customer", "reference": "x", "time": "2026-01-05T10:02:00+09:00"})),
@@ -47,6 +47,9 @@ async fn an_incident_takes_what_its_fields_allow_and_nothing_beyond() {
     for (field, value, part) in [
         ("title", json!("결".repeat(257)), "spec.title: Too long: may not be more than 256"),
         ("title", json!(""), "spec.title"),
+        ("title", json!(" \t\u{a0}\u{200b}"), "title is blank: say it in words"),
+        ("title", json!("a\u{7}"), "title has characters that control a terminal"),
+        ("title", json!("a\u{202e}b"), "turn the direction of text: take them out"),
         ("severity", json!("SEV0"), "spec.severity: Unsupported value: \"SEV0\": supported values: \"SEV1\""),
         ("severity", json!("sev1"), "spec.severity: Unsupported value"),
         ("startTime", json!("yesterday"), "spec.startTime"),
@@ -122,6 +125,13 @@ async fn an_entry_of_mitigations_has_one_action_that_stays() {
     .await;
     accepts_change(&namespace, object.clone(), changed("reason", json!("another"))).await;
     accepts_change(&namespace, object.clone(), changed("expiresAfter", json!("1h"))).await;
+    rejects_change(
+        &namespace,
+        object.clone(),
+        changed("onExpire", json!("Release")),
+        "onExpire: Release needs a time: state in expiresAfter how long the change may last",
+    )
+    .await;
     accepts_change(&namespace, object, json!({"spec": {"mitigations": [stop("b"), stop("c")]}})).await;
 }
 
@@ -131,6 +141,7 @@ async fn a_timeline_entry_is_written_once_and_never_changed() {
         json!({}),
         json!({"type": "StatusUpdate", "audience": "Public"}),
         json!({"message": "결".repeat(4096)}),
+        json!({"message": "lines\r\nof a\ttable"}),
         json!({"type": "Approval", "mitigationRef": {"name": "m"}, "digest": "sha256:0"}),
     ] {
         accepts(entry(spec)).await;
@@ -138,6 +149,8 @@ async fn a_timeline_entry_is_written_once_and_never_changed() {
     for (spec, part) in [
         (json!({"type": "Remark"}), "spec.type: Unsupported value: \"Remark\""),
         (json!({"message": ""}), "spec.message"),
+        (json!({"message": " \n "}), "message is blank: say it in words"),
+        (json!({"message": "a\u{1b}[31m"}), "message has characters that control a terminal"),
         (json!({"message": "x".repeat(4097)}), "spec.message: Too long: may not be more than 4096"),
         (json!({"audience": "Everybody"}), "spec.audience: Unsupported value"),
         (json!({"occurredTime": "now"}), "spec.occurredTime"),

@@ -131,6 +131,11 @@ async fn a_reason_may_be_in_any_script_and_has_an_end() {
     // Characters count, not bytes.
     accepts(with(stop(), json!({"reason": "결".repeat(1024)}))).await;
     rejects(with(stop(), json!({"reason": "결".repeat(1025)})), "spec.reason").await;
+    rejects(with(stop(), json!({"reason": "   "})), "reason is blank: say it in words").await;
+    for reason in ["a\u{0}", "a\u{1b}[31m", "a\u{9b}31m", "a\u{2066}b"] {
+        let said = "reason has characters that control a terminal or turn the direction of text";
+        rejects(with(stop(), json!({"reason": reason})), said).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +153,9 @@ async fn durations_are_gos_and_choices_are_the_listed_ones() {
     for duration in ["2d", "15", "-5m", "PT15M", "", "1.5h"] {
         rejects(with(stop(), json!({"expiresAfter": duration})), "spec.expiresAfter").await;
     }
+    rejects(with(stop(), json!({"onExpire": "Release"})), "onExpire: Release needs a time").await;
+    accepts(with(stop(), json!({"onExpire": "Release", "expiresAfter": "1h"}))).await;
+    accepts(with(stop(), json!({"onExpire": "Notify"}))).await;
     for (field, value) in [
         ("desiredState", "Off"),
         ("onExpire", "Delete"),

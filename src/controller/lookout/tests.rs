@@ -1,5 +1,5 @@
 use super::*;
-use crate::mitigation::CONFIG_MAP;
+use crate::mitigation::{CONFIG_MAP, SCALED_OBJECT};
 use futures::FutureExt;
 use http::{Request, Response};
 use kube::client::Body;
@@ -99,4 +99,50 @@ async fn a_watch_that_had_to_make_room_still_serves_those_who_wait_for_it() {
     lock(&lookouts.open).clear();
     let seen = timeout(Duration::from_secs(1), waits).await.expect("no wait for what never comes");
     assert_eq!(seen.expect("it was looked").len(), 1);
+}
+
+/// An API server that lists these CustomResourceDefinitions, has no other kind, and counts who asks for one.
+fn without_kinds(defined: Arc<Mutex<Vec<String>>>, asked: Arc<AtomicUsize>) -> Client {
+    let answer = move |request: Request<Body>| {
+        let (defined, asked) = (defined.clone(), asked.clone());
+        async move {
+            if request.uri().path().contains("customresourcedefinitions") {
+                if !request.uri().query().is_some_and(|query| query.contains("sendInitialEvents=true")) {
+                    std::future::pending::<()>().await;
+                }
+                let mut body = String::new();
+                for name in lock(&defined).iter() {
+                    body.push_str(&format!(
+                        r#"{{"type":"ADDED","object":{{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{{"name":"{name}","resourceVersion":"7"}}}}}}"#
+                    ));
+                    body.push('\n');
+                }
+                body.push_str(r#"{"type":"BOOKMARK","object":{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#);
+                body.push('\n');
+                return Ok::<_, Infallible>(Response::new(Body::from(body.into_bytes())));
+            }
+            asked.fetch_add(1, Ordering::SeqCst);
+            Ok(Response::builder()
+                .status(404)
+                .body(Body::from(b"404 page not found".to_vec()))
+                .expect("an answer"))
+        }
+    };
+    Client::new(tower::service_fn(answer), "shop")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_no_definition_names_is_asked_for_every_few_minutes_and_at_once_when_one_does() {
+    for (name, soon) in [("others.example.com", 1), ("scaledobjects.keda.sh", 2)] {
+        let (defined, asked) = (Arc::new(Mutex::new(vec![name.to_owned()])), Arc::new(AtomicUsize::new(0)));
+        let client = without_kinds(defined, asked.clone());
+        let lookouts = Arc::new(Lookouts::new(client, Arc::new(Queue::default())));
+        lookouts.keep(CUSTOM_RESOURCE_DEFINITION, None);
+        let look = async || lookouts.list(SCALED_OBJECT, "shop", None).await.expect("nothing is there").len();
+        assert_eq!((look().await, asked.load(Ordering::SeqCst)), (0, 1));
+        sleep(NOT_YET + Duration::from_secs(1)).await;
+        assert_eq!((look().await, asked.load(Ordering::SeqCst)), (0, soon), "{name}");
+        sleep(MISSING + Duration::from_secs(1)).await;
+        assert_eq!((look().await, asked.load(Ordering::SeqCst)), (0, soon + 1), "{name}");
+    }
 }

@@ -15,8 +15,8 @@ use crate::{
     api::{DesiredState, Mitigation, MitigationPhase as Phase, TimelineEntry},
     decide::{
         access::{Question, foreseen},
-        incident::{recorded_end, releases},
-        mitigation::{Incident, Objects, Refused, Why},
+        incident::{is_withdrawn, recorded_end, releases},
+        mitigation::{Deletion, Incident, Objects, Refused, Why},
         policy::InForce,
     },
     mitigation::{Found, Look, ObjectId, TargetKind, record::Record},
@@ -75,7 +75,9 @@ impl Visit<'_> {
         let incident =
             incident.filter(|i| owner.is_none_or(|owner| i.metadata.uid.as_ref() == Some(&owner.uid)));
         let Some(incident) = incident else {
-            return Incident { name: Some(named.name.clone()), recorded_end: true, ..Incident::default() };
+            let deletion = if owner.is_some() { Deletion::WithIncident } else { Deletion::ByHand };
+            let name = Some(named.name.clone());
+            return Incident { name, recorded_end: true, deletion, ..Incident::default() };
         };
         let recorded = recorded_end(&incident, &self.mitigation);
         let overdue = self
@@ -90,6 +92,11 @@ impl Visit<'_> {
             severity: incident.spec.severity,
             releases: releases(&incident),
             recorded_end: recorded || overdue,
+            deletion: match (owner, &incident.metadata.deletion_timestamp) {
+                (Some(_), _) if is_withdrawn(&incident, &self.mitigation) => Deletion::Withdrawn,
+                (Some(_), Some(_)) => Deletion::WithIncident,
+                (_, _) => Deletion::ByHand,
+            },
         }
     }
 

@@ -62,8 +62,9 @@ impl Decision<'_> {
     }
 
     fn done(&self) -> Vec<String> {
-        let all = &self.status.mitigations;
-        let mut lines: Vec<_> = all.iter().take(MAX_MITIGATIONS).map(line).collect();
+        // What only says what it would do is not done.
+        let all: Vec<_> = self.status.mitigations.iter().filter(|m| m.dry_run != Some(true)).collect();
+        let mut lines: Vec<_> = all.iter().take(MAX_MITIGATIONS).map(|m| line(m)).collect();
         if all.len() > MAX_MITIGATIONS {
             lines.push(format!(
                 "Done: {} more mitigations in status.mitigations",
@@ -144,6 +145,9 @@ fn line(m: &MitigationSummary) -> String {
             _ => ("Done", format!("not known yet whether it works{says}")),
         },
         Phase::Releasing => ("Done", "it is being released".to_owned()),
+        Phase::Released if m.applied_time.is_none() => {
+            ("Not done", "withdrawn before anything was changed".to_owned())
+        }
         Phase::Released => {
             let at = m.released_time.as_ref().map(|t| format!(" at {}", texts::time(t.0)));
             ("Done", format!("released{}", at.unwrap_or_default()))

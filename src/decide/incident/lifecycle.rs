@@ -7,7 +7,7 @@
 use super::{Decision, Effect, Original, mitigations::declared_resolution, standing::Standing};
 use crate::api::{
     ConditionStatus::{self, False, True, Unknown},
-    CriterionState, IMPACT_STAMP, Impact, LocalRef, Outcome, RESOLUTION_STAMP, Stage, names,
+    CriterionState, IMPACT_STAMP, Impact, LocalRef, Outcome, RESOLUTION_STAMP, Stage,
 };
 use crate::decide::{
     conditions::{find, one_line, status as condition, whole_seconds},
@@ -209,7 +209,13 @@ impl Decision<'_> {
     fn resolved(&self, m: &Standing) -> Rule {
         let spec = &self.seen.incident.spec;
         let Some(resolution) = declared_resolution(self.seen.incident) else {
-            return (False, "NotDeclared", "declare the resolution in spec.resolution.summary".into());
+            let message = match &spec.resolution {
+                Some(_) => {
+                    "spec.resolution declares nothing yet: state what resolved it in spec.resolution.summary"
+                }
+                None => "declare the resolution in spec.resolution.summary",
+            };
+            return (False, "NotDeclared", message.into());
         };
         let mut missing = Vec::new();
         let open: Vec<_> = spec
@@ -276,12 +282,7 @@ impl Decision<'_> {
             );
         }
         if resolved && self.seen.incident.metadata.deletion_timestamp.is_none() {
-            let mut draft = postmortem::draft(self.seen.incident, &self.status);
-            if self.seen.postmortem.is_some() {
-                // A postmortem outlives its incident, and a later incident may have the same name.
-                let uid = self.seen.incident.metadata.uid.as_deref().unwrap_or_default();
-                draft.metadata.name = Some(names::joined(self.name(), &names::short_hash(uid, 8)));
-            }
+            let draft = postmortem::draft(self.seen.incident, &self.status);
             self.effects.push(Effect::CreatePostmortem(Box::new(draft)));
             return (False, "Drafting", "the postmortem is being drafted".into());
         }
@@ -305,7 +306,7 @@ impl Decision<'_> {
         if status == True && self.status.milestones.triaged_time.is_none() {
             let since = self.since();
             self.status.milestones.triaged_time = Some(whole_seconds(since));
-            let author = self.actor().map(str::to_owned);
+            let author = self.triager();
             self.tell(since, reason, author.as_deref(), message);
         }
     }
@@ -379,7 +380,14 @@ impl Decision<'_> {
             c.set("Ready", False, "MitigationRefused", m.failed.join("; "));
         } else if m.unsettled.is_empty() {
             c.set("Stalled", False, "Settled", "nothing is in the way");
-            c.set("Ready", True, "Settled", "every requested effect is in place");
+            match m.ended.is_empty() {
+                true => c.set("Ready", True, "Settled", "every requested effect is in place"),
+                // It is not as requested, and nobody who waits for this would ever see more.
+                false => {
+                    let message = format!("{}; nothing further will be done", m.ended.join("; "));
+                    c.set("Ready", True, "Ended", message);
+                }
+            }
         } else {
             c.set("Stalled", False, "Progressing", "nothing is in the way");
             c.set("Ready", False, "Progressing", m.unsettled.join("; "));

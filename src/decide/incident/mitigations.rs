@@ -1,6 +1,6 @@
 //! Mitigations of an incident as objects: entries become objects, edits and removals follow.
 
-use super::{Decision, Effect, record::labels};
+use super::{Decision, Effect, record::labels, summaries::is_withdrawn};
 use crate::api::{
     ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, Action, CriterionState, DesiredState, ENTRY_LABEL,
     ENTRY_STAMP_PREFIX, FINALIZER, Incident, InlineMitigation, LocalRef, MITIGATOR_ANNOTATION,
@@ -144,8 +144,7 @@ impl Decision<'_> {
 
     /// Whether it is on record that the entry of an object was taken out.
     fn is_marked(&self, m: &Mitigation) -> bool {
-        let mut recorded = self.seen.incident.status.iter().flat_map(|s| &s.mitigations);
-        recorded.any(|s| s.uid == m.metadata.uid && s.removed == Some(true))
+        is_withdrawn(self.seen.incident, m)
     }
 
     /// Who asked for an entry, under these keys, with the groups of the actor. An incident that was written before

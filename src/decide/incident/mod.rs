@@ -32,7 +32,7 @@ pub use checklist::WAY_BACK;
 pub use linter::lint;
 pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, drop_archived, without_archive};
-pub use summaries::recorded_end;
+pub use summaries::{is_withdrawn, recorded_end};
 pub use texts::{impact as impact_in_words, state as public_state};
 pub use way_back::{WayBack, flags, revisions};
 
@@ -46,7 +46,7 @@ pub struct Observed<'a> {
     pub taken_names: &'a HashMap<String, Option<String>>,
     /// Timeline entries that name it.
     pub entries: &'a [Arc<TimelineEntry>],
-    /// The postmortem that names it, or else the one that has its name.
+    /// The postmortem that is about it.
     pub postmortem: Option<&'a Postmortem>,
     /// The incident of which this is a duplicate; `None` when it names none.
     pub original: Option<Original>,

@@ -7,8 +7,8 @@ use super::{Archive, Decision, texts::visible};
 use crate::api::{
     ACTOR_ANNOTATION,
     ConditionStatus::{False, True},
-    INCIDENT_LABEL, Incident, IncidentStatus, REQUESTER_ANNOTATION, TimelineEntry, TimelineEntryType,
-    TimelineRecord, names,
+    IMPACT_STAMP, INCIDENT_LABEL, Incident, IncidentStatus, MITIGATOR_ANNOTATION, REQUESTER_ANNOTATION,
+    SEVERITY_STAMP, TimelineEntry, TimelineEntryType, TimelineRecord, names,
 };
 use crate::decide::{
     conditions::{Conditions, clip, find, one_line, whole_seconds},
@@ -43,8 +43,31 @@ const MAX_MESSAGE: usize = 1024;
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 impl Decision<'_> {
-    /// Adds an entry of the operator.
+    /// Adds an entry of the operator: of what this author did, or itself.
     pub(super) fn tell(&mut self, time: Timestamp, reason: &str, author: Option<&str>, message: &str) {
+        let authenticated = author.map(|_| self.seen.signed);
+        self.tell_by(time, reason, author, authenticated, message);
+    }
+
+    /// The same of what somebody did, whether it is known who or not.
+    pub(super) fn tell_of_somebody(
+        &mut self,
+        time: Timestamp,
+        reason: &str,
+        who: Option<&str>,
+        message: &str,
+    ) {
+        self.tell_by(time, reason, who, Some(who.is_some() && self.seen.signed), message);
+    }
+
+    fn tell_by(
+        &mut self,
+        time: Timestamp,
+        reason: &str,
+        author: Option<&str>,
+        authenticated: Option<bool>,
+        message: &str,
+    ) {
         let record = TimelineRecord {
             time: whole_seconds(time),
             stated_time: None,
@@ -52,7 +75,7 @@ impl Decision<'_> {
             reason: reason.to_owned(),
             message: one_line(message, MAX_MESSAGE),
             author: author.map(|a| clip(a, 253)),
-            authenticated: author.map(|_| self.seen.signed),
+            authenticated,
             audience: None,
             link: None,
             entry_uid: None,
@@ -97,6 +120,32 @@ impl Decision<'_> {
     /// Who changed its spec last.
     pub(super) fn actor(&self) -> Option<&str> {
         annotation(self.seen.incident, ACTOR_ANNOTATION).or(self.requester())
+    }
+
+    /// Who changed its mitigations or its outcome last.
+    pub(super) fn mitigator(&self) -> Option<&str> {
+        annotation(self.seen.incident, MITIGATOR_ANNOTATION).or(self.actor())
+    }
+
+    /// Who made it complete what is known of severity and impact. Who corrects one of them before anybody looked is
+    /// known from who stated both with the declaration.
+    pub(super) fn triager(&self) -> Option<String> {
+        let stamp = |key| Stamp::of(self.seen.incident.metadata.annotations.as_ref(), key);
+        let (severity, impact) = match (stamp(SEVERITY_STAMP), stamp(IMPACT_STAMP)) {
+            (Some(severity), Some(impact)) => (severity, impact),
+            // Stated before this part had a stamp.
+            (Some(one), None) | (None, Some(one)) => return one.user().map(str::to_owned),
+            (None, None) => return self.actor().map(str::to_owned),
+        };
+        let before = self.seen.incident.status.as_ref();
+        let looked = before.is_some_and(|s| find(&s.conditions, "Triaged").is_some());
+        let later = match before.and_then(|s| s.severity) {
+            Some(_) if looked => impact,
+            None if looked => severity,
+            _ if severity.user() == self.requester() => impact,
+            _ => severity,
+        };
+        later.user().map(str::to_owned)
     }
 
     /// Who changed the part of its spec last that this stamp is of.

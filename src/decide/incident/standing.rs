@@ -19,8 +19,10 @@ pub(super) struct Standing {
     pub active: Vec<(String, Option<String>)>,
     /// What is not as requested yet, in words; `Ready` waits for it.
     pub unsettled: Vec<String>,
-    /// What will not be as requested, in words.
+    /// What will not be as requested, in words, and somebody can help.
     pub failed: Vec<String>,
+    /// What ended otherwise than requested, in words.
+    pub ended: Vec<String>,
     /// When the last of the working ones took effect.
     pub latest_effect: Option<Timestamp>,
 }
@@ -85,8 +87,9 @@ impl Decision<'_> {
             Phase::Superseded | Phase::Abandoned | Phase::Refused | Phase::Failed if !leaving => {
                 sum.wanted += 1;
                 sum.lacking.push(format!("{label} is {}: {says}", s.phase));
-                if matches!(s.phase, Phase::Refused | Phase::Failed) {
-                    sum.failed.push(format!("{label}: {says}"));
+                match matches!(s.phase, Phase::Refused | Phase::Failed) {
+                    true => sum.failed.push(format!("{label}: {says}")),
+                    false => sum.ended.push(format!("{label} is {}: {says}", s.phase)),
                 }
             }
             // Ended on purpose, or about to: it counts if it worked, and does not stand in the way if it did not.
@@ -104,7 +107,7 @@ impl Decision<'_> {
     }
 
     /// Whether somebody asked for the end of a mitigation: of its object, of its entry, or of what it is for.
-    fn is_to_end(&self, m: &Mitigation, s: &MitigationSummary) -> bool {
+    pub(super) fn is_to_end(&self, m: &Mitigation, s: &MitigationSummary) -> bool {
         m.metadata.deletion_timestamp.is_some()
             || s.removed == Some(true)
             || self.asks_for_end(&m.spec.template)

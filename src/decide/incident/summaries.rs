@@ -4,8 +4,8 @@ use super::Decision;
 use crate::api::{
     ACTOR_ANNOTATION,
     ConditionStatus::{False, True},
-    Incident, Mitigation, MitigationPhase as Phase, MitigationSummary, PriorValue, REQUESTER_ANNOTATION,
-    Time,
+    DesiredState, Incident, Mitigation, MitigationPhase as Phase, MitigationSummary, PriorValue,
+    REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
 };
 use crate::decide::conditions::{clip, find, one_line, status as condition};
 use crate::mitigation::field::How;
@@ -27,6 +27,21 @@ pub fn recorded_end(incident: &Incident, mitigation: &Mitigation) -> bool {
         }
     }
 }
+
+/// Whether it is on record that the entry of this mitigation was taken out.
+pub fn is_withdrawn(incident: &Incident, mitigation: &Mitigation) -> bool {
+    let mut recorded = incident.status.iter().flat_map(|s| &s.mitigations);
+    recorded.any(|s| s.uid == mitigation.metadata.uid && s.removed == Some(true))
+}
+
+/// Who caused something.
+enum By {
+    Operator,
+    Somebody(Option<String>),
+}
+
+/// What changed about a mitigation: when, what it is called, who caused it, and in words.
+type Change = (Timestamp, &'static str, By, String);
 
 impl Decision<'_> {
     /// Records what is seen of the mitigations. Answers what could not be recorded: it counts all the same, in place of
@@ -90,7 +105,7 @@ impl Decision<'_> {
         let target = &m.spec.template.target_ref;
         // What was changed stays on record, whatever becomes of the object.
         let change = change(m).or_else(|| old.and_then(|o| o.change.clone()));
-        MitigationSummary {
+        let mut summary = MitigationSummary {
             name: m.metadata.name.clone().unwrap_or_default(),
             entry,
             uid: m.metadata.uid.clone(),
@@ -106,9 +121,41 @@ impl Decision<'_> {
             applied_time: status.applied_time,
             effective_time: status.effective_time,
             released_time: status.released_time,
+            ended_by: None,
             undone_by: status.undone_by,
             expired_time: status.expired_time,
+        };
+        summary.ended_by = self.ended_by(m, old, &summary);
+        summary
+    }
+
+    /// Who asked for its end. Who did first counts, as long as that is asked for.
+    fn ended_by(
+        &self,
+        m: &Mitigation,
+        old: Option<&MitigationSummary>,
+        new: &MitigationSummary,
+    ) -> Option<String> {
+        let known = old.and_then(|o| o.ended_by.clone());
+        if !self.is_to_end(m, new) {
+            return known.filter(|_| new.phase.is_ended() || new.phase == Phase::Releasing);
         }
+        let asked = |o: &MitigationSummary| o.phase.is_ended() || o.ended_by.is_some();
+        if old.is_some_and(asked) {
+            return known;
+        }
+        let deleted = m.metadata.deletion_timestamp.is_some();
+        let by = if deleted {
+            // What is deleted because its entry was taken out is marked first.
+            None
+        } else if new.removed == Some(true) {
+            self.mitigator().map(str::to_owned)
+        } else if m.spec.template.desired_state == Some(DesiredState::Released) {
+            signature(m, ACTOR_ANNOTATION).or_else(|| signature(m, REQUESTER_ANNOTATION))
+        } else {
+            self.actor_of(RESOLUTION_STAMP)
+        };
+        by.map(|who| clip(&who, 253))
     }
 
     /// What changed about a mitigation goes on record, with the time it happened.
@@ -118,11 +165,27 @@ impl Decision<'_> {
             new.action.as_deref().unwrap_or_default(),
             new.target.as_deref().unwrap_or_default()
         );
-        let changed = self.changes(m, old, new);
-        let author = who_asked(m, new.entry.is_some());
-        for (time, reason, message) in changed {
-            let by = (reason == "MitigationApplied").then_some(author.as_deref()).flatten();
-            self.tell(time, reason, by, &format!("{what}{message}"));
+        for (time, reason, by, message) in self.changes(m, old, new) {
+            let message = format!("{what}{message}");
+            match by {
+                By::Operator => self.tell(time, reason, None, &message),
+                By::Somebody(who) => self.tell_of_somebody(time, reason, who.as_deref(), &message),
+            }
+        }
+    }
+
+    /// Who caused the end of a mitigation.
+    fn who_ended(&self, m: &Mitigation, new: &MitigationSummary) -> By {
+        let expired = m.status.as_ref().and_then(|s| find(&s.conditions, "Ready"));
+        match new.phase {
+            // A field manager is no person, and who deletes an object is not told.
+            Phase::Superseded | Phase::Abandoned => By::Somebody(None),
+            Phase::Released | Phase::Kept | Phase::Failed
+                if expired.is_none_or(|c| c.reason != "Expired") && self.is_to_end(m, new) =>
+            {
+                By::Somebody(new.ended_by.clone())
+            }
+            _ => By::Operator,
         }
     }
 
@@ -131,7 +194,7 @@ impl Decision<'_> {
         m: &Mitigation,
         old: Option<&MitigationSummary>,
         new: &MitigationSummary,
-    ) -> Vec<(Timestamp, &'static str, String)> {
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(status) = &m.status else { return changes };
         let time = |t: &Option<Time>| t.as_ref().map_or(self.now, |t| t.0);
@@ -144,7 +207,8 @@ impl Decision<'_> {
         if is_past_take(new.phase) && !before.is_some_and(is_past_take) && status.applied_time.is_some() {
             let detail = holds("Applied").map(|c| format!(": {}", c.message)).unwrap_or_default();
             let message = format!("{detail} ({})", m.spec.template.reason);
-            changes.push((time(&status.applied_time), "MitigationApplied", message));
+            let asked = status.asked_by.clone().or_else(|| signature(m, REQUESTER_ANNOTATION));
+            changes.push((time(&status.applied_time), "MitigationApplied", By::Somebody(asked), message));
         }
 
         let works = holds("Effective");
@@ -152,29 +216,30 @@ impl Decision<'_> {
         if new.effective_time.is_some() && old.is_none_or(|o| o.effective_time.is_none()) {
             // Also when the effect was over before it was looked at.
             let seen = works.map_or(" had its effect".to_owned(), |c| format!(": {}", c.message));
-            changes.push((time(&new.effective_time), "MitigationEffective", seen));
+            changes.push((time(&new.effective_time), "MitigationEffective", By::Operator, seen));
         } else if let (Some(again), false) = (works, worked) {
-            changes.push((turned("Effective"), "MitigationEffective", format!(": {}", again.message)));
+            let message = format!(": {}", again.message);
+            changes.push((turned("Effective"), "MitigationEffective", By::Operator, message));
         }
         let fails = condition(&status.conditions, "Effective") == False && new.phase == Phase::Active;
         if fails && old.and_then(|o| o.effective.as_deref()) != Some("False") {
-            changes.push((turned("Effective"), "MitigationNotEffective", says.clone()));
+            changes.push((turned("Effective"), "MitigationNotEffective", By::Operator, says.clone()));
         }
 
         if before != Some(new.phase)
-            && let Some(reason) = end_of(new.phase)
+            && let Some(reason) = end_of(new)
         {
             let since = match &status.released_time {
                 Some(time) => time.0,
                 None if holds("Stalled").is_some() => turned("Stalled"),
                 None => turned("Ready"),
             };
-            changes.push((since, reason, says));
+            changes.push((since, reason, self.who_ended(m, new), says));
         }
         if new.expired_time.is_some() && old.is_none_or(|o| o.expired_time.is_none()) && !new.phase.is_ended()
         {
             let message = ": its time is over and it is still in force; release it or give it more time";
-            changes.push((time(&new.expired_time), "MitigationExpired", message.to_owned()));
+            changes.push((time(&new.expired_time), "MitigationExpired", By::Operator, message.to_owned()));
         }
         changes
     }
@@ -203,7 +268,7 @@ impl Decision<'_> {
             let name = summary.name.clone();
             let message =
                 format!("Mitigation {name} is gone without having been released: look at its target");
-            self.tell(self.now, "MitigationAbandoned", None, &message);
+            self.tell_of_somebody(self.now, "MitigationAbandoned", None, &message);
         }
     }
 }
@@ -259,8 +324,9 @@ fn is_past_take(phase: Phase) -> bool {
     }
 }
 
-fn end_of(phase: Phase) -> Option<&'static str> {
-    match phase {
+fn end_of(summary: &MitigationSummary) -> Option<&'static str> {
+    match summary.phase {
+        Phase::Released if summary.applied_time.is_none() => Some("MitigationWithdrawn"),
         Phase::Released => Some("MitigationReleased"),
         Phase::Kept => Some("MitigationKept"),
         Phase::Superseded => Some("MitigationSuperseded"),
@@ -271,10 +337,7 @@ fn end_of(phase: Phase) -> Option<&'static str> {
     }
 }
 
-/// Who asked for a mitigation. The object of an entry carries the signatures that the incident had when it was
-/// made: who changed the incident last before that asked for it.
-fn who_asked(m: &Mitigation, is_entry: bool) -> Option<String> {
-    let signature = |key| m.metadata.annotations.as_ref()?.get(key).filter(|v| !v.is_empty()).cloned();
-    let actor = is_entry.then(|| signature(ACTOR_ANNOTATION)).flatten();
-    actor.or_else(|| signature(REQUESTER_ANNOTATION))
+/// A name that admission stamped on a mitigation.
+fn signature(m: &Mitigation, key: &str) -> Option<String> {
+    m.metadata.annotations.as_ref()?.get(key).filter(|v| !v.is_empty()).cloned()
 }

@@ -219,7 +219,8 @@ impl Decision<'_> {
         }
     }
 
-    /// What is stated can be true: an incident begins before it is found, and is found before it is declared.
+    /// What is stated can be true: an incident begins before it is found, and is found before it is declared; what is
+    /// waived is there.
     fn facts_consistent(&self) -> Rule {
         let spec = &self.seen.incident.spec;
         let milestones = &self.status.milestones;
@@ -242,8 +243,21 @@ impl Decision<'_> {
                 self.created()
             ));
         }
+        let there = |name: &str| {
+            let recorded = self.status.mitigations.iter();
+            spec.mitigations.iter().any(|entry| entry.name == name)
+                || recorded.into_iter().any(|s| s.name == name || s.entry.as_deref() == Some(name))
+        };
+        let waivers = spec.resolution.iter().flat_map(|resolution| &resolution.waivers);
+        let unknown = waivers.filter(|waiver| !there(&waiver.mitigation));
+        wrong.extend(unknown.map(|waiver| {
+            format!(
+                "spec.resolution.waivers names {}, which is no mitigation of this incident: correct the name",
+                one_line(&waiver.mitigation, 253)
+            )
+        }));
         match wrong.is_empty() {
-            true => (True, "Consistent", "the times that are stated can be true".to_owned()),
+            true => (True, "Consistent", "what is stated can be true".to_owned()),
             false => (False, "Contradiction", wrong.join("; ")),
         }
     }

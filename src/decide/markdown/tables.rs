@@ -131,7 +131,8 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
         who: match (&r.author, r.authenticated) {
             (Some(author), Some(false)) => format!("{author} (not verified)"),
             (Some(author), _) => author.clone(),
-            // Somebody wrote it, and the API server did not say who.
+            // Somebody wrote or did it, and the API server did not say who.
+            (None, Some(false)) => "not known".to_owned(),
             (None, _) if r.entry_uid.is_some() => "not known".to_owned(),
             (None, _) => "operator".to_owned(),
         },

@@ -30,6 +30,8 @@ impl Decision<'_> {
             }
         }
         self.note_latest_end();
+        let asks = self.asks().map(str::to_owned);
+        self.note_asked_by(asks.as_deref());
         let asked = self.m.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
         let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
         let status = &mut self.plan.status;

@@ -100,6 +100,7 @@ impl<'a> Decision<'a> {
         prior.truncate(MAX_PRIOR);
         self.note_latest_end();
         let reasserts = records.iter().map(|(_, record)| record.reasserts).max().unwrap_or(0);
+        self.note_asked_by(records.iter().find_map(|(_, record)| record.by.as_deref()));
         let status = &mut self.plan.status;
         status.phase = Some(Phase::Active);
         status.target_uid.clone_from(&target.metadata.uid);

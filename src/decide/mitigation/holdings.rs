@@ -124,7 +124,8 @@ impl<'a> Decision<'a> {
         let at = self.plan.status.applied_time.as_ref().map_or(self.now, |time| time.0);
         let attempts = self.plan.status.attempts.unwrap_or(1);
         let reasserts = u8::try_from(attempts.saturating_sub(1)).unwrap_or(MAX_REASSERTS);
-        (!fields.is_empty()).then(|| Record { at, reasserts, ..self.new_record(Some(target), fields) })
+        let by = self.plan.status.asked_by.clone();
+        (!fields.is_empty()).then(|| Record { at, by, reasserts, ..self.new_record(Some(target), fields) })
     }
 
     pub(super) fn new_record(&self, target: Option<&DynamicObject>, fields: Vec<HeldField>) -> Record {
@@ -137,6 +138,7 @@ impl<'a> Decision<'a> {
             target: target.and_then(|target| target.metadata.uid.clone()).unwrap_or_default(),
             fields,
             at: whole_seconds(self.now).0,
+            by: self.asks().map(str::to_owned),
             reasserts: 0,
             reasserted: None,
             stepped: None,

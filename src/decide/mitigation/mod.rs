@@ -19,9 +19,10 @@ mod take;
 
 use super::conditions::{Conditions, clip, whole_seconds};
 use crate::api::{
+    ACTOR_ANNOTATION,
     ConditionStatus::{False, True, Unknown},
     DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase, OnExpire,
-    OnRelease, ReleaseOn,
+    OnRelease, REQUESTER_ANNOTATION, ReleaseOn,
 };
 use crate::mitigation::{
     self, Effect as Seen, Engine, ObjectId, Refusal, Scene, Stop, TargetKind, on_release,
@@ -52,7 +53,7 @@ const MAX_PRIOR: usize = 64;
 /// Why a mitigation is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
-    Deleted,
+    Deleted(Deletion),
     Asked,
     Expired,
     Incident(&'static str),
@@ -67,7 +68,8 @@ enum End {
 impl End {
     fn reason(&self) -> &'static str {
         match self {
-            End::Deleted => "Deleted",
+            End::Deleted(Deletion::ByHand | Deletion::WithIncident) => "Deleted",
+            End::Deleted(Deletion::Withdrawn) => "Withdrawn",
             End::Asked => "Asked",
             End::Expired => "Expired",
             End::Incident(reason) => reason,
@@ -79,7 +81,11 @@ impl End {
 
     fn because(&self) -> &'static str {
         match self {
-            End::Deleted => "the mitigation was deleted",
+            End::Deleted(Deletion::ByHand) => {
+                "the mitigation was deleted, by somebody whom the API server does not name"
+            }
+            End::Deleted(Deletion::Withdrawn) => "its entry was taken out of the incident",
+            End::Deleted(Deletion::WithIncident) => "the incident was deleted",
             End::Asked => "its release was asked for",
             End::Expired => "its time was over",
             End::Incident("IncidentCancelled") => "the incident was cancelled",
@@ -170,6 +176,29 @@ impl<'a> Decision<'a> {
         self.m.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
     }
 
+    /// Who asks for it as it is now.
+    fn asks(&self) -> Option<&str> {
+        let names = [ACTOR_ANNOTATION, REQUESTER_ANNOTATION];
+        names.into_iter().find_map(|key| self.name_in(key))
+    }
+
+    /// A name that admission stamped.
+    fn name_in(&self, key: &str) -> Option<&str> {
+        let name = self.m.metadata.annotations.as_ref()?.get(key)?;
+        Some(name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Keeps who had asked for the change when it was made. The record on the object, which is written with the change,
+    /// is believed as far as it chooses among those who signed: anybody may have written to the object since.
+    fn note_asked_by(&mut self, record: Option<&str>) {
+        if self.was_applied() || self.plan.status.asked_by.is_some() {
+            return;
+        }
+        let requester = self.name_in(REQUESTER_ANNOTATION);
+        let noted = [self.asks(), requester].into_iter().flatten().find(|name| Some(*name) == record);
+        self.plan.status.asked_by = noted.or(requester).map(|name| clip(name, 253));
+    }
+
     fn was_applied(&self) -> bool {
         self.plan.status.applied_time.is_some()
     }
@@ -223,7 +252,7 @@ impl<'a> Decision<'a> {
     fn end(&self) -> Option<End> {
         let template = &self.m.spec.template;
         if self.deleted() {
-            return Some(End::Deleted);
+            return Some(End::Deleted(self.seen.incident.deletion));
         }
         if template.desired_state == Some(DesiredState::Released) {
             return Some(End::Asked);

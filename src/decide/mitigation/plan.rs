@@ -68,6 +68,20 @@ pub struct Incident {
     pub releases: Option<&'static str>,
     /// The incident has recorded how this mitigation ended, or will never.
     pub recorded_end: bool,
+    /// How the mitigation came to be deleted, if it is.
+    pub deletion: Deletion,
+}
+
+/// How a mitigation came to be deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// Somebody deleted the object.
+    #[default]
+    ByHand,
+    /// Its entry was taken out of the incident.
+    Withdrawn,
+    /// It goes with its incident.
+    WithIncident,
 }
 
 /// What came of the wish to be counted among the active mitigations.

@@ -110,20 +110,27 @@ impl<'a> Decision<'a> {
                 let refused = matches!(stop, Stop::Refused(_)) && holdings.iter().all(|h| h.record.is_none());
                 // What another one of this kind changed is not what it will find after that one's release.
                 let holder = refused.then(|| self.same_action(target)).flatten();
-                return match holder {
-                    Some(holder) => {
+                return match (holder, stop) {
+                    (Some(holder), stop) if self.is_dry_run() => self.nothing_planned(&holder, stop),
+                    (Some(holder), _) => {
                         self.field_busy(&id, &holder, holder.fields.iter().map(|held| held.path.as_str()))
                     }
-                    None => self.cannot_take(stop, holdings),
+                    (None, stop) => self.cannot_take(stop, holdings),
                 };
             }
         };
+        let mut held = Vec::new();
         for part in &parts {
             let Some(object) = self.read(&part.id) else { return };
             if let Some(object) = object
                 && let Some(holder) = busy(object, part.changes(), self.seen.holders)
             {
-                return self.field_busy(&part.id, &holder, part.changes().iter().map(|c| c.path.as_str()));
+                let paths = part.changes().iter().map(|c| c.path.as_str());
+                if !self.is_dry_run() {
+                    return self.field_busy(&part.id, &holder, paths);
+                }
+                // What it would change can be said all the same.
+                held.push(format!("{}; it would wait until that one is released", held_by(&holder, paths)));
             }
         }
         for other in parts.iter().map(|part| part.id.clone()).filter(|other| *other != id).collect::<Vec<_>>()
@@ -148,8 +155,8 @@ impl<'a> Decision<'a> {
         if !begun && !self.requester_may(&parts) {
             return;
         }
-        if self.m.spec.template.dry_run == Some(true) {
-            return self.dry_run(engine, target, &parts);
+        if self.is_dry_run() {
+            return self.dry_run(engine, target, &parts, held);
         }
         if !begun && !self.approved(target.metadata.uid.as_deref()) {
             return;
@@ -279,15 +286,8 @@ impl<'a> Decision<'a> {
     }
 
     fn field_busy<'p>(&mut self, id: &ObjectId, holder: &Record, paths: impl Iterator<Item = &'p str>) {
-        let mut paths: Vec<&str> = paths.collect();
-        paths.dedup();
-        let message = format!(
-            "{} is held by mitigation {}{}; this one acts when that one is released",
-            paths.join(", "),
-            holder.mitigation,
-            holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
-        );
-        self.wait("FieldBusy", message);
+        let held = held_by(holder, paths);
+        self.wait("FieldBusy", format!("{held}; this one acts when that one is released"));
         if Some(id) != self.id.as_ref() {
             // News of the target is heard anyway, that of other objects is not.
             self.plan.follow = Some(Look::List { kind: id.kind, labels: None });
@@ -337,7 +337,20 @@ impl<'a> Decision<'a> {
         unknown && told && !known && !self.was_applied() && !self.policies_allow(None)
     }
 
-    fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, parts: &[Part]) {
+    fn is_dry_run(&self) -> bool {
+        self.m.spec.template.dry_run == Some(true)
+    }
+
+    /// The answer of a dry run where the change cannot be worked out while another mitigation holds the target.
+    fn nothing_planned(&mut self, holder: &Record, stop: Stop) {
+        let Some(refusal) = self.stopped(stop) else { return };
+        let held = held_by(holder, holder.fields.iter().map(|held| held.path.as_str()));
+        let summary = format!("wait until mitigation {} is released", holder.mitigation);
+        let warning = format!("{held}, and as it is now {}", refusal.message);
+        self.tell_plan(&summary, Vec::new(), "undoes nothing", &[warning]);
+    }
+
+    fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, parts: &[Part], held: Vec<String>) {
         match self.untried(parts) {
             None => {}
             Some(Err(refusal)) => return self.refuse(&refusal),
@@ -349,7 +362,7 @@ impl<'a> Decision<'a> {
         let template = &self.m.spec.template;
         let Some(id) = self.id.clone() else { return };
         let mut warnings = match engine.warnings(&self.scene(&id, target)) {
-            Ok(warnings) => warnings,
+            Ok(warnings) => held.into_iter().chain(warnings).collect::<Vec<_>>(),
             Err(stop) => {
                 if let Some(refusal) = self.stopped(stop) {
                     self.refuse(&refusal);
@@ -423,6 +436,18 @@ impl<'a> Decision<'a> {
                 .collect(),
         }
     }
+}
+
+/// That another mitigation holds these fields, in words.
+fn held_by<'p>(holder: &Record, paths: impl Iterator<Item = &'p str>) -> String {
+    let mut paths: Vec<&str> = paths.collect();
+    paths.dedup();
+    format!(
+        "{} is held by mitigation {}{}",
+        paths.join(", "),
+        holder.mitigation,
+        holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
+    )
 }
 
 /// The record of another mitigation that holds one of the fields.

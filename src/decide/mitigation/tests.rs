@@ -843,3 +843,80 @@ fn an_end_that_somebody_wrote_into_status_is_no_end_while_the_target_carries_the
 }
 
 mod gate;
+
+fn names(w: &mut World, requester: &str, actor: &str) {
+    let names = [(REQUESTER_ANNOTATION, requester), (ACTOR_ANNOTATION, actor)];
+    let annotations = w.mitigation.metadata.annotations.get_or_insert_default();
+    annotations.extend(names.map(|(key, name)| (key.to_owned(), name.to_owned())));
+}
+
+#[test]
+fn who_asked_for_the_change_when_it_was_made_stays_on_record_whoever_edits_it_afterwards() {
+    for lost in [false, true] {
+        let mut w = World::new(json!({}));
+        names(&mut w, "alice", "alice");
+        while w.writes.is_empty() {
+            w.step(!lost);
+        }
+        // The edit comes before the status that tells of the change is written.
+        names(&mut w, "alice", "bob");
+        w.run();
+        assert_eq!(w.status().asked_by.as_deref(), Some("alice"));
+    }
+    // Who edited it before the change answers for it as it was then.
+    let mut w = World::new(json!({}));
+    names(&mut w, "alice", "bob");
+    w.run();
+    names(&mut w, "alice", "carol");
+    w.run();
+    assert_eq!(w.status().asked_by.as_deref(), Some("bob"));
+    // What somebody wrote into the record on the target names nobody who did not sign.
+    let mut w = World::new(json!({}));
+    names(&mut w, "alice", "alice");
+    while w.writes.is_empty() {
+        w.step(false);
+    }
+    let text = w.target.as_ref().unwrap().to_string().replace(r#"\"by\":\"alice\""#, r#"\"by\":\"mallory\""#);
+    assert!(text.contains("mallory"));
+    w.target = Some(serde_json::from_str(&text).unwrap());
+    w.run();
+    assert_eq!(w.status().asked_by.as_deref(), Some("alice"));
+}
+
+#[test]
+fn a_deletion_says_what_it_came_of_as_far_as_that_is_known() {
+    for (deletion, words) in [
+        (Deletion::ByHand, "the mitigation was deleted, by somebody whom the API server does not name"),
+        (Deletion::Withdrawn, "its entry was taken out of the incident"),
+        (Deletion::WithIncident, "the incident was deleted"),
+    ] {
+        let mut w = World::new(json!({}));
+        w.run();
+        w.incident.deletion = deletion;
+        w.incident.recorded_end = false;
+        w.delete().run();
+        assert_eq!(w.condition("Ready").message, format!("the prior value is back; {words}"));
+    }
+}
+
+#[test]
+fn a_dry_run_of_what_another_mitigation_holds_has_a_plan_that_says_so() {
+    for (asked, summary) in [
+        (json!({"dryRun": true, "scale": {"replicas": 1}}), "would scale Deployment/importer from 0 to 1"),
+        (json!({"dryRun": true}), "would scale Deployment/importer from 0 to 0"),
+    ] {
+        let mut first = World::new(json!({}));
+        first.run();
+        let mut second = World::new(asked);
+        second.mitigation.metadata.uid = Some("bbbbbbbb-2".into());
+        second.mitigation.metadata.name = Some("second".into());
+        second.target = first.target.clone();
+        second.holders.insert("aaaaaaaa-1".into());
+        second.mitigation.status = Some(second.plan_with(None, true).status);
+        let plan = second.status().plan.clone().expect("a plan");
+        assert_eq!(plan.summary, summary);
+        assert!(plan.warnings.iter().any(|w| w.contains("held by mitigation stop")), "{:?}", plan.warnings);
+        assert_eq!(second.condition("Ready").status, True);
+        assert!(!second.condition("Applied").message.contains("this one acts when"));
+    }
+}

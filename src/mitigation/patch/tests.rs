@@ -21,6 +21,7 @@ fn record(prior: Option<Value>) -> Record {
             owners: Vec::new(),
         }],
         at: Timestamp::UNIX_EPOCH,
+        by: None,
         reasserts: 0,
         reasserted: None,
         stepped: None,

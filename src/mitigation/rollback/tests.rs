@@ -200,6 +200,7 @@ fn record(from: Option<i64>, prior: &str, applied: &str) -> Record {
             held("/metadata/annotations/x", How::Plain, json!("before"), json!("during")),
         ],
         at: "2026-11-23T09:00:00Z".parse().unwrap(),
+        by: None,
         reasserts: 0,
         reasserted: None,
         stepped: None,

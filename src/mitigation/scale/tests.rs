@@ -173,6 +173,7 @@ fn undo(scale: &Scale, stage: &Stage, applied: i64, stepped: bool) -> Undo {
             owners: Vec::new(),
         }],
         at: stage.now,
+        by: None,
         reasserts: 0,
         reasserted: None,
         stepped: stepped.then_some(stage.now),

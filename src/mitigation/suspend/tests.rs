@@ -115,6 +115,7 @@ fn undo(suspend: &Suspend, last: Value) -> Undo {
         target: "c".into(),
         fields: vec![held],
         at: stage.now,
+        by: None,
         reasserts: 0,
         reasserted: None,
         stepped: None,

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::api::{
-    CHECKLIST_STAMP, ChecklistItem, ChecklistState as State,
+    ChecklistItem, ChecklistState as State,
     ConditionStatus::{False, True},
-    IMPACT_STAMP, Role,
+    Role,
 };
 use serde_json::json;
 
@@ -121,13 +121,10 @@ fn people_tick_in_the_spec_take_it_back_and_add_their_own() {
 fn a_tick_is_of_who_ticked_and_on_record_once() {
     let mut w = World::declared(json!({"severity": "SEV3"}));
     w.run().wait(60);
-    let stamp = |who: &str| json!({"user": who, "groups": []}).to_string();
-    let annotations = w.incident.metadata.annotations.as_mut().unwrap();
-    annotations.insert(CHECKLIST_STAMP.to_owned(), stamp("carol"));
-    annotations.insert(IMPACT_STAMP.to_owned(), stamp("dave"));
     let ticked = json!([{"name": "rollback-or-flag", "state": "NotNeeded"}, {"name": "own", "state": "Done"},
         {"name": "internal-draft-ready", "state": "Done"}]);
-    w.edit("bob", json!({"title": "b", "checklist": ticked, "impact": {"affectedTenants": 3}}));
+    w.change("carol", json!({"checklist": ticked})).change("dave", json!({"impact": {"affectedTenants": 3}}));
+    w.edit("bob", json!({"title": "b"}));
     let by = |w: &World, name: &str| item(w, name).done_by.clone();
     assert_eq!(
         (by(&w, "own").as_deref(), by(&w, "rollback-or-flag").as_deref()),

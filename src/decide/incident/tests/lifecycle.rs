@@ -320,3 +320,25 @@ fn what_stays_in_force_by_a_waiver_is_on_record_at_the_resolution_and_at_the_end
     w.wait(60).edit("alice", json!({"resolution": null}));
     assert_eq!(w.told("Reopened")[0].message, "reopened: the resolution was taken back");
 }
+
+#[test]
+fn what_ended_otherwise_than_asked_keeps_nobody_waiting_and_is_not_told_as_in_place() {
+    let mut w = World::declared(json!({"severity": "SEV2", "mitigations": [scale("stop"), scale("slow")]}));
+    w.run().works("checkout-stop").works("checkout-slow");
+    w.reaches("checkout-stop", Phase::Abandoned);
+    assert_eq!((w.says("Ready"), w.says("Mitigated")), ((True, "Ended"), (False, "NotEffective")));
+    assert_eq!(w.says("Stalled"), (False, "Settled"));
+    let message = &w.condition("Ready").message;
+    assert_eq!(message, "stop is Abandoned: says Abandoned; nothing further will be done");
+    w.reaches("checkout-slow", Phase::Superseded);
+    assert!(w.condition("Ready").message.contains("slow is Superseded"));
+    w.edit("alice", json!({"mitigations": []}));
+    assert_eq!(w.says("Ready"), (True, "Settled"), "it is not asked for any more");
+}
+
+#[test]
+fn an_empty_resolution_is_told_that_it_declares_nothing() {
+    let mut w = World::declared(json!({"resolution": {}}));
+    w.run();
+    assert!(w.condition("Resolved").message.starts_with("spec.resolution declares nothing yet"));
+}

@@ -186,8 +186,10 @@ impl Life {
         assert_eq!(count("Declared"), 1);
         assert!(count("Acknowledged") <= 1 && count("Triaged") <= 1);
         assert_eq!(count("MitigationApplied"), self.known.applied.len());
+        let released = count("MitigationReleased") + count("MitigationWithdrawn");
+        let ended = self.known.ended.values().filter(|p| **p == Phase::Released).count();
+        assert_eq!(released, ended, "released, or withdrawn before anything was changed");
         for (reason, phase) in [
-            ("MitigationReleased", Phase::Released),
             ("MitigationKept", Phase::Kept),
             ("MitigationSuperseded", Phase::Superseded),
             ("MitigationAbandoned", Phase::Abandoned),

@@ -241,3 +241,124 @@ fn a_change_names_the_field_and_both_values() {
     let long = says(field("/data/x", Some(&"x".repeat(60_000)))).unwrap();
     assert!(long.chars().count() < 400, "{long}");
 }
+
+/// Author of the one entry with this word, and whether the API server vouches for it.
+fn author<'w>(w: &'w World, reason: &str) -> (Option<&'w str>, Option<bool>) {
+    let told = w.told(reason);
+    assert_eq!(told.len(), 1, "{reason}");
+    (told[0].author.as_deref(), told[0].authenticated)
+}
+
+#[test]
+fn who_edits_before_anybody_looked_is_not_taken_for_who_declared() {
+    let asked = json!({"severity": "SEV2", "impact": {"affectedTenants": 3}, "mitigations": [scale("stop")]});
+    let mut w = World::declared(asked.clone());
+    w.change("bob", json!({"title": "Checkout fails for all", "service": "checkout"})).run();
+    let mut longer = scale("stop");
+    longer["verification"] = json!({"timeout": "5m"});
+    w.gets_to("checkout-stop", Phase::Active, True).change("bob", json!({"mitigations": [longer]})).run();
+    for reason in ["Declared", "Triaged", "MitigationApplied"] {
+        assert_eq!(author(&w, reason), (Some("alice"), Some(true)), "{reason}");
+    }
+    // Who states what was missing is who completes it.
+    for (first, second) in [
+        (json!({"severity": "SEV2"}), json!({"impact": {"affectedTenants": 3}})),
+        (json!({"impact": {"affectedTenants": 3}}), json!({"severity": "SEV2"})),
+    ] {
+        for look in [true, false] {
+            let mut w = World::declared(first.clone());
+            if look {
+                w.run();
+            }
+            w.change("bob", second.clone()).change("carol", json!({"title": "another"})).run();
+            assert_eq!(author(&w, "Triaged"), (Some("bob"), Some(true)), "{second}");
+        }
+        let mut w = World::declared(json!({}));
+        w.run().edit("bob", first.clone());
+        w.change("alice", second.clone()).change("carol", json!({"title": "another"})).run();
+        assert_eq!(author(&w, "Triaged"), (Some("alice"), Some(true)), "{second}");
+    }
+}
+
+#[test]
+fn a_release_is_told_with_who_asked_for_it_and_of_a_deletion_it_is_told_that_nobody_knows() {
+    let on_resolve = |name| {
+        let mut entry = scale(name);
+        entry["releaseOn"] = json!("Resolve");
+        entry
+    };
+    let released = |name| {
+        let mut entry = scale(name);
+        entry["desiredState"] = json!("Released");
+        entry
+    };
+    type Ask = fn(&mut World, Vec<serde_json::Value>);
+    let asks: [(Ask, Option<&str>); 5] = [
+        (
+            |w, _| {
+                w.change("bob", json!({"mitigations": [scale("slow")]}));
+            },
+            Some("bob"),
+        ),
+        (
+            |w, e| {
+                w.change("bob", json!({"mitigations": [e[1], scale("slow")]}));
+            },
+            Some("bob"),
+        ),
+        (
+            |w, _| {
+                w.change("bob", json!({"resolution": {"summary": "fixed"}}));
+            },
+            Some("bob"),
+        ),
+        (
+            |w, _| {
+                w.change("bob", json!({"outcome": "FalseAlarm"}));
+            },
+            Some("bob"),
+        ),
+        (|w, _| w.delete("checkout-stop"), None),
+    ];
+    for (ask, by) in asks {
+        let mut w =
+            World::declared(json!({"severity": "SEV2", "mitigations": [on_resolve("stop"), scale("slow")]}));
+        w.run().works("checkout-stop").works("checkout-slow");
+        let mut entry = released("stop");
+        entry["releaseOn"] = json!("Resolve");
+        ask(&mut w, vec![on_resolve("stop"), entry]);
+        w.run().reaches("checkout-stop", Phase::Releasing);
+        // What others edit while it is being undone is not its release.
+        w.edit("carol", json!({"title": "another", "impact": {"summary": "none"}}));
+        w.gets_to("checkout-stop", Phase::Released, Unknown).run();
+        assert_eq!(author(&w, "MitigationReleased"), (by, Some(by.is_some())), "{by:?}");
+    }
+    // What ends by itself, the operator ended.
+    let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+    w.run().works("checkout-stop").reaches("checkout-stop", Phase::Released);
+    assert_eq!(author(&w, "MitigationReleased"), (None, None));
+    for (phase, reason) in
+        [(Phase::Superseded, "MitigationSuperseded"), (Phase::Abandoned, "MitigationAbandoned")]
+    {
+        let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+        w.run().works("checkout-stop").reaches("checkout-stop", phase);
+        assert_eq!(author(&w, reason), (None, Some(false)), "a person or program that is not told");
+    }
+}
+
+#[test]
+fn what_was_withdrawn_before_anything_was_changed_is_not_told_as_a_release() {
+    let mut w = World::declared(json!({"severity": "SEV2", "mitigations": [scale("stop"), scale("slow")]}));
+    w.run().reaches("checkout-stop", Phase::Pending);
+    w.edit("bob", json!({"mitigations": [scale("slow")]})).reaches("checkout-stop", Phase::Released);
+    assert_eq!(author(&w, "MitigationWithdrawn"), (Some("bob"), Some(true)));
+    assert!(w.told("MitigationReleased").is_empty());
+    let briefing = &w.status().briefing;
+    let line = briefing.iter().find(|line| line.contains("Deployment/stop")).unwrap();
+    assert_eq!(line, "Not done: scale Deployment/stop; withdrawn before anything was changed");
+    let mut dry = scale("slow");
+    dry["dryRun"] = json!(true);
+    let mut w = World::declared(json!({"severity": "SEV2", "mitigations": [dry]}));
+    w.run();
+    assert!(w.status().briefing.contains(&"Done: nothing yet".to_owned()), "{:?}", w.status().briefing);
+}

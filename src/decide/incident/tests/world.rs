@@ -3,11 +3,15 @@
 
 use super::*;
 use crate::api::{
-    ACTOR_ANNOTATION, API_VERSION, Condition,
+    ACTOR_ANNOTATION, API_VERSION, CHECKLIST_STAMP, Condition,
     ConditionStatus::{self, False, True, Unknown},
-    MitigationPhase as Phase, MitigationSummary, PriorValue, REQUESTER_ANNOTATION, Stage,
+    ENTRY_STAMP_PREFIX, IMPACT_STAMP, MITIGATOR_ANNOTATION, MitigationPhase as Phase, MitigationSummary,
+    PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, ROLES_STAMP, SEVERITY_STAMP, Stage,
 };
-use crate::decide::conditions::{Conditions, find, whole_seconds};
+use crate::decide::{
+    conditions::{Conditions, find, whole_seconds},
+    postmortem::is_about,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -69,6 +73,40 @@ pub fn mitigated(severity: &str) -> World {
     w
 }
 
+/// Stamps who made the spec what it is, as admission does.
+fn stamp(by: &str, before: &Value, incident: &mut Incident) {
+    let after = serde_json::to_value(&incident.spec).unwrap();
+    let annotations = incident.metadata.annotations.get_or_insert_default();
+    annotations.insert(ACTOR_ANNOTATION.to_owned(), by.to_owned());
+    let stamp = json!({"user": by, "groups": []}).to_string();
+    let parts: [(&str, &[&str]); 5] = [
+        (ROLES_STAMP, &["roles"]),
+        (SEVERITY_STAMP, &["severity", "severityReason"]),
+        (IMPACT_STAMP, &["impact"]),
+        (CHECKLIST_STAMP, &["checklist"]),
+        (RESOLUTION_STAMP, &["resolution", "exitCriteria", "outcome", "duplicateOf"]),
+    ];
+    for (key, fields) in parts {
+        if fields.iter().any(|field| before[field] != after[field]) {
+            annotations.insert(key.to_owned(), stamp.clone());
+        }
+    }
+    if before["mitigations"] != after["mitigations"] || before["outcome"] != after["outcome"] {
+        annotations.insert(MITIGATOR_ANNOTATION.to_owned(), by.to_owned());
+    }
+    let entries = |spec: &Value| spec["mitigations"].as_array().cloned().unwrap_or_default();
+    let (old, new) = (entries(before), entries(&after));
+    let key = |entry: &Value| format!("{ENTRY_STAMP_PREFIX}{}", entry["name"].as_str().unwrap());
+    for entry in &old {
+        if !new.iter().any(|other| other["name"] == entry["name"]) {
+            annotations.remove(&key(entry));
+        }
+    }
+    for entry in new.iter().filter(|entry| !old.contains(entry)) {
+        annotations.insert(key(entry), stamp.clone());
+    }
+}
+
 impl World {
     /// Alice declares an incident at ten and it is looked at five seconds later.
     pub fn declared(spec: Value) -> World {
@@ -84,8 +122,10 @@ impl World {
             // As the API server stores what nobody has looked at.
             "status": {"observedGeneration": -1}});
         json_patch::merge(&mut incident["spec"], &spec);
+        let mut incident: Incident = serde_json::from_value(incident).unwrap();
+        stamp("alice", &json!({}), &mut incident);
         World {
-            incident: serde_json::from_value(incident).unwrap(),
+            incident,
             mitigations: Vec::new(),
             entries: Vec::new(),
             postmortem: None,
@@ -125,7 +165,10 @@ impl World {
             mitigations: &mitigations,
             taken_names: &taken_names,
             entries: &entries,
-            postmortem: self.postmortem.as_ref(),
+            postmortem: self
+                .postmortem
+                .as_ref()
+                .filter(|p| is_about(p, self.incident.metadata.name.as_deref().unwrap(), uid.as_ref())),
             original: self.original.clone(),
             way_back: self.way_back.as_ref(),
             unreadable: &self.unreadable,
@@ -211,7 +254,7 @@ impl World {
                     self.add(*child);
                 }
             }
-            Effect::UpdateMitigation { object, spec, .. } => {
+            Effect::UpdateMitigation { object, spec, signatures } => {
                 let Some(m) = self.mitigations.iter_mut().find(|m| m.metadata.uid == object.metadata.uid)
                 else {
                     return;
@@ -219,6 +262,7 @@ impl World {
                 assert_eq!(m.spec.template.target_ref, spec.template.target_ref, "the target is immutable");
                 assert_eq!(m.spec.template.action, spec.template.action, "the action is immutable");
                 m.spec = *spec;
+                m.metadata.annotations.get_or_insert_default().extend(signatures);
                 *m.metadata.generation.get_or_insert(0) += 1;
             }
             Effect::DeleteMitigation(object) => self.delete(&object.metadata.name.clone().unwrap()),
@@ -246,14 +290,14 @@ impl World {
 
     /// Somebody changes the spec.
     pub fn change(&mut self, by: &str, patch: Value) -> &mut World {
-        let mut spec = serde_json::to_value(&self.incident.spec).unwrap();
+        let before = serde_json::to_value(&self.incident.spec).unwrap();
+        let mut spec = before.clone();
         json_patch::merge(&mut spec, &patch);
         let spec = serde_json::from_value(spec).unwrap();
         if spec != self.incident.spec {
             self.incident.spec = spec;
             *self.incident.metadata.generation.get_or_insert(0) += 1;
-            let annotations = self.incident.metadata.annotations.get_or_insert_default();
-            annotations.insert(ACTOR_ANNOTATION.to_owned(), by.to_owned());
+            stamp(by, &before, &mut self.incident);
         }
         self
     }
@@ -354,7 +398,12 @@ impl World {
         status.observed_generation = generation;
         status.phase = Some(phase);
         if matches!(phase, Phase::Active | Phase::Releasing) {
-            status.applied_time.get_or_insert(whole_seconds(now));
+            if status.applied_time.is_none() {
+                let annotations = m.metadata.annotations.as_ref();
+                let signed = |key| annotations.and_then(|all| all.get(key)).cloned();
+                status.asked_by = signed(ACTOR_ANNOTATION).or_else(|| signed(REQUESTER_ANNOTATION));
+                status.applied_time = Some(whole_seconds(now));
+            }
             status.prior = vec![PriorValue {
                 path: "/spec/replicas".to_owned(),
                 value: Some("3".to_owned()),
