@@ -2,8 +2,10 @@
 //!
 //! A request is answered within [`REQUEST_TIMEOUT`] or has failed, is counted, and is never repeated by the
 //! client: whether it may be repeated is decided where it is known what it does. A request that writes goes out
-//! only while this process leads.
+//! only while this process leads. While the API server has too many, requests wait for each other ([`Throttle`]); those
+//! for the lease never do.
 
+use super::throttle::{Pass, Throttle};
 use crate::{lease::Claim, metrics::Metrics};
 use futures::future::BoxFuture;
 use http::{
@@ -51,7 +53,7 @@ pub fn requests(config: &Config, metrics: Arc<Metrics>, claim: Option<Claim>) ->
     config.read_timeout = Some(REQUEST_TIMEOUT);
     config.write_timeout = Some(REQUEST_TIMEOUT);
     config.reset_reader_on_write = true;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Watchful { metrics, claim }).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Watchful::new(metrics, claim)).build())
 }
 
 /// A client for watches.
@@ -69,21 +71,31 @@ pub fn watch_config() -> kube::runtime::watcher::Config {
 struct Watchful {
     metrics: Arc<Metrics>,
     claim: Option<Claim>,
+    throttle: Option<Arc<Throttle>>,
+}
+
+impl Watchful {
+    /// Without a claim they are the lease's own.
+    fn new(metrics: Arc<Metrics>, claim: Option<Claim>) -> Watchful {
+        let throttle = claim.is_some().then(Arc::default);
+        Watchful { metrics, claim, throttle }
+    }
 }
 
 impl<S> Layer<S> for Watchful {
     type Service = Watched<S>;
 
     fn layer(&self, inner: S) -> Watched<S> {
-        Watched { inner, rules: self.clone() }
+        Watched { inner, rules: self.clone(), pass: None }
     }
 }
 
 /// See [`Watchful`].
-#[derive(Clone)]
 struct Watched<S> {
     inner: S,
     rules: Watchful,
+    /// For the next request.
+    pass: Option<Pass>,
 }
 
 impl<S, B> Service<Request<Body>> for Watched<S>
@@ -98,10 +110,16 @@ where
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.pass.is_none()
+            && let Some(throttle) = &self.rules.throttle
+        {
+            self.pass = Some(std::task::ready!(throttle.poll_enter(cx)));
+        }
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let pass = self.pass.take();
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let permit = match self.rules.claim.as_ref().filter(|_| writes).map(Claim::to_write) {
             Some(None) => return Box::pin(std::future::ready(Err(NotLeading.into()))),
@@ -109,16 +127,21 @@ where
             None => None,
         };
         let method = request.method().clone();
-        let metrics = self.rules.metrics.clone();
+        let Watchful { metrics, throttle, .. } = self.rules.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             // Until the answer is there, or is waited for no longer.
-            let _permit = permit;
+            let (_permit, _pass) = (permit, pass);
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, answer).await;
             let answer = match answer {
                 Ok(answer) => answer.map_err(Into::into),
                 Err(_) => Err(BoxError::from(NoAnswer)),
             };
+            if let (Some(throttle), Ok(response)) = (&throttle, &answer)
+                && response.status().as_u16() == 429
+            {
+                throttle.refused();
+            }
             if let Some(wait) = answer.as_ref().ok().and_then(asked_to_wait) {
                 // Outside of a visit nobody heeds it.
                 let _ = ASKED.try_with(|asked| asked.set(asked.get().max(Some(wait))));
@@ -188,7 +211,7 @@ mod tests {
         F: Future<Output = Result<Response<()>, BoxError>> + Send + 'static,
     {
         let metrics = Arc::new(Metrics::default());
-        let rules = Watchful { metrics: metrics.clone(), claim: None };
+        let rules = Watchful::new(metrics.clone(), None);
         (rules.layer(service_fn(move |_: Request<Body>| answer())), metrics)
     }
 
@@ -213,7 +236,7 @@ mod tests {
     async fn what_the_api_server_asks_to_wait_is_heeded_within_bounds() {
         async fn busy(status: u16, after: &str) -> Option<Duration> {
             let response = Response::builder().status(status).header(RETRY_AFTER, after).body(()).unwrap();
-            let rules = Watchful { metrics: Arc::new(Metrics::default()), claim: None };
+            let rules = Watchful::new(Arc::new(Metrics::default()), None);
             let response = std::sync::Mutex::new(Some(response));
             let service = rules.layer(service_fn(move |_: Request<Body>| {
                 let response = response.lock().unwrap().take().unwrap();

@@ -30,6 +30,7 @@ mod status;
 mod supervise;
 mod takes;
 mod targets;
+mod throttle;
 mod watch;
 mod way_back;
 

@@ -273,8 +273,9 @@ async fn one_visit(
                 *attempt += 1;
                 *attempt
             };
-            // Not before the API server wants to be asked again.
-            let wait = backoff(error.retry(), attempt - 1).max(asked.unwrap_or_default());
+            // Not before the API server wants to be asked again; and not all at the same moment.
+            let asked = asked.unwrap_or_default().mul_f64(1.0 + fastrand::f64() / 4.0);
+            let wait = backoff(error.retry(), attempt - 1).max(asked);
             queue.set_later(key, Some(Instant::now() + wait));
             ctx.metrics.failed(name, took, error.category());
             match &error {
