@@ -130,6 +130,15 @@ impl HeldField {
             || self.how.seen(field(target, &self.path).as_ref(), self.prior.as_ref()) == self.prior
     }
 
+    /// Whether it was back when another mitigation took the field: that one noted our prior value as what it found.
+    pub fn was_back(&self, target: &DynamicObject) -> bool {
+        Record::all(target).any(|record| {
+            let found =
+                |held: &HeldField| held.how == self.how && held.path == self.path && held.prior == self.prior;
+            !record.made && record.fields.iter().any(found)
+        })
+    }
+
     /// The records on an object that hold this field as well and have not put it back.
     pub fn sharers<'t>(&self, target: &'t DynamicObject) -> impl Iterator<Item = Record> + use<'t> {
         let (path, shared) = (self.path.clone(), self.how == How::Shared);

@@ -270,15 +270,18 @@ impl<'a> Decision<'a> {
         if let Some(left) = self.plan.status.left.clone() {
             return self.finish(Phase::Kept, "NotRestored", format!("{left}; {because}"));
         }
+        // Who waited for the field may have it by now, before our end was recorded.
+        let is_back =
+            |object: &DynamicObject, held: &HeldField| held.is_back(object) || held.was_back(object);
         let back = told.iter().all(|(_, object, record)| {
-            record.as_ref().is_none_or(|record| record.fields.iter().all(|held| held.is_back(object)))
+            record.as_ref().is_none_or(|record| record.fields.iter().all(|held| is_back(object, held)))
         });
         if back {
             self.finish(Phase::Released, end.reason(), format!("the prior value is back; {because}"));
         } else {
             // Let go by a visit that could not say any more why: the object still tells who wrote last.
             let by = told.iter().find_map(|(_, object, record)| {
-                let changed = record.as_ref()?.fields.iter().find(|held| !held.is_back(object))?;
+                let changed = record.as_ref()?.fields.iter().find(|held| !is_back(object, held))?;
                 writer(object, &changed.path)
             });
             let who = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));

@@ -311,6 +311,31 @@ fn losing_the_status_after_any_effect_changes_nothing_in_the_end() {
     }
 }
 
+/// Who waited for the field takes it as soon as it is let go, which may be before our end is recorded.
+#[test]
+fn what_was_put_back_is_released_also_when_another_mitigation_has_taken_the_field_since() {
+    for (found, expected) in [(json!(3), Phase::Released), (json!(2), Phase::Superseded)] {
+        let mut w = World::new(json!({}));
+        w.run();
+        w.workload_settles().run();
+        let annotations = w.target.as_ref().unwrap()["metadata"]["annotations"].as_object().unwrap().clone();
+        let record = annotations.iter().find(|(key, _)| key.contains("/mit-")).unwrap().1.as_str().unwrap();
+        let mut record: Value = serde_json::from_str(record).unwrap();
+        w.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+        while w.writes.last() != Some(&Write::LetGo) {
+            assert!(w.step(false));
+        }
+        record["uid"] = json!("99999999-0000");
+        record["fields"][0]["prior"] = found;
+        record["fields"][0]["applied"] = json!(1);
+        let target = w.target.as_mut().unwrap();
+        target["spec"]["replicas"] = json!(1);
+        target["metadata"]["annotations"]["incident-operator.dev/mit-99999999"] = record.to_string().into();
+        w.run();
+        assert_eq!(w.phase(), expected);
+    }
+}
+
 #[test]
 fn deleting_it_releases_it_and_the_object_goes_only_when_the_incident_has_the_end_on_record() {
     let mut w = World::new(json!({}));
