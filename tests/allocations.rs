@@ -62,6 +62,7 @@ fn visit(incident: &Incident, entries: &[Arc<TimelineEntry>]) -> incident::Plan 
         taken_names: &taken_names,
         entries,
         postmortem: None,
+        known_postmortem: None,
         original: None,
         way_back: None,
         unreadable: &[],

@@ -100,6 +100,7 @@ fn looked_at(spec: Value, now: &str) -> Value {
     let seen = Observed {
         postmortem: &postmortem,
         incident: None,
+        recorded_is_there: false,
         namesakes: &[],
         signed: false,
         outcomes: &[],

@@ -151,6 +151,8 @@ pub struct PostmortemStatus {
     pub warnings: Vec<String>,
     /// The review that counts, or counted last.
     pub review: Option<Review>,
+    /// Why spec.state Reviewed is no review; kept until spec.state says something else.
+    pub review_refused: Option<ReviewRefusal>,
     /// When the review is due.
     pub due_time: Option<Time>,
     /// How long detection, acknowledgement, mitigation and resolution took.
@@ -202,6 +204,20 @@ pub struct Review {
     pub time: Time,
     /// When spec.state was seen to be something else again.
     pub withdrawn_time: Option<Time>,
+}
+
+/// Why spec.state Reviewed is no review, whatever is written afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ReviewRefusal {
+    /// Something was missing when it was set, or a section went missing since.
+    Incomplete,
+    /// Nobody owned the postmortem when it was set.
+    OwnerMissing,
+    /// The incident was resolved later.
+    BeforeResolution,
+    /// The postmortem was about another incident.
+    AnotherIncident,
 }
 
 /// How long things took, in seconds.

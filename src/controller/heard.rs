@@ -4,13 +4,14 @@
 use super::{
     Context, Key,
     cache::News,
-    indexes::{BY_INCIDENT, BY_OBJECT, BY_ORIGINAL, is_waiting},
+    indexes::{BY_INCIDENT, BY_OBJECT, BY_ORIGINAL, BY_POSTMORTEM, is_waiting},
     targets::index_text,
 };
 use crate::{
     api::{Incident, Mitigation, Postmortem, TimelineEntry},
     decide::mitigation::objects,
 };
+use std::collections::HashSet;
 
 impl Context {
     pub(super) fn heard_of_incident(&self, news: &News<Incident>, own: bool) {
@@ -85,11 +86,15 @@ impl Context {
     pub(super) fn heard_of_postmortem(&self, news: &News<Postmortem>, own: bool) {
         let (News::Changed(postmortem) | News::Gone(postmortem)) = news;
         let key = Key::of(postmortem.as_ref());
-        if let Some(incident) = &postmortem.spec.incident_ref {
-            let incident = Key::new(&key.namespace, &incident.name);
+        let seen = postmortem.status.as_ref().and_then(|s| s.observed_generation);
+        let is_news = matches!(news, News::Gone(_)) || seen != postmortem.metadata.generation;
+        // Also the incident that it was about until now.
+        let named = postmortem.spec.incident_ref.iter().map(|r| Key::new(&key.namespace, &r.name));
+        let known = self.incidents.group(BY_POSTMORTEM, &key.to_string());
+        let known = known.iter().map(|incident| Key::of(incident.as_ref()));
+        for incident in named.chain(known).collect::<HashSet<_>>() {
             self.queues.incidents.add(incident.clone());
-            let seen = postmortem.status.as_ref().and_then(|s| s.observed_generation);
-            if matches!(news, News::Gone(_)) || seen != postmortem.metadata.generation {
+            if is_news {
                 // Each of those that are about one incident says which one counts.
                 for other in self.postmortems.group(0, &incident.to_string()) {
                     self.queues.postmortems.add(Key::of(other.as_ref()));

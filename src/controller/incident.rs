@@ -20,6 +20,7 @@ use crate::{
     decide::{
         conditions::{Conditions, find},
         incident::{Observed, Original, Plan, decide, drop_archived, without_archive},
+        postmortem::began,
     },
 };
 use k8s_openapi::jiff::Timestamp;
@@ -120,7 +121,10 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
             Some((name, controller(&object).cloned()))
         })
         .collect();
-    let postmortem = postmortem::about(ctx, &group, uid).into_iter().next();
+    let postmortem = postmortem::about(ctx, &group, uid, began(incident)).into_iter().next();
+    let known = incident.status.as_ref().and_then(|s| s.postmortem_ref.as_ref());
+    let known_postmortem =
+        known.and_then(|known| ctx.postmortems.get(&Key::new(&key.namespace, &known.name)));
     let original = original(ctx, key, incident);
     let way_back = ctx.way_back.found(uid);
     let known = incident.status.iter().flat_map(|status| &status.mitigations).map(|s| s.name.clone());
@@ -132,6 +136,7 @@ fn plan(ctx: &Context, key: &Key, incident: &Incident) -> Plan {
         taken_names: &taken_names,
         entries: &ctx.entries.group(0, &group),
         postmortem: postmortem.as_deref(),
+        known_postmortem: known_postmortem.as_deref(),
         original,
         way_back: way_back.as_deref(),
         unreadable: &unreadable,

@@ -69,6 +69,9 @@ pub(super) const BY_ORIGINAL: usize = 0;
 /// Incidents by what is counted of them, as words in a row.
 pub(super) const BY_LABELS: usize = 1;
 
+/// Incidents by the postmortem that their status names.
+pub(super) const BY_POSTMORTEM: usize = 2;
+
 pub(super) const INCIDENT_INDEXES: &[Index<Incident>] = &[
     |i| i.spec.duplicate_of.iter().map(|d| text(i.metadata.namespace.as_ref(), &d.name)).collect(),
     |i| {
@@ -76,6 +79,10 @@ pub(super) const INCIDENT_INDEXES: &[Index<Incident>] = &[
         let stage = stage.map_or("New".to_owned(), |s| s.to_string());
         let severity = i.spec.severity.map_or("unstated".to_owned(), |s| s.to_string());
         vec![format!("{severity} {stage} {}", i.spec.drill == Some(true))]
+    },
+    |i| {
+        let postmortem = i.status.as_ref().and_then(|s| s.postmortem_ref.as_ref());
+        postmortem.iter().map(|p| text(i.metadata.namespace.as_ref(), &p.name)).collect()
     },
 ];
 

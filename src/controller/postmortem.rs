@@ -17,7 +17,7 @@ use crate::{
         conditions::Conditions,
         markdown,
         outbox::Outcome,
-        postmortem::{Observed, decide, is_about, news, wake},
+        postmortem::{Observed, began, decide, expected_uid, is_about, news, wake},
     },
 };
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
@@ -51,7 +51,8 @@ pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Resu
         let uid = draft.spec.incident_ref.as_ref().and_then(|r| r.uid.clone());
         // Gone again, or not seen yet: whose the name is can be told by the next visit.
         let Some(there) = there else { return Err(Error::Restless(format!("postmortem {incident}"))) };
-        match is_about(&there, &incident.name, uid.as_ref()) {
+        let began = record.as_ref().and_then(|r| r.incident.as_ref()?.started_time.as_ref()).map(|t| t.0);
+        match is_about(&there, &incident.name, uid.as_ref(), began) {
             true => made = Ok(there),
             false => {
                 // The name is that of another incident's postmortem.
@@ -173,6 +174,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
 /// What else is seen.
 struct Around {
     incident: Option<Arc<Incident>>,
+    recorded_is_there: bool,
     namesakes: Vec<String>,
     settings: Arc<Settings>,
     outcomes: Vec<(ChannelAudience, Outcome)>,
@@ -183,21 +185,28 @@ impl Around {
         let settings = ctx.settings();
         let subject = Subject::Postmortem(key.clone());
         let outcomes = ctx.notifier.outcomes(&subject, postmortem.metadata.uid.as_ref());
+        let recorded = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
+        let recorded_is_there = recorded.is_some_and(|recorded| {
+            let there = ctx.incidents.get(&Key::new(&key.namespace, &recorded.name));
+            there.is_some_and(|there| there.metadata.uid == recorded.uid)
+        });
         let Some(named) = &postmortem.spec.incident_ref else {
-            return Around { incident: None, namesakes: Vec::new(), settings, outcomes };
+            return Around { incident: None, recorded_is_there, namesakes: Vec::new(), settings, outcomes };
         };
         let incident = Key::new(&key.namespace, &named.name);
         let found = ctx.incidents.get(&incident);
-        let recorded = postmortem.status.iter().find_map(|s| s.incident.as_ref()?.uid.as_ref());
-        let uid = named.uid.as_ref().or(recorded).or(found.as_ref().and_then(|i| i.metadata.uid.as_ref()));
-        let namesakes = about(ctx, &incident.to_string(), uid).iter().map(|p| p.name_any()).collect();
-        Around { incident: found, namesakes, settings, outcomes }
+        let there = found.as_ref().and_then(|i| i.metadata.uid.as_ref());
+        let uid = expected_uid(postmortem).or(there);
+        let began = found.as_deref().filter(|i| i.metadata.uid.as_ref() == uid).and_then(began);
+        let namesakes = about(ctx, &incident.to_string(), uid, began).iter().map(|p| p.name_any()).collect();
+        Around { incident: found, recorded_is_there, namesakes, settings, outcomes }
     }
 
     fn seen<'a>(&'a self, ctx: &'a Context, postmortem: &'a Postmortem) -> Observed<'a> {
         Observed {
             postmortem,
             incident: self.incident.as_deref(),
+            recorded_is_there: self.recorded_is_there,
             namesakes: &self.namesakes,
             signed: ctx.signed,
             outcomes: &self.outcomes,
@@ -208,10 +217,15 @@ impl Around {
 
 /// The postmortems that are about an incident, by uid or by name alone. The first of them, which is the one that was
 /// there first, counts for the incident.
-pub(super) fn about(ctx: &Context, incident: &str, uid: Option<&String>) -> Vec<Arc<Postmortem>> {
+pub(super) fn about(
+    ctx: &Context,
+    incident: &str,
+    uid: Option<&String>,
+    began: Option<Timestamp>,
+) -> Vec<Arc<Postmortem>> {
     let mut found = ctx.postmortems.group(0, incident);
     let name = incident.rsplit('/').next().unwrap_or_default();
-    found.retain(|p| is_about(p, name, uid));
+    found.retain(|p| is_about(p, name, uid, began));
     found.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
     found
 }

@@ -46,6 +46,7 @@ mod policy_rights;
 mod postmortem;
 mod postmortem_chase;
 mod postmortem_git;
+mod postmortem_review;
 mod record;
 mod record_late;
 mod runtime;

@@ -265,7 +265,7 @@ async fn what_makes_no_sense_is_refused_with_its_field_or_reported_and_never_sto
 
     // Back from Reviewed to Draft is allowed, and recorded.
     let api = namespace.api::<Postmortem>();
-    let complete = json!({"state": "Reviewed", "summary": "s", "impact": "i", "rootCauses": "r", "detection": "d",
+    let complete = json!({"state": "Reviewed", "owner": "alice", "summary": "s", "impact": "i", "rootCauses": "r", "detection": "d",
         "wentWell": "w", "wentPoorly": "p", "timeline": [{"time": "2026-11-20T10:00:00Z", "message": "m"}],
         "actionItems": [{"id": "a", "title": "t", "owner": "o", "dueDate": "2026-11-21", "state": "Done"}]});
     namespace.create(ours("Postmortem", "back", complete)).await;

@@ -255,7 +255,8 @@ impl Decision<'_> {
     /// Whether the postmortem is done; drafts it when it is due.
     fn learned(&mut self, resolved: bool) -> Rule {
         let uid = self.seen.incident.metadata.uid.as_ref();
-        let found = self.seen.postmortem.filter(|p| postmortem::is_about(p, self.name(), uid));
+        let began = postmortem::began(self.seen.incident);
+        let found = self.seen.postmortem.filter(|p| postmortem::is_about(p, self.name(), uid, began));
         if let Some(name) = found.and_then(|p| p.metadata.name.clone()) {
             self.status.postmortem_ref = Some(LocalRef { name });
         }
@@ -268,11 +269,25 @@ impl Decision<'_> {
         if let Some(found) = found {
             let name = found.metadata.name.as_deref().unwrap_or_default();
             let conditions = found.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-            if condition(conditions, "Reviewed") == True {
+            // One that was reviewed before this was resolved says so at its next visit.
+            let review = found.status.as_ref().and_then(|s| s.review.as_ref());
+            let resolved = self.status.milestones.resolved_time.as_ref();
+            let is_earlier = review.zip(resolved).is_some_and(|(review, at)| review.time.0 < at.0);
+            let is_reviewed = condition(conditions, "Reviewed") == True;
+            if is_reviewed && !is_earlier {
                 return (True, "Reviewed", format!("postmortem {name} is reviewed"));
             }
-            let says = find(conditions, "Reviewed").map(|c| format!(": {}", c.message)).unwrap_or_default();
+            let says = find(conditions, "Reviewed").filter(|_| !is_reviewed);
+            let says = says.map(|c| format!(": {}", c.message)).unwrap_or_default();
             return (False, "NotReviewed", format!("postmortem {name} is not reviewed yet{says}"));
+        }
+        if let (Some(known), Some(_)) = (&self.status.postmortem_ref, self.seen.known_postmortem) {
+            let message = format!(
+                "postmortem {} is not about this incident any more: name it in spec.incidentRef of that or of \
+                 another postmortem",
+                known.name
+            );
+            return (False, "PostmortemElsewhere", message);
         }
         if let Some(gone) = &self.status.postmortem_ref {
             return (

@@ -48,6 +48,8 @@ pub struct Observed<'a> {
     pub entries: &'a [Arc<TimelineEntry>],
     /// The postmortem that is about it.
     pub postmortem: Option<&'a Postmortem>,
+    /// The postmortem that the incident's status names, whatever that is about now.
+    pub known_postmortem: Option<&'a Postmortem>,
     /// The incident of which this is a duplicate; `None` when it names none.
     pub original: Option<Original>,
     /// What was found by looking for a way back; `None` while nobody has looked.

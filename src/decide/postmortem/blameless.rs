@@ -89,9 +89,9 @@ fn names(postmortem: &Postmortem) -> Vec<String> {
     names
 }
 
-/// `alice` of `oidc:alice@example.com`.
+/// `alice` of `oidc:alice@example.com` and of `@alice`.
 pub(super) fn short_name(user: &str) -> String {
-    let user = user.rsplit([':', '/']).next().unwrap_or(user);
+    let user = user.rsplit([':', '/']).next().unwrap_or(user).trim().trim_start_matches('@');
     user.split('@').next().unwrap_or(user).trim().to_owned()
 }
 

@@ -15,23 +15,26 @@ mod review;
 mod sections;
 
 use super::{
-    conditions::{Conditions, clip, whole_seconds},
+    conditions::{Conditions, clip, one_line, whole_seconds},
     outbox::Outcome,
 };
 use crate::api::{
     ConditionStatus::{False, True},
-    Incident, Postmortem, PostmortemStatus, Stage,
+    Incident, Postmortem, PostmortemStatus, ReviewRefusal, Stage,
 };
 use crate::config::{ChannelAudience, PostmortemDeadline, Settings};
 use action_items::Deadlines;
 use k8s_openapi::jiff::Timestamp;
-use review::Verdict;
+use review::{Lacks, Verdict};
 
 pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
 pub use news::{News, news};
-pub use record::{Span, draft, durations, in_prose, in_words, is_about, known_durations, snapshot, span};
+pub use record::{
+    Span, began, draft, durations, expected_uid, in_prose, in_words, is_about, known_durations, snapshot,
+    span,
+};
 pub use sections::{SECTIONS, Section, Written, is_placeholder, written};
 
 /// Most entries of a list in status; the schema's maximum.
@@ -45,6 +48,8 @@ pub struct Observed<'a> {
     pub postmortem: &'a Postmortem,
     /// Its incident, while that exists.
     pub incident: Option<&'a Incident>,
+    /// Whether the incident is there whose record stands in the status.
+    pub recorded_is_there: bool,
     /// Names of the postmortems that are about the same incident, this one among them; the incident's own comes first.
     pub namesakes: &'a [String],
     /// Whether the API server vouches for the authors of requests.
@@ -60,7 +65,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let settings = seen.settings;
     let mut status = seen.postmortem.status.clone().unwrap_or_default();
     status.observed_generation = seen.postmortem.metadata.generation;
-    let other = take_over(seen, &mut status).into_iter().chain(namesakes(seen)).collect::<Vec<_>>();
+    let other = take_over(seen, &mut status, now).into_iter().chain(namesakes(seen)).collect::<Vec<_>>();
     // From here on the postmortem counts with the record that was just taken over.
     let mut postmortem = seen.postmortem.clone();
     postmortem.status = Some(status.clone());
@@ -82,7 +87,10 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let resolved = status.incident.as_ref().and_then(|i| i.resolved_time.as_ref());
     let due = deadline.zip(resolved).and_then(|(deadline, from)| due(deadline, from.0, settings));
     status.due_time = due.map(whole_seconds);
-    conditions(seen, &mut status, now);
+    let lacks_section = lacking.iter().any(|f| f.rule == "section");
+    conditions(seen, &mut status, lacks_section, now);
+    status.warnings.extend(review::unnamed_reviewer(&seen.postmortem.spec, &status));
+    status.warnings.truncate(MAX_LISTED);
     deliveries::deliveries(seen, &mut status, now);
     status
 }
@@ -100,16 +108,32 @@ pub fn wake(seen: &Observed<'_>, status: &PostmortemStatus, now: Timestamp) -> O
 }
 
 /// While the incident exists and is resolved its record is taken over; afterwards the last one stays. Answers what
-/// is to be said about an incident that is another one of the same name.
-fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<String> {
+/// is to be said about a record or an incident that this is not about.
+fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus, now: Timestamp) -> Option<String> {
+    let spec = &seen.postmortem.spec;
+    if let Some(recorded) = status.incident.as_ref().filter(|recorded| record::is_of_another(recorded, spec))
+    {
+        // What nobody could get back is not thrown away for a name that may be mistyped.
+        if !seen.recorded_is_there && seen.incident.is_none() {
+            let uid = recorded.uid.as_deref().unwrap_or("unknown");
+            let name = one_line(&recorded.name, 253);
+            return Some(format!(
+                "spec.incidentRef: the record in the status is that of incident {name} (uid {uid}), which is gone; \
+                 it stays until an incident is named that is there"
+            ));
+        }
+        (status.incident, status.durations) = (None, None);
+        status.timeline.clear();
+        review::withdraw(status, ReviewRefusal::AnotherIncident, now);
+    }
     let (incident, record) = seen.incident.and_then(|i| i.status.as_ref().map(|s| (i, s)))?;
-    let uid = &incident.metadata.uid;
-    let named = seen.postmortem.spec.incident_ref.as_ref().and_then(|r| r.uid.as_ref());
-    let recorded = status.incident.as_ref().and_then(|i| i.uid.as_ref());
-    if named.or(recorded).is_some_and(|expected| Some(expected) != uid.as_ref()) {
-        return Some(
-            "spec.incidentRef: the incident of this name is a later one, which this is not about".into(),
-        );
+    let (name, uid) = (incident.metadata.name.as_deref().unwrap_or_default(), incident.metadata.uid.as_ref());
+    if !record::is_about_with(spec, Some(status), name, uid, began(incident)) {
+        return Some(format!(
+            "spec.incidentRef: the incident of this name is another one, which this is not about; if it is, set \
+             spec.incidentRef.uid to {}",
+            uid.map_or("its uid", String::as_str)
+        ));
     }
     if record.milestones.resolved_time.is_some() {
         status.incident = Some(snapshot(incident, record));
@@ -135,7 +159,7 @@ fn take_over(seen: &Observed<'_>, status: &mut PostmortemStatus) -> Option<Strin
 fn namesakes(seen: &Observed<'_>) -> Option<String> {
     let name = seen.postmortem.metadata.name.as_deref()?;
     let (first, others) = seen.namesakes.split_first()?;
-    if others.is_empty() {
+    if others.is_empty() || !seen.namesakes.iter().any(|namesake| namesake == name) {
         return None;
     }
     Some(if first == name {
@@ -160,10 +184,15 @@ fn listed(mut entries: Vec<String>) -> Vec<String> {
     entries.iter().map(|entry| clip(entry, MAX_ENTRY)).collect()
 }
 
-fn conditions(seen: &Observed<'_>, status: &mut PostmortemStatus, now: Timestamp) {
+fn conditions(seen: &Observed<'_>, status: &mut PostmortemStatus, lacks_section: bool, now: Timestamp) {
     let missing = status.missing_sections.join("; ");
     let complete = status.missing_sections.is_empty();
-    let verdict = review::review(seen, status, complete, now);
+    let lacks = match (complete, lacks_section) {
+        (true, _) => Lacks::Nothing,
+        (false, false) => Lacks::Details,
+        (false, true) => Lacks::Sections,
+    };
+    let verdict = review::review(seen, status, lacks, now);
     let overdue = verdict != Verdict::Reviewed && status.due_time.as_ref().is_some_and(|due| due.0 <= now);
     let due = status.due_time.as_ref().map(|t| t.0.to_string());
     let (reviewed, reviewed_reason, reviewed_message) = reviewed(verdict, status, &missing);
@@ -200,7 +229,34 @@ fn reviewed(verdict: Verdict, status: &PostmortemStatus, missing: &str) -> (bool
             None => (false, "NotReviewed", "set spec.state to Reviewed when it is reviewed".into()),
         },
         Verdict::Incomplete => {
-            (false, "Incomplete", format!("its state is Reviewed, but it lacks: {missing}"))
+            let again = match status.review_refused {
+                Some(_) => {
+                    "; once it is complete, set its state to InReview and back: nobody can have reviewed what is still to be written"
+                }
+                None => "",
+            };
+            (false, "Incomplete", format!("its state is Reviewed, but it lacks: {missing}{again}"))
+        }
+        Verdict::Refused(refusal) => {
+            let (reason, why) = match refusal {
+                ReviewRefusal::Incomplete => {
+                    ("ReviewedIncomplete", "its state was set to Reviewed before all of it was written")
+                }
+                ReviewRefusal::OwnerMissing => {
+                    ("OwnerMissing", "its state was set to Reviewed while nobody owned it")
+                }
+                ReviewRefusal::BeforeResolution => {
+                    ("ReviewedBefore", "it was reviewed before the incident was resolved")
+                }
+                ReviewRefusal::AnotherIncident => {
+                    ("ReviewedForAnother", "it was reviewed when it was about another incident")
+                }
+            };
+            (false, reason, format!("{why}: set it to InReview, and to Reviewed when it is reviewed again"))
+        }
+        Verdict::WithoutOwner => {
+            let message = "it has no owner, so nobody is somebody else: set spec.owner, then its state to InReview and back";
+            (false, "OwnerMissing", message.into())
         }
         Verdict::ByOwner(owner) => {
             let message = format!(
@@ -222,6 +278,9 @@ fn action_items_done(seen: &Observed<'_>, status: &PostmortemStatus) -> (bool, &
     let prevent = "no action item is of type Prevent, and a SEV1 wants at least one";
     match status.open_action_items.unwrap_or_default() {
         0 if lacks => (false, "NothingPrevents", prevent.into()),
+        0 if seen.postmortem.spec.action_items.is_empty() => {
+            (true, "NoneRecorded", "no action item is recorded".into())
+        }
         0 => (true, "NoneOpen", "no action item is open".into()),
         open => {
             let mut message = if open == 1 {

@@ -35,7 +35,9 @@ pub fn news(before: Option<&PostmortemStatus>, after: &PostmortemStatus) -> Vec<
             warning: true,
         });
     }
-    if let Some(reviewed) = turned("Reviewed") {
+    // One that was interrupted by an action item that lacked something is the same review.
+    let is_known = before.is_some_and(|b| b.review.is_some() && b.review == after.review);
+    if let Some(reviewed) = turned("Reviewed").filter(|_| !is_known) {
         found.push(News { reason: "Reviewed".into(), message: reviewed.message.clone(), warning: false });
     }
     let withdrawn = |s: &PostmortemStatus| s.review.as_ref().is_some_and(|r| r.withdrawn_time.is_some());

@@ -5,7 +5,7 @@ use crate::api::{
     IncidentStatus, Milestones, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec,
     PostmortemState, PostmortemStatus, Time, names,
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::ObjectMeta;
 use std::borrow::Cow;
 
@@ -54,12 +54,71 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     draft
 }
 
-/// Whether a postmortem is about the incident of this name and uid, and not about an earlier one of the same name. One
-/// from git may name no uid: it is about the first of that name whose record it took over.
-pub fn is_about(postmortem: &Postmortem, name: &str, uid: Option<&String>) -> bool {
-    let Some(named) = &postmortem.spec.incident_ref else { return false };
-    let recorded = postmortem.status.iter().find_map(|s| s.incident.as_ref()?.uid.as_ref());
-    named.name == name && named.uid.as_ref().or(recorded).is_none_or(|expected| Some(expected) == uid)
+/// Whether a postmortem is about the incident of this name and uid, which began then, and not about an earlier one of
+/// the same name. One from git may name no uid: it is about the first of that name whose record it took over, unless it
+/// was finished before that began.
+pub fn is_about(postmortem: &Postmortem, name: &str, uid: Option<&String>, began: Option<Timestamp>) -> bool {
+    is_about_with(&postmortem.spec, postmortem.status.as_ref(), name, uid, began)
+}
+
+/// The same, with another status than the one that the postmortem has.
+pub(super) fn is_about_with(
+    spec: &PostmortemSpec,
+    status: Option<&PostmortemStatus>,
+    name: &str,
+    uid: Option<&String>,
+    began: Option<Timestamp>,
+) -> bool {
+    spec.incident_ref.as_ref().is_some_and(|named| named.name == name)
+        && match expected_uid_with(spec, status) {
+            Some(expected) => Some(expected) == uid,
+            None => !was_finished_before(spec, status, began),
+        }
+}
+
+/// The uid of the incident that a postmortem is about, as far as that is known: the one that it names, or that of the
+/// record that it took over under this name.
+pub fn expected_uid(postmortem: &Postmortem) -> Option<&String> {
+    expected_uid_with(&postmortem.spec, postmortem.status.as_ref())
+}
+
+fn expected_uid_with<'a>(
+    spec: &'a PostmortemSpec,
+    status: Option<&'a PostmortemStatus>,
+) -> Option<&'a String> {
+    let named = spec.incident_ref.as_ref()?;
+    let recorded = status.and_then(|s| s.incident.as_ref());
+    named.uid.as_ref().or_else(|| recorded.filter(|r| r.name == named.name)?.uid.as_ref())
+}
+
+/// When the impact of an incident began, as far as anybody knows.
+pub fn began(incident: &Incident) -> Option<Timestamp> {
+    let milestones = incident.status.as_ref().map(|s| &s.milestones);
+    let started = milestones.and_then(|m| m.started_time.as_ref().or(m.detected_time.as_ref()));
+    let stated = started.or(incident.spec.start_time.as_ref()).map(|t| t.0);
+    stated.or(incident.metadata.creation_timestamp.as_ref().map(|t| t.0))
+}
+
+/// Whether it was reviewed before then, or the last that its own timeline tells was over for a day: what sets off an
+/// incident may well come before the incident.
+fn was_finished_before(
+    spec: &PostmortemSpec,
+    status: Option<&PostmortemStatus>,
+    began: Option<Timestamp>,
+) -> bool {
+    let Some(began) = began else { return false };
+    let last = spec.timeline.iter().map(|entry| entry.time.0).max();
+    let reviewed = status.and_then(|s| s.review.as_ref()).map(|r| r.time.0);
+    last.is_some_and(|last| began.duration_since(last) > SignedDuration::from_hours(24))
+        || reviewed.is_some_and(|reviewed| reviewed < began)
+}
+
+/// Whether a record is that of another incident than the one that the spec names.
+pub(super) fn is_of_another(recorded: &IncidentSnapshot, spec: &PostmortemSpec) -> bool {
+    let Some(named) = &spec.incident_ref else { return true };
+    let other_uid =
+        named.uid.as_ref().zip(recorded.uid.as_ref()).is_some_and(|(named, known)| named != known);
+    named.name != recorded.name || other_uid
 }
 
 /// How it was found, as far as that was stated.
@@ -306,15 +365,45 @@ mod tests {
             let mut p = Postmortem::new("p", PostmortemSpec::default());
             let named = named.map(str::to_owned);
             p.spec.incident_ref = Some(IncidentRef { name: "checkout-errors".into(), uid: named });
+            let (name, recorded) = ("checkout-errors".to_owned(), recorded.map(str::to_owned));
             let incident =
-                recorded.map(|uid| IncidentSnapshot { uid: Some(uid.into()), ..Default::default() });
+                recorded.map(|uid| IncidentSnapshot { name, uid: Some(uid), ..Default::default() });
             p.status = Some(PostmortemStatus { incident, ..PostmortemStatus::default() });
-            assert!(!is_about(&p, "another", Some(&uid.to_owned())));
-            is_about(&p, "checkout-errors", Some(&uid.to_owned()))
+            assert!(!is_about(&p, "another", Some(&uid.to_owned()), None));
+            is_about(&p, "checkout-errors", Some(&uid.to_owned()), None)
         };
         assert!(about(None, None, "u1") && about(None, Some("u1"), "u1") && about(Some("u1"), None, "u1"));
         assert!(!about(None, Some("u1"), "u2") && !about(Some("u1"), None, "u2"));
         assert!(about(Some("u2"), Some("u1"), "u2"), "what the spec says counts");
+    }
+
+    #[test]
+    fn the_uid_of_another_incidents_record_tells_nothing_about_the_one_that_is_named_now() {
+        let mut p = Postmortem::new("p", PostmortemSpec::default());
+        p.spec.incident_ref = Some(IncidentRef { name: "checkout-errors".into(), uid: None });
+        let incident = IncidentSnapshot { name: "d2".into(), uid: Some("u2".into()), ..Default::default() };
+        p.status = Some(PostmortemStatus { incident: Some(incident), ..PostmortemStatus::default() });
+        assert!(is_about(&p, "checkout-errors", Some(&"u1".to_owned()), None));
+        assert!(!is_about(&p, "d2", Some(&"u2".to_owned()), None));
+    }
+
+    #[test]
+    fn what_was_finished_before_an_incident_began_is_about_an_earlier_one_unless_it_names_the_uid() {
+        let began: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        let about = |uid: Option<&str>, last: &str, reviewed: Option<&str>| {
+            let spec = json!({"incidentRef": {"name": "checkout", "uid": uid},
+                "timeline": [{"time": "2020-01-01T00:00:00Z", "message": "a"}, {"time": last, "message": "b"}]});
+            let mut p = Postmortem::new("p", serde_json::from_value(spec).unwrap());
+            let review = reviewed.map(|time| json!({"by": "bob", "authenticated": true, "time": time}));
+            p.status = serde_json::from_value(json!({"review": review})).unwrap();
+            is_about(&p, "checkout", Some(&"u1".to_owned()), Some(began))
+        };
+        assert!(!about(None, "2024-03-01T10:00:00Z", None), "it is over for years");
+        assert!(about(None, "2026-11-22T10:00:00Z", None), "what set it off");
+        assert!(about(None, "2026-11-23T11:00:00Z", None));
+        assert!(!about(None, "2026-11-23T11:00:00Z", Some("2026-11-23T09:59:59Z")));
+        assert!(about(None, "2026-11-23T11:00:00Z", Some("2026-11-23T12:00:00Z")));
+        assert!(about(Some("u1"), "2024-03-01T10:00:00Z", Some("2024-03-05T10:00:00Z")), "somebody says so");
     }
 
     #[test]

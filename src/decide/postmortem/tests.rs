@@ -1,18 +1,31 @@
 use super::*;
-use crate::api::{ACTOR_ANNOTATION, ActionItemReminder, ConditionStatus, IncidentSnapshot, Severity, Time};
+use crate::api::{
+    ACTOR_ANNOTATION, ActionItemReminder, ConditionStatus, IncidentRef, IncidentSnapshot, Severity, Time,
+};
 use crate::decide::conditions::{find, status as condition};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+mod review;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
+/// A postmortem about an incident of this name, whichever that is.
+fn about_checkout(spec: Value) -> Postmortem {
+    let mut postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+    let named = IncidentRef { name: "checkout".to_owned(), uid: None };
+    postmortem.spec.incident_ref.get_or_insert(named);
+    postmortem
+}
+
 /// A postmortem of a SEV1 that was resolved on Friday 20 November 2026 at noon.
 fn of_a_sev1(spec: Value) -> Postmortem {
-    let mut postmortem = Postmortem::new("pm", serde_json::from_value(spec).unwrap());
+    let mut postmortem = about_checkout(spec);
     postmortem.status = Some(PostmortemStatus {
         incident: Some(IncidentSnapshot {
+            name: "checkout".to_owned(),
             uid: Some("u1".to_owned()),
             severity: Some(Severity::SEV1),
             resolved_time: Some(Time(at("2026-11-20T12:00:00Z"))),
@@ -24,7 +37,15 @@ fn of_a_sev1(spec: Value) -> Postmortem {
 }
 
 fn seen<'a>(postmortem: &'a Postmortem, settings: &'a Settings) -> Observed<'a> {
-    Observed { postmortem, incident: None, namesakes: &[], signed: false, outcomes: &[], settings }
+    Observed {
+        postmortem,
+        incident: None,
+        recorded_is_there: false,
+        namesakes: &[],
+        signed: false,
+        outcomes: &[],
+        settings,
+    }
 }
 
 fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
@@ -33,7 +54,7 @@ fn decide_at(spec: Value, now: &str) -> PostmortemStatus {
 
 fn complete() -> Value {
     json!({"state": "Reviewed", "summary": "s", "impact": "i", "rootCauses": "r", "detection": "d",
-        "wentWell": "w", "wentPoorly": "p", "timeline": [{"time": "2026-11-20T10:00:00Z", "message": "m"}],
+        "wentWell": "w", "wentPoorly": "p", "timeline": [{"time": "2026-11-23T12:00:00Z", "message": "m"}],
         "actionItems": [{"id": "a", "title": "t", "owner": "o", "dueDate": "2026-11-21", "state": "Done"}]})
 }
 
@@ -116,7 +137,7 @@ fn incident(uid: &str, resolved: Option<&str>) -> Incident {
 #[test]
 fn the_record_is_taken_over_once_the_incident_is_resolved_and_stays_when_it_is_gone() {
     let settings = Settings::default();
-    let mut postmortem = Postmortem::new("pm", serde_json::from_value(complete()).unwrap());
+    let mut postmortem = about_checkout(complete());
     let open = incident("u2", None);
     let now = at("2026-11-24T12:00:00Z");
     let status = decide(&Observed { incident: Some(&open), ..seen(&postmortem, &settings) }, now);
@@ -134,7 +155,7 @@ fn the_record_is_taken_over_once_the_incident_is_resolved_and_stays_when_it_is_g
 #[test]
 fn what_goes_on_again_or_was_no_incident_has_no_deadline_for_its_review() {
     let settings = Settings::default();
-    let mut postmortem = Postmortem::new("pm", serde_json::from_value(complete()).unwrap());
+    let mut postmortem = about_checkout(complete());
     let now = at("2026-11-24T12:00:00Z");
     let resolved = incident("u2", Some("2026-11-24T11:00:00Z"));
     postmortem.status =
@@ -163,59 +184,54 @@ fn a_later_incident_of_the_same_name_does_not_overwrite_the_record_and_is_pointe
         at("2026-11-24T12:00:00Z"),
     );
     assert_eq!(status.incident.unwrap().uid.as_deref(), Some("u1"));
-    assert!(status.warnings[0].contains("a later one"), "{:?}", status.warnings);
+    assert!(status.warnings[0].contains("another one, which this is not about"), "{:?}", status.warnings);
 }
 
-// ---- review ------------------------------------------------------------------------------------------------------
-
-/// The status after `actor` wrote the spec, where the API server vouches for authors.
-fn signed(postmortem: &mut Postmortem, state: &str, actor: Option<&str>, now: &str) -> PostmortemStatus {
-    postmortem.spec.state = Some(serde_json::from_value(json!(state)).unwrap());
-    postmortem.spec.owner = Some("alice".into());
-    let annotation = actor.map(|actor| [(ACTOR_ANNOTATION.to_owned(), actor.to_owned())].into());
-    postmortem.metadata.annotations = annotation;
+#[test]
+fn a_corrected_incident_ref_drops_the_wrong_record_and_the_review_that_was_made_of_it() {
     let settings = Settings::default();
-    let status = decide(&Observed { signed: true, ..seen(postmortem, &settings) }, at(now));
-    postmortem.status = Some(status.clone());
-    status
-}
-
-#[test]
-fn where_authors_are_vouched_for_the_owner_cannot_review_and_somebody_else_can() {
-    let mut postmortem = of_a_sev1(complete());
-    for owner in ["alice", "oidc:alice@example.com"] {
-        let status = signed(&mut postmortem, "Reviewed", Some(owner), "2026-11-21T00:00:00Z");
-        assert_eq!(reason(&status, "Reviewed"), "ReviewedByOwner", "{owner}");
-        assert_eq!(status.review, None);
+    let now = at("2026-11-25T12:00:00Z");
+    let d2 = {
+        let mut d2 = incident("u2", Some("2026-11-24T11:00:00Z"));
+        d2.metadata.name = Some("d2".into());
+        d2
+    };
+    let mut wrong = about_checkout(complete());
+    wrong.spec.incident_ref = Some(IncidentRef { name: "d2".into(), uid: None });
+    wrong.status = Some(decide(&Observed { incident: Some(&d2), ..seen(&wrong, &settings) }, now));
+    assert_eq!(condition(&wrong.status.as_ref().unwrap().conditions, "Reviewed"), ConditionStatus::True);
+    let after = |named: Option<IncidentRef>, incident: Option<&Incident>, recorded_is_there: bool| {
+        let mut postmortem = wrong.clone();
+        postmortem.spec.incident_ref = named;
+        decide(&Observed { incident, recorded_is_there, ..seen(&postmortem, &settings) }, now)
+    };
+    let checkout =
+        |uid: Option<&str>| Some(IncidentRef { name: "checkout".into(), uid: uid.map(str::to_owned) });
+    let right = incident("u1", Some("2026-11-23T11:00:00Z"));
+    for uid in [None, Some("u1")] {
+        let status = after(checkout(uid), Some(&right), true);
+        assert_eq!(status.incident.as_ref().unwrap().name, "checkout");
+        assert_eq!(reason(&status, "Reviewed"), "ReviewedForAnother");
+        assert_eq!(status.warnings.iter().find(|w| w.contains("incidentRef")), None);
     }
-    let status = signed(&mut postmortem, "Reviewed", None, "2026-11-21T00:00:00Z");
-    assert_eq!(reason(&status, "Reviewed"), "ReviewerUnknown");
-    let status = signed(&mut postmortem, "Reviewed", Some("bob"), "2026-11-21T01:00:00Z");
-    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
-    let review = status.review.unwrap();
-    assert_eq!((review.by.as_deref(), review.authenticated), (Some("bob"), true));
-}
-
-#[test]
-fn a_review_survives_later_edits_by_the_owner_and_ends_with_the_state() {
-    let mut postmortem = of_a_sev1(complete());
-    signed(&mut postmortem, "Reviewed", Some("bob"), "2026-11-21T01:00:00Z");
-    let status = signed(&mut postmortem, "Reviewed", Some("alice"), "2026-11-21T02:00:00Z");
-    assert_eq!(condition(&status.conditions, "Reviewed"), ConditionStatus::True);
-    let status = signed(&mut postmortem, "Draft", Some("alice"), "2026-11-21T03:00:00Z");
-    assert_eq!(reason(&status, "Reviewed"), "Withdrawn");
-    assert_eq!(status.review.unwrap().withdrawn_time, Some(Time(at("2026-11-21T03:00:00Z"))));
-    let status = signed(&mut postmortem, "Reviewed", Some("alice"), "2026-11-21T04:00:00Z");
-    assert_eq!(reason(&status, "Reviewed"), "ReviewedByOwner");
-    let status = signed(&mut postmortem, "Reviewed", Some("carol"), "2026-11-21T05:00:00Z");
-    assert_eq!(status.review.unwrap().by.as_deref(), Some("carol"));
-}
-
-#[test]
-fn where_nobody_vouches_for_authors_the_state_is_taken_at_its_word() {
-    let status = decide_at(complete(), "2026-11-21T00:00:00Z");
-    let review = status.review.unwrap();
-    assert_eq!((review.by, review.authenticated), (None, false));
+    // The right one is not resolved yet, or there is none.
+    for (named, incident) in
+        [(checkout(None), Some(incident("u1", None))), (checkout(None), None), (None, None)]
+    {
+        let status = after(named, incident.as_ref(), true);
+        assert_eq!((status.incident, status.due_time), (None, None));
+        assert_eq!(status.timeline, []);
+    }
+    // Nobody could bring back the record of an incident that is gone.
+    let status = after(checkout(None), None, false);
+    assert_eq!(status.incident.unwrap().name, "d2");
+    assert!(
+        status.warnings[0].contains("that of incident d2 (uid u2), which is gone"),
+        "{:?}",
+        status.warnings
+    );
+    let status = after(Some(IncidentRef { name: "d2".into(), uid: Some("u3".into()) }), Some(&d2), true);
+    assert_eq!(status.incident, None, "the uid is corrected");
 }
 
 // ---- action items ------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ fn the_postmortem_of_an_earlier_incident_of_the_same_name_closes_nothing() {
     w.incident.metadata.uid = Some("another".into());
     w.postmortem = earlier.postmortem;
     let (name, uid) = ("checkout", w.incident.metadata.uid.as_ref());
-    assert!(!crate::decide::postmortem::is_about(w.postmortem.as_ref().unwrap(), name, uid));
+    assert!(!crate::decide::postmortem::is_about(w.postmortem.as_ref().unwrap(), name, uid, None));
     let plan = w.plan();
     assert_eq!(plan.status.stage, Some(Stage::Postmortem));
     let [Effect::CreatePostmortem(draft)] = plan.effects.as_slice() else { panic!("{:?}", plan.effects) };

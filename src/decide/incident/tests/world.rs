@@ -10,7 +10,7 @@ use crate::api::{
 };
 use crate::decide::{
     conditions::{Conditions, find, whole_seconds},
-    postmortem::is_about,
+    postmortem::{began, is_about},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
@@ -160,15 +160,21 @@ impl World {
             .iter()
             .map(|m| (m.metadata.name.clone().unwrap(), controller(m).map(|o| o.uid)))
             .collect();
+        let known = self.incident.status.iter().find_map(|s| Some(s.postmortem_ref.as_ref()?.name.as_str()));
         let seen = Observed {
             incident: &self.incident,
             mitigations: &mitigations,
             taken_names: &taken_names,
             entries: &entries,
-            postmortem: self
-                .postmortem
-                .as_ref()
-                .filter(|p| is_about(p, self.incident.metadata.name.as_deref().unwrap(), uid.as_ref())),
+            postmortem: self.postmortem.as_ref().filter(|p| {
+                is_about(
+                    p,
+                    self.incident.metadata.name.as_deref().unwrap(),
+                    uid.as_ref(),
+                    began(&self.incident),
+                )
+            }),
+            known_postmortem: self.postmortem.as_ref().filter(|p| p.metadata.name.as_deref() == known),
             original: self.original.clone(),
             way_back: self.way_back.as_ref(),
             unreadable: &self.unreadable,
