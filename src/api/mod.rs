@@ -45,6 +45,8 @@ pub const MITIGATED_LABEL: &str = "incident-operator.dev/mitigated";
 pub const CAPTURE_PREFIX: &str = "incident-operator.dev/mit-";
 /// Label that names the incident an object belongs to (first 63 characters of its name).
 pub const INCIDENT_LABEL: &str = "incident-operator.dev/incident";
+/// Annotation of a ConfigMap of the record with the uid of the incident whose timeline it holds.
+pub const INCIDENT_UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
 /// Label that names the entry of spec.mitigations a Mitigation was expanded from.
 pub const ENTRY_LABEL: &str = "incident-operator.dev/entry";
 /// Label of what the operator keeps in ConfigMaps; admission keeps everybody else from writing what bears it.

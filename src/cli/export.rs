@@ -4,6 +4,10 @@
 //! is added. So what is exported can be committed and applied again, and nothing differs.
 
 use super::{postmortem, yaml};
+use crate::api::{
+    ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, INCIDENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL,
+    REQUESTER_ANNOTATION, STATE_STAMP,
+};
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -47,17 +51,35 @@ const ORDER: [&str; 35] = [
     "links",
 ];
 
-/// Labels and annotations that the cluster, the operator or a GitOps engine puts on an object, by how they begin.
-const NOT_OURS: [&str; 8] = [
-    "incident-operator.dev/",
-    "kubectl.kubernetes.io/",
-    "argocd.argoproj.io/",
-    "kustomize.toolkit.fluxcd.io/",
-    "helm.toolkit.fluxcd.io/",
-    "config.kubernetes.io/",
-    "internal.config.kubernetes.io/",
-    "meta.helm.sh/",
+/// Labels and annotations that the cluster, the operator or a GitOps engine puts on an object. What people say with such
+/// a key, as how an engine is to treat the object, is none of them.
+const NOT_OURS: [&str; 23] = [
+    INCIDENT_LABEL,
+    REQUESTER_ANNOTATION,
+    ACTOR_ANNOTATION,
+    ACTOR_GROUPS_ANNOTATION,
+    STATE_STAMP,
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kubectl.kubernetes.io/restartedAt",
+    "argocd.argoproj.io/tracking-id",
+    "argocd.argoproj.io/installation-id",
+    "argocd.argoproj.io/instance",
+    "argocd.argoproj.io/refresh",
+    "argocd.argoproj.io/hydrate",
+    "kustomize.toolkit.fluxcd.io/name",
+    "kustomize.toolkit.fluxcd.io/namespace",
+    "kustomize.toolkit.fluxcd.io/checksum",
+    "helm.toolkit.fluxcd.io/name",
+    "helm.toolkit.fluxcd.io/namespace",
+    "config.kubernetes.io/origin",
+    "config.k8s.io/owning-inventory",
+    "alpha.config.kubernetes.io/transformations",
+    "meta.helm.sh/release-name",
+    "meta.helm.sh/release-namespace",
+    "applyset.kubernetes.io/part-of",
 ];
+/// Annotations with which kustomize works inside.
+const INTERNAL: &str = "internal.config.kubernetes.io/";
 
 /// The postmortems of a file (`-` is standard input), as documents of YAML.
 pub fn export_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
@@ -96,11 +118,10 @@ fn document(value: &Value) -> String {
 }
 
 fn ours(pairs: &Value) -> Map<String, Value> {
-    let by_operator =
-        |key: &str, value: &Value| key == "app.kubernetes.io/managed-by" && value == "incident-operator";
+    let by_operator = |key: &str, value: &Value| key == MANAGED_BY_LABEL && value == MANAGED_BY;
     let pairs = pairs.as_object().into_iter().flatten();
     let kept = pairs.filter(|(key, value)| {
-        !NOT_OURS.iter().any(|start| key.starts_with(start)) && !by_operator(key, value)
+        !NOT_OURS.contains(&key.as_str()) && !key.starts_with(INTERNAL) && !by_operator(key, value)
     });
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
@@ -201,6 +222,34 @@ spec:
         assert_eq!(exported(LIVE).unwrap(), expected);
         // What was exported is exported as it is.
         assert_eq!(exported(expected).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_people_tell_an_engine_or_note_under_a_key_of_the_operators_stays() {
+        let said = [
+            ("argocd.argoproj.io/ignore-healthcheck", "true"),
+            ("argocd.argoproj.io/sync-options", "Prune=false"),
+            ("kustomize.toolkit.fluxcd.io/prune", "disabled"),
+            ("incident-operator.dev/note", "for the board"),
+        ];
+        let added = [
+            ("argocd.argoproj.io/tracking-id", "shop:incident-operator.dev/Postmortem:shop/x"),
+            ("incident-operator.dev/state-actor", "{}"),
+            ("kustomize.toolkit.fluxcd.io/checksum", "abc"),
+            ("internal.config.kubernetes.io/path", "a.yaml"),
+        ];
+        let pairs: String = said.iter().chain(&added).map(|(k, v)| format!("    {k}: '{v}'\n")).collect();
+        let live = LIVE.replace("  annotations:\n", &format!("  annotations:\n{pairs}"));
+        let live = live.replace("managed-by: incident-operator", "managed-by: platform-team");
+        let text = exported(&live).unwrap();
+        for (key, _) in said {
+            assert!(text.contains(key), "{key} is not in {text}");
+        }
+        assert!(text.contains("managed-by: platform-team"), "{text}");
+        for (key, _) in added {
+            assert!(!text.contains(key), "{key} is in {text}");
+        }
+        assert_eq!(exported(&text).unwrap(), text);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::decide::{
 use anyhow::{Context, bail};
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
-use std::{fs, io::Read, path::Path};
+use std::{collections::BTreeSet, fs, io::Read, path::Path};
 
 /// The Markdown of the one postmortem in a file.
 pub fn render_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
@@ -20,14 +20,9 @@ pub fn render_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
     let mut all = render_each(path)?;
     if all.len() > 1 {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
-        bail!(
-            "{} holds {} postmortems, where one is expected: {}",
-            path.display(),
-            all.len(),
-            names.join(", ")
-        );
+        bail!("{} holds {} postmortems, where one is expected: {}", shown(path), all.len(), names.join(", "));
     }
-    all.pop().map(|(_, text)| text).with_context(|| format!("{} holds no Postmortem", path.display()))
+    all.pop().map(|(_, text)| text).with_context(|| format!("{} holds no Postmortem", shown(path)))
 }
 
 /// Name and Markdown of each postmortem in a file.
@@ -39,7 +34,7 @@ pub fn render_each(path: impl AsRef<Path>) -> anyhow::Result<Vec<(String, String
         let postmortem = document.typed().map_err(|error| {
             // The schema names the field; the parser only what it stumbled over.
             let said = invalid.iter().map(ToString::to_string).reduce(|a, b| format!("{a}\n{b}"));
-            anyhow::anyhow!("{}: {}", path.display(), said.unwrap_or(format!("{}{error}", document.label)))
+            anyhow::anyhow!("{}: {}", shown(path), said.unwrap_or(format!("{}{error}", document.label)))
         })?;
         Ok((postmortem.name_any(), markdown::render(&postmortem)))
     });
@@ -53,8 +48,16 @@ pub fn render_each(path: impl AsRef<Path>) -> anyhow::Result<Vec<(String, String
 pub fn lint_file(path: impl AsRef<Path>) -> anyhow::Result<Vec<Finding>> {
     let path = path.as_ref();
     let mut found = Vec::new();
+    let mut names = BTreeSet::new();
     for document in read(path)? {
         let mut here = document.invalid();
+        let metadata = &document.value["metadata"];
+        let name = ["namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default().to_owned());
+        if !name[1].is_empty() && !names.insert(name) {
+            let (field, message) =
+                ("metadata.name".to_owned(), "another postmortem of the input has this name".to_owned());
+            here.push(document.place(Finding { level: Level::Invalid, rule: "schema", field, message }));
+        }
         match document.typed() {
             Ok(postmortem) => here.extend(lint(&postmortem).into_iter().map(|f| document.place(f))),
             Err(error) if here.is_empty() => {
@@ -89,13 +92,37 @@ impl Document {
         let empty = Value::Object(serde_json::Map::new());
         let spec = self.value.get("spec").filter(|spec| !spec.is_null()).unwrap_or(&empty);
         let mut found = schema::check(schema, spec, "spec");
-        if self.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-            let (field, message) = ("metadata.name".to_owned(), "the field is required".to_owned());
-            found.push(Finding { level: Level::Invalid, rule: "schema", field, message });
+        let mut invalid = |field: &str, message: String| {
+            found.push(Finding { level: Level::Invalid, rule: "schema", field: field.to_owned(), message });
+        };
+        match self.value["metadata"]["name"].as_str() {
+            None | Some("") => invalid("metadata.name", "the field is required".to_owned()),
+            Some(name) if !is_object_name(name) => {
+                let message = "a name consists of lower case letters, digits, - and ., and begins and ends with a letter or digit";
+                invalid("metadata.name", message.to_owned());
+            }
+            Some(_) => {}
         }
         if self.value["apiVersion"] != API_VERSION {
-            let (field, message) = ("apiVersion".to_owned(), format!("{API_VERSION} is expected"));
-            found.push(Finding { level: Level::Invalid, rule: "schema", field, message });
+            invalid("apiVersion", format!("{API_VERSION} is expected"));
+        }
+        let known =
+            [("", &["apiVersion", "kind", "metadata", "spec", "status"][..]), ("metadata", &METADATA[..])];
+        for (parent, known) in known {
+            let object = if parent.is_empty() { &self.value } else { &self.value[parent] };
+            for key in
+                object.as_object().into_iter().flat_map(|o| o.keys()).filter(|k| !known.contains(&k.as_str()))
+            {
+                let field = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
+                invalid(&field, "there is no such field".to_owned());
+            }
+        }
+        for field in ["labels", "annotations"] {
+            let pairs = self.value["metadata"][field].as_object().into_iter().flatten();
+            for (key, _) in pairs.filter(|(_, value)| !value.is_string()) {
+                let message = "text is expected; quotes make a number one".to_owned();
+                invalid(&format!("metadata.{field}.{key}"), message);
+            }
         }
         found.into_iter().map(|f| self.place(f)).collect()
     }
@@ -118,8 +145,41 @@ impl Document {
     }
 }
 
+/// A file as it is called in messages.
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The fields of metadata.
+const METADATA: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Whether the API server takes it as the name of an object (RFC 1123).
+fn is_object_name(name: &str) -> bool {
+    let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let part = |part: &str| {
+        part.starts_with(is_end) && part.ends_with(is_end) && part.chars().all(|c| is_end(c) || c == '-')
+    };
+    name.len() <= 253 && name.split('.').all(part)
+}
+
 fn read(path: &Path) -> anyhow::Result<Vec<Document>> {
-    let file = path.display();
+    let file = shown(path);
     let bytes = if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
@@ -229,6 +289,31 @@ spec:
         }
         let error = render_file(file(&text).path()).unwrap_err().to_string();
         assert!(error.contains("spec.actionItems[0].state"), "{error}");
+    }
+
+    #[test]
+    fn a_name_or_a_field_beside_the_spec_that_the_api_server_would_refuse_is_named() {
+        let text = COMPLETE.replace(
+            "{name: checkout-errors, namespace: shop}",
+            "{name: Checkout Errors, lables: {}, labels: {a: 1}}",
+        ) + "sepc: {}\n";
+        let found = said(&text);
+        for expected in [
+            "metadata.name: invalid: a name consists of lower case letters",
+            "metadata.lables: invalid: there is no such field [schema]",
+            "metadata.labels.a: invalid: text is expected",
+            "sepc: invalid: there is no such field [schema]",
+        ] {
+            assert!(found.iter().any(|s| s.starts_with(expected)), "{expected} in {found:#?}");
+        }
+        let twice = format!("{COMPLETE}---\n{COMPLETE}");
+        let expected =
+            "checkout-errors: metadata.name: invalid: another postmortem of the input has this name [schema]";
+        assert_eq!(said(&twice), [expected]);
+        for (name, fits) in [("a.b-c", true), ("a..b", false), ("-a", false), ("a_b", false), ("결제", false)]
+        {
+            assert_eq!(is_object_name(name), fits, "{name}");
+        }
     }
 
     #[test]

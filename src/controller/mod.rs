@@ -74,6 +74,7 @@ pub struct Context {
     lookouts: Arc<Lookouts>,
     evidence: Evidence,
     way_back: WaysBack,
+    exports: postmortem::Exports,
     queues: Queues,
     /// uids of timeline entries that are removed, until the watch says so: one request is enough for each.
     removed: Mutex<HashSet<String>>,
@@ -114,6 +115,7 @@ impl Context {
             targets: Arc::new(Targets::new(client.clone(), watches.clone())),
             evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
             way_back: WaysBack::default(),
+            exports: postmortem::Exports::default(),
             lookouts: Arc::new(Lookouts::new(watches.clone(), queues.mitigations.clone())),
             namespaces: Namespaces::new(watches),
             takes: Takes::default(),

@@ -1,8 +1,9 @@
 //! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
 
+mod export;
+
 use super::{
     Context, Error, Key,
-    error::refuses,
     events::Note,
     moment,
     news::reference,
@@ -11,16 +12,16 @@ use super::{
 };
 use crate::mutants::{Mutant, seeded};
 use crate::{
-    api::{Incident, LocalRef, Postmortem, PostmortemExport, PostmortemStatus, names},
+    api::{Incident, Postmortem, PostmortemStatus, names},
     config::{ChannelAudience, Settings},
     decide::{
         conditions::Conditions,
-        markdown,
         outbox::Outcome,
-        postmortem::{Observed, began, decide, expected_uid, is_about, news, wake},
+        postmortem::{EXPORT_REFUSED, Observed, began, decide, expected_uid, is_about, news, wake},
     },
 };
-use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
+use export::Exported;
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams, PostParams},
@@ -30,8 +31,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::info;
 
-/// Key of the Markdown in the ConfigMap.
-pub const MARKDOWN_KEY: &str = "postmortem.md";
+pub use export::Exports;
 
 /// Creates the draft and its record.
 pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Result<(), Error> {
@@ -113,6 +113,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     let subject = Subject::Postmortem(key.clone());
     let Some(mut postmortem) = ctx.postmortems.get(key) else {
         ctx.notifier.forget(&subject);
+        ctx.exports.forget(key);
         return Ok(None);
     };
     if postmortem.metadata.deletion_timestamp.is_some() {
@@ -130,23 +131,16 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     }
     let mut object = postmortem.as_ref().clone();
     object.status = Some(decide(&around.seen(ctx, &postmortem), now));
-    let text = markdown::render(&object);
+    let exported = export::keep(ctx, key, &object, now).await?;
     let mut new = object.status.take().unwrap_or_default();
-    let sha256 = names::sha256_hex(&text);
-    let known = new.export.as_ref().is_some_and(|e| e.sha256 == sha256);
-    if !known {
-        let name = names::joined(&key.name, "postmortem");
-        match export(ctx, key, &postmortem, &name, &text).await? {
-            Ok(()) => new.export = Some(PostmortemExport { config_map_ref: LocalRef { name }, sha256 }),
-            Err(words) => {
-                let mut c = Conditions::new(&mut new.conditions, postmortem.metadata.generation, now);
-                let message = format!(
-                    "the Markdown cannot be written to config map {name}: the API server said: {words}. If a right is \
-                     missing, add the namespace to the chart's value `namespaces`, or bind ClusterRole \
-                     incident-operator-recorder to the operator there"
-                );
-                c.set("Ready", crate::api::ConditionStatus::True, "ExportRefused", message);
-            }
+    let mut again = None;
+    match exported {
+        Exported::AsBefore => {}
+        Exported::Written(export) => new.export = Some(export),
+        Exported::Refused(words, at) => {
+            let mut c = Conditions::new(&mut new.conditions, postmortem.metadata.generation, now);
+            c.set("Ready", crate::api::ConditionStatus::True, EXPORT_REFUSED, words);
+            again = Some(at);
         }
     }
     let written = status::write(&api, postmortem.as_ref(), postmortem.status.as_ref(), &new).await;
@@ -168,7 +162,8 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             time: now,
         });
     }
-    Ok(wake(&around.seen(ctx, &postmortem), &new, now).map(moment))
+    let next = wake(&around.seen(ctx, &postmortem), &new, now);
+    Ok(next.into_iter().chain(again).min().map(moment))
 }
 
 /// What else is seen.
@@ -270,34 +265,5 @@ fn is_new(postmortem: &Postmortem) -> bool {
 fn saw(ctx: &Context, object: Postmortem, own: bool) {
     if let Some(news) = ctx.postmortems.saw(object) {
         ctx.heard_of_postmortem(&news, own);
-    }
-}
-
-/// Writes the Markdown. The inner error is the API server's refusal, in its words.
-async fn export(
-    ctx: &Context,
-    key: &Key,
-    postmortem: &Postmortem,
-    name: &str,
-    text: &str,
-) -> Result<Result<(), String>, Error> {
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": name,
-            "labels": {
-                "app.kubernetes.io/managed-by": "incident-operator",
-                "incident-operator.dev/postmortem": names::label_value(&postmortem.name_any()),
-            },
-        },
-        "data": {MARKDOWN_KEY: text},
-    });
-    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(name, &params, &Patch::Apply(object)).await {
-        Ok(_) => Ok(Ok(())),
-        Err(kube::Error::Api(status)) if refuses(status.code) => Ok(Err(status.message.clone())),
-        Err(error) => Err(Error::api(format!("writing the Markdown of postmortem {key}"))(error)),
     }
 }

@@ -45,6 +45,7 @@ mod policy_approval;
 mod policy_rights;
 mod postmortem;
 mod postmortem_chase;
+mod postmortem_export;
 mod postmortem_git;
 mod postmortem_review;
 mod record;

@@ -2,7 +2,10 @@
 
 use super::super::{Context, Error, Key, error::refuses, evidence::is_record, status::FIELD_MANAGER};
 use crate::{
-    api::{Incident, IncidentStatus, MANAGED_BY, MANAGED_BY_LABEL, TimelineRecord, names},
+    api::{
+        INCIDENT_UID_ANNOTATION, Incident, IncidentStatus, MANAGED_BY, MANAGED_BY_LABEL, TimelineRecord,
+        names,
+    },
     decide::incident::Archive,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -13,9 +16,6 @@ use tracing::warn;
 const ARCHIVE_KEY: &str = "timeline.json";
 /// The schema's maximum for the timeline in the status.
 const MAX_INLINE: usize = 256;
-
-/// Names the incident, by uid, whose timeline an archive holds.
-const UID_ANNOTATION: &str = "incident-operator.dev/incident-uid";
 
 /// Stores entries in an immutable ConfigMap. Answers what is in it, which after a crash may be what an earlier
 /// visit put there; the inner error is the API server's refusal, in its words.
@@ -37,7 +37,7 @@ pub(super) async fn store(
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let there = api.get(name).await.map_err(Error::api(what()))?;
                 let ours = is_record(&there)
-                    && there.annotations().get(UID_ANNOTATION) == incident.metadata.uid.as_ref();
+                    && there.annotations().get(INCIDENT_UID_ANNOTATION) == incident.metadata.uid.as_ref();
                 let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
                 if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
                     return Ok(Ok(records));
@@ -63,7 +63,11 @@ fn archive_object(
             name: Some(name.to_owned()),
             namespace: incident.metadata.namespace.clone(),
             labels: Some(labels.into()),
-            annotations: incident.metadata.uid.clone().map(|uid| [(UID_ANNOTATION.to_owned(), uid)].into()),
+            annotations: incident
+                .metadata
+                .uid
+                .clone()
+                .map(|uid| [(INCIDENT_UID_ANNOTATION.to_owned(), uid)].into()),
             ..ObjectMeta::default()
         },
         data: Some([(ARCHIVE_KEY.to_owned(), serde_json::to_string_pretty(records)?)].into()),

@@ -2,7 +2,8 @@
 
 use super::{Known, NOTHING, Page, escape, has_seconds, in_prose, time_in_table};
 use crate::api::{
-    ActionItem, ActionItemState, Audience, DataRisk, Impact, MitigationPhase, MitigationRecord, Role, Time,
+    ActionItem, ActionItemState, Audience, DataRisk, INCIDENT_LABEL, INCIDENT_UID_ANNOTATION, Impact,
+    MitigationPhase, MitigationRecord, Role, Time, names,
 };
 use crate::decide::postmortem::{due_date, in_words, is_placeholder};
 use k8s_openapi::jiff::Timestamp;
@@ -185,9 +186,20 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
         out.push_str(&format!("\n\n_Not shown: {held_back} {entries} that only responders may read._"));
     }
     if let Some(archive) = known.record.and_then(|r| r.timeline_archive.as_ref()).filter(|a| a.entries > 0) {
+        let (incident, uid) = known.record.map(|r| (r.name.as_str(), r.uid.as_deref())).unwrap_or_default();
+        let maps = match archive.config_maps {
+            1 => "one ConfigMap".to_owned(),
+            maps => format!("{maps} ConfigMaps"),
+        };
         out.push_str(&format!(
-            "\n\n_Not shown: the {} oldest entries, which lie in {} config maps of the incident._",
-            archive.entries, archive.config_maps
+            "\n\n_Not shown: the {} oldest entries. They lie in {maps} {}-timeline-…, with label {}={} and annotation \
+             {}={}._",
+            archive.entries,
+            escape::inline(incident),
+            escape::inline(INCIDENT_LABEL),
+            escape::inline(&names::label_value(incident)),
+            escape::inline(INCIDENT_UID_ANNOTATION),
+            escape::inline(uid.unwrap_or("unknown")),
         ));
     }
     let lost = known.record.and_then(|r| r.timeline_archive.as_ref()?.lost);

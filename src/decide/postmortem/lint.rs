@@ -4,7 +4,7 @@
 
 use super::{
     action_items, blameless,
-    sections::{SECTIONS, Written, written},
+    sections::{SECTIONS, Written, is_placeholder, written},
 };
 use crate::api::{Postmortem, Severity};
 use crate::config::Settings;
@@ -101,7 +101,7 @@ fn sections(postmortem: &Postmortem) -> Vec<Finding> {
         }
     }
     let recorded = postmortem.status.as_ref().is_some_and(|s| !s.timeline.is_empty());
-    if spec.timeline.is_empty() && !recorded {
+    if spec.timeline.iter().all(|entry| is_placeholder(&entry.message)) && !recorded {
         let (field, message) = ("spec.timeline".to_owned(), "Timeline".to_owned());
         found.push(match (&spec.incident_ref, &postmortem.status) {
             // As in a file in git: the record is kept in the cluster.

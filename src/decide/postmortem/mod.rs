@@ -30,7 +30,7 @@ use review::{Lacks, Verdict};
 pub use action_items::{due_date, is_open};
 pub(crate) use lint::is_web_address;
 pub use lint::{Finding, Level, lint};
-pub use news::{News, news};
+pub use news::{EXPORT_REFUSED, News, news};
 pub use record::{
     Span, began, draft, durations, expected_uid, in_prose, in_words, is_about, known_durations, snapshot,
     span,

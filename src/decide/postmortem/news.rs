@@ -12,6 +12,9 @@ const TOLD_ALONE: usize = 5;
 /// Longest text of an Event, in characters.
 const MAX_MESSAGE: usize = 1000;
 
+/// Reason of `Ready` while the Markdown is refused a place.
+pub const EXPORT_REFUSED: &str = "ExportRefused";
+
 /// Something to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
@@ -39,6 +42,17 @@ pub fn news(before: Option<&PostmortemStatus>, after: &PostmortemStatus) -> Vec<
     let is_known = before.is_some_and(|b| b.review.is_some() && b.review == after.review);
     if let Some(reviewed) = turned("Reviewed").filter(|_| !is_known) {
         found.push(News { reason: "Reviewed".into(), message: reviewed.message.clone(), warning: false });
+    }
+    let refused = |s: &PostmortemStatus| {
+        let ready = find(&s.conditions, "Ready").filter(|c| c.reason == EXPORT_REFUSED);
+        ready.map(|c| c.message.clone())
+    };
+    if let Some(message) = refused(after).filter(|_| before.and_then(refused).is_none()) {
+        found.push(News {
+            reason: EXPORT_REFUSED.into(),
+            message: clip(&message, MAX_MESSAGE),
+            warning: true,
+        });
     }
     let withdrawn = |s: &PostmortemStatus| s.review.as_ref().is_some_and(|r| r.withdrawn_time.is_some());
     if withdrawn(after) && !before.is_some_and(withdrawn) {
@@ -104,6 +118,19 @@ mod tests {
             assert_eq!(said(Some(conditions(type_, "True")), conditions(type_, "True")), []);
             assert_eq!(said(Some(conditions(type_, "True")), conditions(type_, "False")), []);
         }
+    }
+
+    #[test]
+    fn an_export_that_is_refused_is_told_once_however_often_it_is_tried_again() {
+        let ready = |reason: &str, message: &str| {
+            json!({"conditions": [{"type": "Ready", "status": "True", "reason": reason, "message": message,
+                "lastTransitionTime": "2026-11-08T09:00:00Z"}]})
+        };
+        let refused = ready("ExportRefused", "no right");
+        let told = [("ExportRefused".to_owned(), "no right".to_owned())];
+        assert_eq!(said(Some(ready("Settled", "x")), refused.clone()), told);
+        assert_eq!(said(Some(refused.clone()), ready("ExportRefused", "other words")), []);
+        assert_eq!(said(Some(refused), ready("Settled", "x")), []);
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub enum Written {
 /// Words that stand for text that is still to come.
 const MARKERS: [&str; 6] = ["TODO", "TBD", "TBA", "TBC", "FIXME", "XXX"];
 /// What else a line may consist of without saying anything.
-const FILLERS: [&str; 19] = [
+const FILLERS: [&str; 27] = [
     "to do",
     "to be done",
     "to be added",
@@ -122,16 +122,29 @@ const FILLERS: [&str; 19] = [
     "missing",
     "n/a",
     "wip",
+    "work in progress",
+    "in progress",
+    "pending",
+    "tk",
+    "미정",
+    "추후 작성",
+    "待定",
+    "未定",
 ];
 /// A text of fewer words that holds a marker says nothing but the marker: "The root cause is TBD."
 const FEW_WORDS: usize = 8;
 
 /// How far the text of a section is written. The template's hint counts as nothing.
 pub fn written(text: Option<&str>, hint: &str) -> Written {
-    let text = without_comments(text.unwrap_or_default());
-    let (mut words, mut marked) = (0, false);
-    for line in text.lines().map(bare).filter(|line| !line.starts_with('#')) {
-        if is_nothing(line, hint) {
+    let text = without_comments(text.unwrap_or_default()).replace("&nbsp;", " ");
+    let (mut words, mut marked, mut filler) = (0, false, false);
+    for line in text.lines().map(|line| if is_blank_to_fill(line) { "" } else { bare(line) }) {
+        // What begins with lorem is filler up to the next empty line.
+        filler = !line.is_empty() && (filler || is_lorem(line));
+        if line.starts_with('#') {
+            continue;
+        }
+        if filler || is_nothing(line, hint) {
             marked |= holds_marker(line);
         } else {
             words += count_words(line);
@@ -182,11 +195,42 @@ fn is_nothing(line: &str, hint: &str) -> bool {
     let plain = |text: &str| text.trim_end_matches(['.', ':', '…', '!', '?']).trim().to_lowercase();
     let said = plain(line);
     let instruction = line.starts_with('<') && line.ends_with('>') && !line.contains("://");
+    // The hint of another section was pasted into the wrong place.
+    let is_hint =
+        || SECTIONS.iter().map(|section| section.hint).chain([hint]).any(|hint| said == plain(hint));
     instruction
         || FILLERS.contains(&said.as_str())
-        || said.starts_with("lorem ipsum")
-        || (!hint.is_empty() && said == plain(hint))
+        || said.split_whitespace().all(is_marker)
+        || is_hint()
         || starts_with_marker(line)
+}
+
+/// `tbd`, `TODO`, `xxxx`.
+fn is_marker(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric()).to_ascii_uppercase();
+    MARKERS.contains(&word.as_str()) || ((3..=8).contains(&word.len()) && word.chars().all(|c| c == 'X'))
+}
+
+fn is_lorem(line: &str) -> bool {
+    let mut words = line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let is = |word: Option<&str>, said: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(said));
+    is(words.next(), "lorem") && words.next().is_none_or(|word| word.eq_ignore_ascii_case("ipsum"))
+}
+
+/// Whether a whole line is an instruction of a template: `[Describe the root cause here]`, `{{ root cause }}`. A link
+/// that stands alone is none.
+fn is_blank_to_fill(line: &str) -> bool {
+    let line = line.trim().trim_start_matches(['-', '*', '>', ' ']);
+    let within = |open: &str, close: &str| {
+        line.strip_prefix(open)
+            .and_then(|rest| rest.strip_suffix(close))
+            .filter(|inner| !inner.contains(close))
+    };
+    let described = |inner: &str| {
+        let first = inner.split_whitespace().next().unwrap_or_default().to_lowercase();
+        ["add", "describe", "enter", "explain", "fill", "insert", "list", "write"].contains(&first.as_str())
+    };
+    within("{{", "}}").is_some() || within("[", "]").is_some_and(described)
 }
 
 /// `TODO`, `TODO ask bob`, `todo: ask bob`; not `todo lists fail`.
@@ -239,6 +283,20 @@ mod tests {
             "_Missing._",
             "To be determined",
             "lorem ipsum dolor sit amet",
+            "Lorem",
+            "Lorem ipsum dolor sit amet,\nconsectetur adipiscing elit,\nsed do eiusmod tempor.",
+            "tbd tbd tbd",
+            "XXXX",
+            "Pending.",
+            "Work in progress",
+            "미정",
+            "추후 작성",
+            "待定",
+            "[Describe the root cause here]",
+            "- [describe it]",
+            "{{ root cause }}",
+            "&nbsp;",
+            "What ended it.",
             "Why it could happen.",
             "why it could happen",
             "> Why it could happen.",
@@ -276,6 +334,13 @@ mod tests {
             "42",
             "### Cause\n\nA race.",
             "xxxl shirts sold out",
+            "Pending orders were processed twice.",
+            "Lorem, our test service, wrote to the live database.",
+            "lorem ipsum dolor\n\nThe pool was too small.",
+            "[The pool was too small](https://example.com)",
+            "[1]",
+            "{{ user }} was not replaced in mails.",
+            "Work in progress was lost when the pod was killed.",
         ] {
             assert_eq!(far(text), Written::Yes, "{text:?}");
         }

@@ -90,6 +90,13 @@ fn a_draft_lists_what_is_missing_and_placeholders_count_as_missing() {
 }
 
 #[test]
+fn a_timeline_of_placeholders_is_none() {
+    let mut spec = complete();
+    spec["timeline"] = json!([{"time": "2026-11-23T12:00:00Z", "message": "TBD"}]);
+    assert_eq!(decide_at(spec, "2026-11-21T00:00:00Z").missing_sections, ["Timeline (spec.timeline)"]);
+}
+
+#[test]
 fn reviewed_needs_every_section_and_action_items_need_owner_and_date() {
     let status = decide_at(complete(), "2026-11-21T00:00:00Z");
     assert_eq!(status.missing_sections, Vec::<String>::new());
