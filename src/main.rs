@@ -149,6 +149,8 @@ struct Run {
 fn main() -> ExitCode {
     match start(Cli::parse()) {
         Ok(code) => code,
+        // Whoever read it has what they wanted: `… | head`.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -160,35 +162,42 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(run) => operate(run)?,
         Command::Crds { dir: None } => {
-            for crd in crds::all() {
-                println!("---\n{}", crds::to_yaml(&crd).trim_end());
-            }
+            let all =
+                crds::all().iter().map(|crd| format!("---\n{}\n", crds::to_yaml(crd).trim_end())).collect();
+            print(all)?;
         }
         Command::Crds { dir: Some(dir) } => {
             let files = crds::all().iter().map(|crd| (crds::file_name(crd), crds::to_yaml(crd))).collect();
             write_all(&dir, files)?;
         }
         Command::Manifests { dir } => write_all(&dir, manifests::files())?,
-        Command::CheckConfig { file } => println!("{}", cli::check_config::check_file(file)?),
+        Command::CheckConfig { file } => print(cli::check_config::check_file(file)? + "\n")?,
         Command::Reference { root } => write_all(&root, reference::files(&root)?)?,
-        Command::Render { what: Render::Postmortem { file } } => {
-            print!("{}", cli::postmortem::render_file(file)?)
-        }
-        Command::Export { what: Export::Postmortem { file } } => {
-            print!("{}", cli::export::export_file(file)?)
-        }
+        Command::Render { what: Render::Postmortem { file } } => print(cli::postmortem::render_file(file)?)?,
+        Command::Export { what: Export::Postmortem { file } } => print(cli::export::export_file(file)?)?,
         Command::Lint { file } => return lint(&file),
         Command::ReleaseAll(options) => return release_all(options),
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes to standard output, which may be closed before the end.
+fn print(text: String) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 fn lint(file: &std::path::Path) -> anyhow::Result<ExitCode> {
     let findings = cli::postmortem::lint_file(file)?;
-    for finding in &findings {
-        println!("{finding}");
-    }
     let failing = findings.iter().any(|finding| finding.fails());
+    // Whether anybody reads to the end changes nothing about the verdict.
+    print(findings.iter().map(|finding| format!("{finding}\n")).collect())
+        .or_else(|error| if is_closed_pipe(&error) { Ok(()) } else { Err(error) })?;
     Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
