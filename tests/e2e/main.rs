@@ -34,6 +34,7 @@ mod incident;
 mod incident_edits;
 mod incident_input;
 mod lease;
+mod long_names;
 mod mitigation;
 mod mitigation_cost;
 mod mitigation_crash;
