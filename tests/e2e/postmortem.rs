@@ -223,7 +223,10 @@ async fn a_second_incident_of_the_same_name_has_a_postmortem_of_its_own() {
         .await;
         uids.push(drafted.uid());
         let name = drafted.status.and_then(|s| s.postmortem_ref).expect("it is named").name;
-        let postmortem = looked_at(&namespace, &name).await;
+        let has_the_record = |p: &Postmortem| p.status.as_ref().is_some_and(|s| s.incident.is_some());
+        let postmortem =
+            wait_status(&namespace.api::<Postmortem>(), &name, "record of the incident", has_the_record)
+                .await;
         assert_eq!(postmortem.spec.incident_ref.and_then(|r| r.uid), drafted.metadata.uid);
         let incidents = namespace.api::<Incident>();
         incidents.delete("monday", &DeleteParams::default()).await.expect("deleted");
