@@ -1,9 +1,10 @@
 //! The chart's life in a cluster of its own, since its CustomResourceDefinitions belong to the whole cluster.
 
-use super::support::Cluster;
 use super::support::own_cluster::{OwnCluster, root, run};
+use super::support::{Cluster, PATIENCE};
 use serde_json::Value;
 use std::process::Command;
+use std::time::Instant;
 
 #[test]
 fn the_chart_is_installed_upgraded_and_removed_and_incidents_outlive_it() {
@@ -40,7 +41,15 @@ fn the_chart_is_installed_upgraded_and_removed_and_incidents_outlive_it() {
     let incident = root().join("target").join("chart-incident.yaml");
     let text = "{apiVersion: incident-operator.dev/v1alpha1, kind: Incident, metadata: {name: kept, namespace: shop}, spec: {title: t}}";
     std::fs::write(&incident, text).expect("target/ is writable");
-    cluster.kubectl(&["apply", "-f", &incident.display().to_string()]);
+    // Admission learns of new definitions a while after they are established, and until then the answer is 503.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let made = cluster.command("kubectl", &["apply", "-f", &incident.display().to_string()]);
+        if made.ok {
+            break;
+        }
+        assert!(Instant::now() < end, "{}", made.stderr);
+    }
 
     cluster.helm(
         &["upgrade", "incident-operator"],
