@@ -209,7 +209,11 @@ impl Lookouts {
             let wanted = scope.as_ref() == Some(open);
             let mut followers = lock(&lookout.followers);
             if wanted {
-                followers.insert(mitigation.clone());
+                // What it told before may be news to who begins to follow; later news wakes by itself.
+                let is_new = followers.insert(mitigation.clone());
+                if is_new && *lookout.state.borrow() == State::Complete {
+                    self.queue.add(mitigation.clone());
+                }
                 follows = true;
             } else {
                 followers.remove(mitigation);
@@ -319,7 +323,8 @@ async fn run(lookouts: Arc<Lookouts>, scope: Scope, lookout: Arc<Lookout>) {
                         let half = matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
                         news |= !lookout.cache.take_in(event).is_empty();
                         if complete {
-                            lookout.state.send_replace(State::Complete);
+                            // That there is nothing is news as well, to who read something before.
+                            news |= lookout.state.send_replace(State::Complete) != State::Complete;
                         }
                         if news && !half {
                             lookouts.wake_followers(&lookout);

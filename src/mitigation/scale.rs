@@ -119,13 +119,17 @@ impl Engine for Scale {
     }
 
     fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
-        // A workload that is stopped through its autoscaler is not held itself, so nobody tells of it otherwise.
-        let held = scene.touched.is_empty() || scene.touched.contains(scene.id);
-        if !held {
-            return Some(Look::List { kind: scene.id.kind, labels: None });
+        if let Some(look) = self.watches_over(scene) {
+            return Some(look);
         }
         let selector = paths::paths(scene).ok().and_then(|paths| paths::selector(scene.target, &paths));
         selector.map(|labels| Look::List { kind: POD, labels: Some(labels) })
+    }
+
+    fn watches_over(&self, scene: &Scene<'_>) -> Option<Look> {
+        // A workload that is stopped through its autoscaler is not held itself, so nobody tells of it otherwise.
+        let held = scene.touched.is_empty() || scene.touched.contains(scene.id);
+        (!held).then_some(Look::List { kind: scene.id.kind, labels: None })
     }
 
     fn undo(

@@ -221,6 +221,12 @@ async fn what_keda_scales_is_stopped_through_its_scaled_object_alone() {
     assert!(is(&taken, "Effective", ConditionStatus::Unknown), "applied is not effective");
     namespace.kubectl(&["scale", "deployment/web", "--replicas=0"]).success();
     effective(&namespace, "stop").await;
+    // Nothing is written to the workload, so that its pods are back must be heard otherwise.
+    namespace.kubectl(&["scale", "deployment/web", "--replicas=1"]).success();
+    until(&namespace, "stop", "word that pods are back", |m| !is(m, "Effective", ConditionStatus::True))
+        .await;
+    namespace.kubectl(&["scale", "deployment/web", "--replicas=0"]).success();
+    effective(&namespace, "stop").await;
     delete(&namespace, "stop").await;
     let mut control = scaled("web");
     control["metadata"]["name"] = json!("control");

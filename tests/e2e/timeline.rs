@@ -146,7 +146,7 @@ async fn an_entry_takes_as_many_bytes_to_record_however_many_there_are() {
     let namespace = TestNamespace::new("bytes").await;
     let operator = Operator::start(&namespace, Options::default()).await;
     namespace.create(incident("long", json!({"title": "Checkout fails"}))).await;
-    let (mut count, mut sizes) = (0, Vec::new());
+    let (mut count, mut sizes) = (0, Vec::<usize>::new());
     for upto in [10, 190, 400] {
         loop {
             let long = namespace.api::<Incident>().get("long").await.expect("it exists");
@@ -169,9 +169,14 @@ async fn an_entry_takes_as_many_bytes_to_record_however_many_there_are() {
         no_entry_is_left(&namespace).await;
         let asked = operator.requests_once_quiet(mark, Duration::from_millis(300)).await;
         let bodies = asked.iter().filter(|r| r.brief() == "patch incidents/long/status 200");
-        let bodies: Vec<_> = bodies.filter_map(|r| r.body.as_ref()).map(ToString::to_string).collect();
-        let body = bodies.iter().find(|text| text.contains(&words)).expect("it was recorded by one write");
-        sizes.push(body.len());
+        let mut bodies = bodies.filter_map(|r| r.body.as_ref());
+        let body =
+            bodies.find(|body| body.to_string().contains(&words)).expect("it was recorded by one write");
+        // A deadline that passes in the same moment changes conditions, whose size is another matter.
+        let operations = body.as_array().unwrap_or_else(|| panic!("a patch of what changes: {body}"));
+        let is_entry =
+            |op: &&Value| op["path"].as_str().is_some_and(|path| path.starts_with("/status/timeline"));
+        sizes.push(operations.iter().filter(is_entry).map(|op| op.to_string().len()).sum());
     }
     let (least, most) = (sizes.iter().min().expect("three"), sizes.iter().max().expect("three"));
     assert!(most - least < 512, "bytes after 10, 190 and 400 entries: {sizes:?}");

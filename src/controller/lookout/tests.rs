@@ -91,6 +91,26 @@ async fn who_is_followed_is_not_closed_for_another_and_who_finds_no_room_is_told
     assert!(lookouts.follow(&key(MAX_OPEN), Some(&look(MAX_OPEN))), "one made room");
 }
 
+/// Whether the queue has something to be looked at, which it then forgets.
+async fn is_woken(queue: &Arc<Queue>) -> bool {
+    timeout(Duration::from_secs(1), queue.next()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_begins_to_follow_is_looked_at_once_for_what_was_told_before() {
+    let queue = Arc::new(Queue::default());
+    let lookouts = Arc::new(Lookouts::new(one_config_map(), queue.clone()));
+    let look = Look::List { kind: CONFIG_MAP, labels: None };
+    let (first, second) = (Key::new("shop", "first"), Key::new("shop", "second"));
+    lookouts.follow(&first, Some(&look));
+    assert!(is_woken(&queue).await, "what is there is told to who followed before");
+    assert!(!is_woken(&queue).await);
+    lookouts.follow(&second, Some(&look));
+    assert!(is_woken(&queue).await, "it was told before the second one followed");
+    lookouts.follow(&second, Some(&look));
+    assert!(!is_woken(&queue).await, "it follows already");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_had_to_make_room_still_serves_those_who_wait_for_it() {
     let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
