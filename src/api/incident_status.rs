@@ -359,6 +359,18 @@ pub struct MitigationSummary {
     pub undone_by: Option<String>,
     /// When it was told that its time is over.
     pub expired_time: Option<Time>,
+    /// What became of its evidence; absent where none is asked for, and while it is being kept.
+    pub evidence: Option<EvidenceOutcome>,
+}
+
+/// What became of the evidence of a mitigation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum EvidenceOutcome {
+    /// It is in a ConfigMap, maybe in part: the Mitigation says what is missing.
+    Kept,
+    /// Nothing could be kept.
+    Missing,
 }
 
 /// One entry of the timeline.

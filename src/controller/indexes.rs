@@ -62,8 +62,15 @@ pub(super) const ENTRY_INDEXES: &[Index<TimelineEntry>] = &[
         named.map(|m| text(e.metadata.namespace.as_ref(), &m.name)).collect()
     },
 ];
-pub(super) const POSTMORTEM_INDEXES: &[Index<Postmortem>] =
-    &[|p| p.spec.incident_ref.iter().map(|i| text(p.metadata.namespace.as_ref(), &i.name)).collect()];
+/// Postmortems by the ConfigMap that holds their Markdown.
+pub(super) const BY_EXPORT: usize = 1;
+pub(super) const POSTMORTEM_INDEXES: &[Index<Postmortem>] = &[
+    |p| p.spec.incident_ref.iter().map(|i| text(p.metadata.namespace.as_ref(), &i.name)).collect(),
+    |p| {
+        let export = p.status.iter().flat_map(|status| &status.export);
+        export.map(|export| text(p.metadata.namespace.as_ref(), &export.config_map_ref.name)).collect()
+    },
+];
 /// Incidents by the one of which they are a duplicate.
 pub(super) const BY_ORIGINAL: usize = 0;
 /// Incidents by what is counted of them, as words in a row.

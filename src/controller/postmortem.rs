@@ -1,6 +1,7 @@
 //! The driver of a postmortem: drafts it once, then keeps status and Markdown true and leaves the spec alone.
 
 mod export;
+mod kept;
 
 use super::{
     Context, Error, Key,
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 pub use export::Exports;
+pub use kept::watch;
 
 /// Creates the draft and its record.
 pub async fn draft(ctx: &Context, incident: &Key, mut draft: Postmortem) -> Result<(), Error> {
@@ -136,6 +138,7 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
     let mut again = None;
     match exported {
         Exported::AsBefore => {}
+        Exported::Waits(until) => again = Some(until),
         Exported::Written(export) => new.export = Some(export),
         Exported::Refused(words, at) => {
             let mut c = Conditions::new(&mut new.conditions, postmortem.metadata.generation, now);

@@ -8,7 +8,7 @@ use super::{
     client::watch_config,
     guard::Guarded,
     invalid::Reports,
-    supervise,
+    postmortem, supervise,
     targets::news_text,
 };
 use crate::{
@@ -71,6 +71,7 @@ pub fn start(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
             ctx.heard_of_postmortem(n, false);
         },
     );
+    postmortem::watch(ctx, client, namespace);
     if ctx.reads_policies {
         follow(
             ctx,
@@ -229,7 +230,8 @@ pub fn start_targets(ctx: &Arc<Context>, kind: TargetKind, namespace: Option<&st
     });
 }
 
-fn interrupted(kind: &str, error: &watcher::Error) {
+/// Tells in the log that a watch was interrupted.
+pub fn interrupted(kind: &str, error: &watcher::Error) {
     match error {
         // The API server has forgotten the revision: the objects are listed anew, as they should be.
         watcher::Error::WatchError(status) if status.code == 410 => debug!(kind, "watch begins anew"),

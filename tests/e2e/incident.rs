@@ -241,6 +241,7 @@ spec:
     for reason in [
         "Declared",
         "MitigationApplied",
+        "EvidenceKept",
         "MitigationEffective",
         "Mitigated",
         "Acknowledged",
@@ -260,7 +261,8 @@ spec:
     assert_eq!(told(&closed, "Acknowledgement")[0].message, "I am on it");
 
     // The same as Events, on the incident and on what was touched, and in kubectl describe.
-    let reasons = ["Declared", "Mitigated", "Acknowledged", "Resolved", "Closed", "MitigationApplied"];
+    let reasons =
+        ["Declared", "Mitigated", "Acknowledged", "Resolved", "Closed", "MitigationApplied", "EvidenceKept"];
     tells_by_events(&namespace, "Incident", "checkout-errors", &reasons).await;
     let touched = ["MitigationApplied", "MitigationReleased"];
     tells_by_events(&namespace, "Deployment", "importer", &touched).await;

@@ -59,6 +59,7 @@ fn note(incident: &Incident, record: &TimelineRecord) -> Note {
                 | "MitigationSuperseded"
                 | "MitigationAbandoned"
                 | "MitigationExpired"
+                | "EvidenceMissing"
                 | "Reopened"
                 | "UpdateOverdue"
                 | "ChecklistOverdue"

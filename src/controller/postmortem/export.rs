@@ -17,12 +17,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 /// Key of the Markdown in the ConfigMap.
 const MARKDOWN_KEY: &str = "postmortem.md";
 /// Label that names the postmortem of such a ConfigMap.
-const POSTMORTEM_LABEL: &str = "incident-operator.dev/postmortem";
+pub(super) const POSTMORTEM_LABEL: &str = "incident-operator.dev/postmortem";
 /// Wait before a refused one is tried again; doubled each time, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -46,6 +46,10 @@ struct Known {
     rendered: Option<(String, String)>,
     /// How often it was refused in a row.
     refusals: u32,
+    /// The resourceVersion that its ConfigMap got here, and when.
+    written: Option<(Option<String>, Instant)>,
+    /// Its ConfigMap is not as it was written, or not there any more.
+    is_lost: bool,
 }
 
 impl Exports {
@@ -67,7 +71,33 @@ impl Exports {
     }
 
     fn remember(&self, key: &Key, input: String, sha256: String) {
-        *self.lock().entry(key.clone()).or_default() = Known { rendered: Some((input, sha256)), refusals: 0 };
+        self.lock().entry(key.clone()).or_default().rendered = Some((input, sha256));
+    }
+
+    fn wrote(&self, key: &Key, version: Option<String>) {
+        let mut known = self.lock();
+        let known = known.entry(key.clone()).or_default();
+        known.written = Some((version, Instant::now()));
+        known.refusals = 0;
+        known.is_lost = false;
+    }
+
+    /// Takes in the resourceVersion of the ConfigMap, or that there is none. Answers whether it is to be written again.
+    pub(super) fn found(&self, key: &Key, version: Option<&str>) -> bool {
+        let mut known = self.lock();
+        let known = known.entry(key.clone()).or_default();
+        // Of what another process wrote it is not known whether somebody changed it.
+        let is_changed =
+            |version| known.written.as_ref().is_some_and(|(wrote, _)| wrote.as_deref() != Some(version));
+        known.is_lost = version.is_none_or(is_changed);
+        known.is_lost
+    }
+
+    /// Whether it is to be written again, and how long that waits: somebody may change it as fast as we do.
+    fn lost(&self, key: &Key) -> Option<Duration> {
+        let known = self.lock();
+        let known = known.get(key).filter(|known| known.is_lost)?;
+        Some(known.written.as_ref().map_or(Duration::ZERO, |(_, at)| FIRST_WAIT.saturating_sub(at.elapsed())))
     }
 
     /// Counts a refusal and answers how long to wait.
@@ -86,6 +116,8 @@ pub(super) enum Exported {
     AsBefore,
     /// It was written here.
     Written(PostmortemExport),
+    /// Somebody changed or deleted it again a moment ago. When it is written again.
+    Waits(Timestamp),
     /// The API server refuses it, for what these words say. When it is tried again.
     Refused(String, Timestamp),
 }
@@ -97,7 +129,12 @@ pub(super) async fn keep(
     postmortem: &Postmortem,
     now: Timestamp,
 ) -> Result<Exported, Error> {
-    let known = postmortem.status.as_ref().and_then(|s| s.export.as_ref());
+    let lost = ctx.exports.lost(key);
+    if let Some(wait) = lost.filter(|wait| !wait.is_zero()) {
+        return Ok(Exported::Waits(now.checked_add(wait).unwrap_or(now)));
+    }
+    // What somebody changed or deleted is made anew.
+    let known = postmortem.status.as_ref().and_then(|s| s.export.as_ref()).filter(|_| lost.is_none());
     let input = input(postmortem);
     if known.is_some_and(|known| ctx.exports.rendered(key, &input).as_ref() == Some(&known.sha256)) {
         return Ok(Exported::AsBefore);
@@ -154,7 +191,10 @@ async fn write(
             continue;
         }
         match apply(&api, key, postmortem, &name, text).await? {
-            Ok(()) => return Ok(Ok(name)),
+            Ok(version) => {
+                ctx.exports.wrote(key, version);
+                return Ok(Ok(name));
+            }
             Err(words) => {
                 // Whoever may not write one may not read one either, where a right is missing.
                 let there = api.get_opt(&name).await.ok().flatten();
@@ -177,14 +217,14 @@ async fn write(
     )))
 }
 
-/// The inner error is the API server's refusal, in its words.
+/// Answers the resourceVersion. The inner error is the API server's refusal, in its words.
 async fn apply(
     api: &Api<ConfigMap>,
     key: &Key,
     postmortem: &Postmortem,
     name: &str,
     text: &str,
-) -> Result<Result<(), String>, Error> {
+) -> Result<Result<Option<String>, String>, Error> {
     let object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -199,7 +239,7 @@ async fn apply(
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch(name, &params, &Patch::Apply(object)).await {
-        Ok(_) => Ok(Ok(())),
+        Ok(map) => Ok(Ok(map.metadata.resource_version)),
         Err(kube::Error::Api(status)) if refuses(status.code) => Ok(Err(status.message.clone())),
         Err(error) => Err(Error::api(format!("writing the Markdown of postmortem {key}"))(error)),
     }
@@ -215,8 +255,23 @@ mod tests {
         let (exports, key) = (Exports::default(), Key::new("shop", "pm"));
         let waits: Vec<_> = (0..8).map(|_| exports.refused(&key).as_secs()).collect();
         assert_eq!(waits, [15, 30, 60, 120, 240, 480, 600, 600]);
-        exports.remember(&key, "input".into(), "hash".into());
+        exports.wrote(&key, Some("1".into()));
         assert_eq!(exports.refused(&key), FIRST_WAIT, "it was written in between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_changes_or_deletes_is_written_again_and_not_as_often_as_they_like() {
+        let (exports, key) = (Exports::default(), Key::new("shop", "pm"));
+        assert!(!exports.found(&key, Some("1")), "nobody knows who wrote it");
+        assert!(exports.found(&key, None));
+        assert_eq!(exports.lost(&key), Some(Duration::ZERO));
+        exports.wrote(&key, Some("2".into()));
+        assert!(!exports.found(&key, Some("2")), "our own");
+        assert_eq!(exports.lost(&key), None);
+        assert!(exports.found(&key, Some("3")));
+        assert_eq!(exports.lost(&key), Some(FIRST_WAIT));
+        tokio::time::advance(FIRST_WAIT).await;
+        assert_eq!(exports.lost(&key), Some(Duration::ZERO));
     }
 
     #[test]

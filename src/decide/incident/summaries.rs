@@ -2,15 +2,17 @@
 
 use super::Decision;
 use crate::api::{
-    ACTOR_ANNOTATION,
+    ACTOR_ANNOTATION, Condition,
     ConditionStatus::{False, True},
-    DesiredState, Incident, Mitigation, MitigationPhase as Phase, MitigationSummary, PriorValue,
-    REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
+    DesiredState, EvidenceOutcome, Incident, Mitigation, MitigationPhase as Phase, MitigationSummary,
+    PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
 };
 use crate::decide::conditions::{clip, find, one_line, status as condition};
 use crate::mitigation::field::How;
 use k8s_openapi::jiff::Timestamp;
 
+/// The condition that tells of the evidence of a mitigation.
+const CAPTURED: &str = "EvidenceCaptured";
 /// Most mitigations that are kept in the status of an incident.
 const MAX_SUMMARIES: usize = 64;
 /// Most of them that may be Mitigations which stand alone; the incident's own entries always find a place.
@@ -124,6 +126,7 @@ impl Decision<'_> {
             ended_by: None,
             undone_by: status.undone_by,
             expired_time: status.expired_time,
+            evidence: evidence(old.and_then(|o| o.evidence), &status.conditions),
         };
         summary.ended_by = self.ended_by(m, old, &summary);
         summary
@@ -221,6 +224,16 @@ impl Decision<'_> {
             let message = format!(": {}", again.message);
             changes.push((turned("Effective"), "MitigationEffective", By::Operator, message));
         }
+        if let Some(outcome) = new.evidence
+            && old.and_then(|o| o.evidence) != new.evidence
+        {
+            let words = find(&status.conditions, CAPTURED).map(|c| c.message.as_str()).unwrap_or_default();
+            let (reason, message) = match outcome {
+                EvidenceOutcome::Kept => ("EvidenceKept", format!(": evidence was kept, {words}")),
+                EvidenceOutcome::Missing => ("EvidenceMissing", format!(": no evidence, {words}")),
+            };
+            changes.push((turned(CAPTURED), reason, By::Operator, message));
+        }
         let fails = condition(&status.conditions, "Effective") == False && new.phase == Phase::Active;
         if fails && old.and_then(|o| o.effective.as_deref()) != Some("False") {
             changes.push((turned("Effective"), "MitigationNotEffective", By::Operator, says.clone()));
@@ -307,6 +320,17 @@ fn field_change(field: &PriorValue) -> String {
             let [before, after] = [before, after].map(Option::unwrap_or_default);
             format!("{path} from {before} to {after}")
         }
+    }
+}
+
+/// What a mitigation says of its evidence, after what is on record of it. What was kept once stays.
+fn evidence(known: Option<EvidenceOutcome>, conditions: &[Condition]) -> Option<EvidenceOutcome> {
+    let says = find(conditions, CAPTURED).map(|c| (c.status, c.reason.as_str()));
+    match (known, says) {
+        (Some(EvidenceOutcome::Kept), _) | (_, Some((True, _))) => Some(EvidenceOutcome::Kept),
+        (_, Some((False, "Failed"))) => Some(EvidenceOutcome::Missing),
+        // Not asked for, not begun, or under way.
+        (_, Some(_) | None) => known,
     }
 }
 

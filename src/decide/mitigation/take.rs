@@ -1,19 +1,13 @@
 //! Take: what is to change is worked out, announced when it is more than the target, and changed, one object after
 //! the other. Each object gets its capture record in the same write.
 
-use super::{
-    Decision, DynamicObject, Effect, End, Holding, ObjectId, OnRelease, Phase, Refusal, Refused, Why, Write,
-    clip, on_release,
-};
-use crate::api::ConditionStatus::{False, True};
-use crate::api::{MitigationPlan, PlannedChange, TouchedObject};
+use super::{Decision, DynamicObject, Effect, End, Holding, ObjectId, Phase, Refusal, Refused, Why, Write};
+use crate::api::{ConditionStatus::False, TouchedObject};
 use crate::decide::{conditions::find, policy::InForce};
 use crate::mitigation::{
     Asked, Engine, Look, MAY_NOT_LOOK, Part, Stop,
     field::{Change, How},
-    gitops,
-    ownership::writer,
-    patch,
+    gitops, patch,
     record::{HeldField, Record},
 };
 use crate::mutants::{Mutant, seeded};
@@ -220,7 +214,7 @@ impl<'a> Decision<'a> {
     }
 
     /// The write that a part still needs.
-    fn next(&self, part: &Part) -> Option<Result<Effect, Refusal>> {
+    pub(super) fn next(&self, part: &Part) -> Option<Result<Effect, Refusal>> {
         let object = self.seen.objects.get(&part.id).and_then(Option::as_ref);
         match (&part.asked, object) {
             (Asked::Change(changes), Some(object)) => {
@@ -310,25 +304,6 @@ impl<'a> Decision<'a> {
         self.plan.wake = self.now.checked_add(lasts.clamp(FORBIDDEN_AGAIN, FORBIDDEN_AGAIN * 4)).ok();
     }
 
-    /// One answer for each generation of the spec is enough.
-    fn dry_run_answered(&self) -> bool {
-        let before = self.m.status.as_ref();
-        self.m.spec.template.dry_run == Some(true)
-            && before.is_some_and(|s| s.plan.is_some() && s.observed_generation == self.m.metadata.generation)
-    }
-
-    /// The dry run of the first part that has not passed it; `None`: all have.
-    pub(super) fn untried(&self, parts: &[Part]) -> Option<Result<Effect, Refusal>> {
-        let left = parts.iter().filter(|part| !self.seen.dry_run_passed.contains(&part.id));
-        left.filter_map(|part| self.next(part)).next().map(|effect| {
-            effect.map(|effect| match effect {
-                Effect::Write { object, patch, .. } => Effect::Write { object, what: Write::DryRun, patch },
-                Effect::Create { object, manifest, .. } => Effect::Create { object, manifest, dry_run: true },
-                other => other,
-            })
-        })
-    }
-
     /// It is told already that the policies cannot be told, so nothing was begun: until they can, nothing is read.
     fn still_unknown(&mut self) -> bool {
         let told = find(&self.plan.status.conditions, "Ready").is_some_and(|c| c.reason == "PolicyUnknown");
@@ -336,110 +311,10 @@ impl<'a> Decision<'a> {
         let unknown = matches!(self.seen.policies, InForce::Unknown(_));
         unknown && told && !known && !self.was_applied() && !self.policies_allow(None)
     }
-
-    fn is_dry_run(&self) -> bool {
-        self.m.spec.template.dry_run == Some(true)
-    }
-
-    /// The answer of a dry run where the change cannot be worked out while another mitigation holds the target.
-    fn nothing_planned(&mut self, holder: &Record, stop: Stop) {
-        let Some(refusal) = self.stopped(stop) else { return };
-        let held = held_by(holder, holder.fields.iter().map(|held| held.path.as_str()));
-        let summary = format!("wait until mitigation {} is released", holder.mitigation);
-        let warning = format!("{held}, and as it is now {}", refusal.message);
-        self.tell_plan(&summary, Vec::new(), "undoes nothing", &[warning]);
-    }
-
-    fn dry_run(&mut self, engine: &'a dyn Engine, target: &DynamicObject, parts: &[Part], held: Vec<String>) {
-        match self.untried(parts) {
-            None => {}
-            Some(Err(refusal)) => return self.refuse(&refusal),
-            Some(Ok(effect)) => {
-                self.plan.effect = Some(effect);
-                return;
-            }
-        }
-        let template = &self.m.spec.template;
-        let Some(id) = self.id.clone() else { return };
-        let mut warnings = match engine.warnings(&self.scene(&id, target)) {
-            Ok(warnings) => held.into_iter().chain(warnings).collect::<Vec<_>>(),
-            Err(stop) => {
-                if let Some(refusal) = self.stopped(stop) {
-                    self.refuse(&refusal);
-                }
-                return;
-            }
-        };
-        for part in parts {
-            let Some(object) = self.seen.objects.get(&part.id).and_then(Option::as_ref) else { continue };
-            let written = gitops::Written::planned(part, object);
-            warnings.extend(gitops::warning(template.gitops, &written, template.action.name()));
-        }
-        let summary = engine.summary(&template.target_ref, parts);
-        let changes = parts.iter().flat_map(|part| self.planned(part)).take(super::MAX_PRIOR).collect();
-        self.tell_plan(&summary, changes, &engine.release(), &warnings);
-    }
-
-    /// The answer of a dry run.
-    pub(super) fn tell_plan(
-        &mut self,
-        summary: &str,
-        changes: Vec<PlannedChange>,
-        release: &str,
-        warnings: &[String],
-    ) {
-        let accepted = if changes.is_empty() { "" } else { "; the API server accepts it" };
-        self.plan.status.plan = Some(MitigationPlan {
-            summary: clip(&format!("would {summary}"), 1024),
-            changes,
-            release: Some(match on_release(&self.m.spec.template) {
-                OnRelease::Restore => clip(release, 1024),
-                OnRelease::Keep => "leaves the value".to_owned(),
-            }),
-            warnings: warnings.iter().take(16).map(|w| clip(w, 1024)).collect(),
-        });
-        self.wait("DryRun", clip(&format!("dry run: would {summary}{accepted}"), 1024));
-        self.conditions().set("Ready", True, "DryRun", "the plan is in status.plan; nothing was changed");
-    }
-
-    fn planned(&self, part: &Part) -> Vec<PlannedChange> {
-        let object = self.label_of(&part.id);
-        let text = |value: Option<&Value>| clip(&value.map_or("absent".to_owned(), Value::to_string), 4096);
-        let known = self.seen.objects.get(&part.id).and_then(Option::as_ref);
-        match &part.asked {
-            Asked::Create(spec) => vec![PlannedChange {
-                object,
-                path: String::new(),
-                from: "absent".to_owned(),
-                to: text(Some(spec)),
-                written_by: None,
-            }],
-            Asked::Change(changes) => changes
-                .iter()
-                .map(|change: &Change| PlannedChange {
-                    object: object.clone(),
-                    path: match &change.how {
-                        How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain
-                        | How::Digest
-                        | How::Subset
-                        | How::Member(_)
-                        | How::Revision(_)
-                        | How::Shared => change.path.clone(),
-                    },
-                    from: text(change.from.as_ref()),
-                    to: text(change.to.as_ref()),
-                    written_by: known
-                        .and_then(|object| writer(object, &change.path))
-                        .map(|w| clip(&w.manager, 256)),
-                })
-                .collect(),
-        }
-    }
 }
 
 /// That another mitigation holds these fields, in words.
-fn held_by<'p>(holder: &Record, paths: impl Iterator<Item = &'p str>) -> String {
+pub(super) fn held_by<'p>(holder: &Record, paths: impl Iterator<Item = &'p str>) -> String {
     let mut paths: Vec<&str> = paths.collect();
     paths.dedup();
     format!(

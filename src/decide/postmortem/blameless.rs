@@ -48,6 +48,25 @@ const NOBODY: [&str; 11] = [
     "sre",
     "user",
 ];
+/// What a person does in an answer to an incident.
+const ANSWERING: [&str; 14] = [
+    "acknowledged",
+    "acknowledges",
+    "alerted",
+    "assigned",
+    "been called",
+    "contacted",
+    "informed",
+    "joined",
+    "notified",
+    "paged",
+    "takes command",
+    "took command",
+    "took over",
+    "was called",
+];
+/// Words between a name and what was done.
+const LINKING: [&str; 9] = ["is", "was", "are", "were", "has", "had", "been", "got", "gets"];
 /// Most findings of one postmortem.
 const MAX_FINDINGS: usize = 16;
 
@@ -64,7 +83,9 @@ pub(super) fn findings(postmortem: &Postmortem) -> Vec<Finding> {
         let mut warn = |message: String| {
             found.push(Finding { level: Level::Warning, rule: "blameless", field: field.clone(), message });
         };
-        let lower = text.to_lowercase();
+        // As prose is wrapped, and words are joined.
+        let lower = text.to_lowercase().replace('-', " ");
+        let lower = lower.split_whitespace().collect::<Vec<_>>().join(" ");
         for phrase in PHRASES.iter().filter(|phrase| lower.contains(*phrase)) {
             warn(format!("says \"{phrase}\": ask what made it possible and likely"));
         }
@@ -80,7 +101,8 @@ pub(super) fn findings(postmortem: &Postmortem) -> Vec<Finding> {
 fn names(postmortem: &Postmortem) -> Vec<String> {
     let known = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
     let holders = known.into_iter().flat_map(|i| i.roles.iter().map(|r| &r.holder).chain(&i.commander));
-    let mut names: Vec<String> = holders.chain(&postmortem.spec.owner).map(|user| short_name(user)).collect();
+    let short = holders.chain(&postmortem.spec.owner).map(|user| short_name(user));
+    let mut names: Vec<String> = short.flat_map(|name| [given_name(&name), Some(name)]).flatten().collect();
     names.retain(|name| {
         name.chars().count() >= min_length(name) && !NOBODY.contains(&name.to_lowercase().as_str())
     });
@@ -95,6 +117,12 @@ pub(super) fn short_name(user: &str) -> String {
     user.split('@').next().unwrap_or(user).trim().to_owned()
 }
 
+/// `alice` of `alice.smith`: prose writes it in two words. What is joined by a hyphen is as often a team.
+fn given_name(name: &str) -> Option<String> {
+    let (given, family) = name.split_once(['.', '_'])?;
+    (!family.is_empty()).then(|| given.to_owned())
+}
+
 /// Two letters of the Latin script are too few to be sure of a name.
 fn min_length(name: &str) -> usize {
     if name.is_ascii() { 3 } else { 2 }
@@ -107,18 +135,31 @@ fn is_named(text: &str, name: &str) -> bool {
     }
     let ordinary = ORDINARY.contains(&name.to_lowercase().as_str());
     let mut sentence_begins = true;
-    for word in text.split_whitespace() {
-        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
-        let bare = bare.strip_suffix("'s").or_else(|| bare.strip_suffix("’s")).unwrap_or(bare);
-        if bare.eq_ignore_ascii_case(name) {
-            let capital = bare.starts_with(char::is_uppercase) && !sentence_begins;
-            if !ordinary || capital || word.starts_with('@') {
+    let mut words = text.split_whitespace();
+    while let Some(word) = words.next() {
+        let whole = word.trim_matches(|c: char| !c.is_alphanumeric());
+        let bare = whole.strip_suffix("'s").or_else(|| whole.strip_suffix("’s"));
+        if bare.unwrap_or(whole).eq_ignore_ascii_case(name) {
+            let capital = whole.starts_with(char::is_uppercase) && !sentence_begins;
+            let answers = bare.is_none() && is_answering(words.clone());
+            if !answers && (!ordinary || capital || word.starts_with('@')) {
                 return true;
             }
         }
         sentence_begins = word.ends_with(['.', '!', '?', ':']);
     }
     false
+}
+
+/// Whether what follows a name says that somebody was called or took part, which is no cause.
+fn is_answering<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+    let words = words.map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase());
+    let words: Vec<String> = words.take(4).collect();
+    let linking = words.iter().take_while(|word| LINKING.contains(&word.as_str())).count();
+    let said = |from: usize, to: usize| {
+        ANSWERING.contains(&words.get(from..to).unwrap_or_default().join(" ").as_str())
+    };
+    said(linking, linking + 1) || said(linking, linking + 2) || linking > 0 && said(linking - 1, linking + 1)
 }
 
 #[cfg(test)]
@@ -162,6 +203,38 @@ mod tests {
         assert_eq!(said(spec("This will happen again. Will it be noticed?"), "x").len(), 0);
         assert_eq!(said(spec("The change by Will was not reviewed."), "x").len(), 1);
         assert_eq!(said(spec("reviewed by @will only"), "x").len(), 1);
+    }
+
+    #[test]
+    fn wrapped_and_joined_words_are_found_and_names_that_are_written_in_two() {
+        assert_eq!(said(json!({"rootCauses": "It was human\nerror."}), "x").len(), 1);
+        assert_eq!(said(json!({"rootCauses": "A human-error, once more"}), "x").len(), 1);
+        let spec = json!({"rootCauses": "Alice Smith deleted the primary"});
+        assert_eq!(
+            said(spec.clone(), "oidc:alice.smith@example.com"),
+            ["spec.rootCauses names alice: write the role, and what the system let happen"]
+        );
+        assert_eq!(said(spec, "alice-smith").len(), 0, "it may be a team");
+    }
+
+    #[test]
+    fn who_is_called_and_takes_part_is_not_named_as_a_cause() {
+        let entry = |text: &str| json!({"owner": "alice", "timeline": [{"time": "2026-11-23T10:00:00Z", "message": text}]});
+        for fine in
+            ["alice is paged", "Alice has been called.", "alice took command", "on-call: alice, joined"]
+        {
+            assert_eq!(said(entry(fine), "x"), Vec::<String>::new(), "{fine}");
+        }
+        for cause in [
+            "alice's deploy is paged for",
+            "alice deployed it",
+            "alice was careful",
+            "paged after alice",
+            "alice took the primary down",
+            "alice called delete",
+        ] {
+            assert_eq!(said(entry(cause), "x").len(), 1, "{cause}");
+        }
     }
 
     #[test]

@@ -164,6 +164,37 @@ fn refusal_and_expiry_are_told_once() {
 }
 
 #[test]
+fn what_became_of_the_evidence_is_told_once_each() {
+    let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
+    w.run().works("checkout-stop");
+    for (status, reason, words) in [
+        ("False", "NotRequested", "not asked for"),
+        ("Unknown", "Capturing", "being kept"),
+        ("False", "Failed", "refused"),
+        ("False", "Failed", "refused again"),
+        ("True", "Captured", "7 items"),
+    ] {
+        let condition = json!({"type": "EvidenceCaptured", "status": status, "reason": reason, "message": words,
+            "lastTransitionTime": w.now.to_string()});
+        let conditions = &mut w.object("checkout-stop").status.as_mut().expect("it works").conditions;
+        conditions.retain(|c| c.type_ != "EvidenceCaptured");
+        conditions.push(serde_json::from_value(condition).expect("a condition"));
+        w.run().wait(60);
+    }
+    // Another look at what was kept, by a process that knows nothing of it yet.
+    w.object("checkout-stop")
+        .status
+        .as_mut()
+        .expect("it works")
+        .conditions
+        .retain(|c| c.type_ != "EvidenceCaptured");
+    w.run();
+    let told = |reason| w.told(reason).iter().map(|r| r.message.clone()).collect::<Vec<_>>();
+    assert_eq!(told("EvidenceMissing"), ["scale Deployment/stop: no evidence, refused"]);
+    assert_eq!(told("EvidenceKept"), ["scale Deployment/stop: evidence was kept, 7 items"]);
+}
+
+#[test]
 fn an_entry_of_the_operator_names_who_caused_it_and_whether_the_api_server_vouches_for_that() {
     for signed in [true, false] {
         let mut w = World::declared(json!({"title": "a\u{1b}[31m\nb"}));
