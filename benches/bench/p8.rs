@@ -14,8 +14,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// Appends that are measured at each length.
-const APPENDS: usize = 30;
+/// Appends that are measured at each length: as many as there are between two moves of older ones to a ConfigMap, so that
+/// each has its share of that.
+const APPENDS: usize = 100;
 
 fn entry(group: &str, name: &str) -> Value {
     json!({"apiVersion": format!("{group}/v1alpha1"), "kind": "TimelineEntry", "metadata": {"name": name},

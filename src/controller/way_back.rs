@@ -1,12 +1,12 @@
 //! Looks whether there is a way back from an incident, for the checklist: earlier revisions of the service's workloads
-//! and flags. Some seconds after the declaration, beside everything else, once, by watches that are closed soon, a few at
-//! a time for all incidents together.
+//! and flags. Some seconds after the declaration, beside everything else, by watches that are closed soon, a few at a time
+//! for all incidents together. Once: a process that finds on record what an earlier one saw does not look again.
 
 use super::{Context, Key};
 use crate::{
     api::{ChecklistState, Incident, IncidentStatus, Stage},
     decide::{
-        incident::{WAY_BACK, WayBack, flags, revisions},
+        incident::{WAY_BACK, WayBack, flags, is_on_record, labelled, revisions},
         mitigation::target_id,
     },
     mitigation::{CONFIG_MAP, CONTROLLER_REVISION, REPLICA_SET, workload},
@@ -61,8 +61,8 @@ impl WaysBack {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True for whoever looks with these labels first.
-    fn begin(&self, uid: &str, selectors: &BTreeSet<String>) -> bool {
+    /// True for whoever looks with these labels first, unless what is on record comes from such a look.
+    fn begin(&self, uid: &str, selectors: &BTreeSet<String>, note: Option<&str>) -> bool {
         let mut all = self.lock();
         match all.get_mut(uid) {
             Some(looked) if looked.selectors == *selectors => false,
@@ -72,7 +72,7 @@ impl WaysBack {
             }
             None => {
                 all.insert(uid.to_owned(), Looked { selectors: selectors.clone(), found: None });
-                true
+                !note.is_some_and(|note| is_on_record(note, selectors.iter().map(String::as_str)))
             }
         }
     }
@@ -91,10 +91,10 @@ pub fn look(
     incident: &Incident,
     status: &IncidentStatus,
 ) -> Option<Timestamp> {
-    let open = status.checklist.iter().any(|i| i.name == WAY_BACK && i.state == ChecklistState::Todo);
+    let item = status.checklist.iter().find(|i| i.name == WAY_BACK && i.state == ChecklistState::Todo);
     let over = matches!(status.stage, Some(Stage::Postmortem | Stage::Closed | Stage::Cancelled));
     let uid = incident.metadata.uid.clone()?;
-    if !open || over || incident.metadata.deletion_timestamp.is_some() {
+    if item.is_none() || over || incident.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let due = incident.metadata.creation_timestamp.as_ref()?.0 + AFTER;
@@ -102,7 +102,7 @@ pub fn look(
         return Some(due);
     }
     let selectors = selectors(ctx, key, incident);
-    if !ctx.way_back.begin(&uid, &selectors) {
+    if !ctx.way_back.begin(&uid, &selectors, item.and_then(|item| item.note.as_deref())) {
         return None;
     }
     let (ctx, key) = (ctx.clone(), key.clone());
@@ -157,7 +157,7 @@ async fn all(ctx: &Context, key: &Key, selectors: &BTreeSet<String>) -> WayBack 
         }
     }
     let found = revisions(&of_workloads).into_iter().chain(flags(&maps)).collect();
-    let mut looked: Vec<String> = selectors.iter().map(|s| format!("what is labelled {s}")).collect();
+    let mut looked: Vec<String> = selectors.iter().map(|s| labelled(s)).collect();
     // Nobody may take for absent what could not be read.
     if let Some(last) = looked.last_mut().filter(|_| !unseen.is_empty()) {
         let kinds = unseen.into_iter().collect::<Vec<_>>().join(" and ");

@@ -133,6 +133,8 @@ options:
   kubeSchedulerPort: $((base + 4))
   kwokControllerPort: $((base + 5))
   kubeAuditPolicy: $here/audit-policy.yaml
+  # Autoscalers that go to zero by themselves are the default from Kubernetes 1.37 on.
+  kubeFeatureGates: HPAScaleToZero=true
 ${CLUSTER_RUNTIME_CONFIG:+  kubeRuntimeConfig: $CLUSTER_RUNTIME_CONFIG}
   # Logs of pods that run nowhere come from files that a test names.
   enableCRDs: [ClusterLogs]
@@ -148,6 +150,7 @@ ${CLUSTER_ETCD_UNSAFE:+- name: etcd
 # With the usual 20 requests a second these two would be what a busy test measures.
 - name: kube-controller-manager
   extraArgs:
+  - {key: horizontal-pod-autoscaler-sync-period, value: "2s"}
   - {key: kube-api-qps, value: "500"}
   - {key: kube-api-burst, value: "1000"}
 - name: kube-scheduler

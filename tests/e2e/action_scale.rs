@@ -1,7 +1,7 @@
 //! `scale` beside the autoscalers, and what it refuses.
 
 use super::mitigation::*;
-use super::support::{crds, workload, *};
+use super::support::{crds, metrics::ExternalMetrics, workload, *};
 use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -42,6 +42,57 @@ async fn a_workload_with_an_autoscaler_stays_at_zero_and_comes_back_within_its_b
     reaches(&namespace, "stop", Phase::Released).await;
     let web = namespace.api::<Deployment>().get("web").await.expect("it exists");
     assert_eq!(web.spec.and_then(|spec| spec.replicas), Some(3));
+}
+
+/// An autoscaler that may go to zero itself comes back from there as soon as there is work; it must not while the
+/// workload is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_its_autoscaler_brought_to_zero_stays_there_until_the_release() {
+    let namespace = TestNamespace::new("hpazero").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let metrics = ExternalMetrics::serve(&namespace).await;
+    let by_queue = |name: &str| {
+        let mut hpa = autoscaler(name, 0, 4);
+        hpa["spec"]["metrics"] = json!([{"type": "External", "external": {"metric": {"name": "queue"},
+            "target": {"type": "AverageValue", "averageValue": "10"}}}]);
+        hpa["spec"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": 0}});
+        hpa
+    };
+    for name in ["web", "other"] {
+        namespace.create_ready(workload::deployment(name, 1)).await;
+        namespace.create(by_queue(name)).await;
+    }
+    let replicas = async |name: &str| {
+        let deployment = namespace.api::<Deployment>().get(name).await.expect("it exists");
+        deployment.spec.and_then(|spec| spec.replicas)
+    };
+    let becomes = async |name: &str, wanted: i32| {
+        wait_for(PATIENCE * 2, &format!("{wanted} replicas of {name}"), async || {
+            let now = replicas(name).await;
+            if now == Some(wanted) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+    };
+    becomes("web", 0).await;
+    becomes("other", 0).await;
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    effective(&namespace, "stop").await;
+    metrics.say(40);
+    becomes("other", 4).await;
+    let hpa = present(&namespace, &by_queue("web")).await;
+    assert_eq!(hpa.data["spec"]["behavior"]["scaleUp"]["selectPolicy"], "Disabled");
+    // Some rounds of its autoscaler, one of which was enough for the other.
+    holds_for(std::time::Duration::from_secs(6), "it is stopped, whatever there is to do", async || {
+        let now = replicas("web").await;
+        (now == Some(0)).then_some(()).ok_or_else(|| format!("{now:?}"))
+    })
+    .await;
+    release(&namespace, "stop");
+    reaches(&namespace, "stop", Phase::Released).await;
+    becomes("web", 4).await;
+    let after = [present(&namespace, &by_queue("web")).await, present(&namespace, &by_queue("other")).await];
+    assert_eq!(marks(&after[0]), marks(&after[1]));
+    assert_eq!(after[0].data["spec"]["behavior"], after[1].data["spec"]["behavior"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! wait for, Events, metrics.
 
 use super::mitigation::*;
-use super::support::{audit, workload, *};
+use super::support::{audit, record, workload, *};
 use incident_operator::api::MitigationPhase as Phase;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
@@ -151,6 +151,47 @@ async fn at_rest_the_operator_asks_for_nothing_but_watches_and_its_lease() {
         }
     })
     .await;
+}
+
+/// However many incidents there are: what was found out before is on record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_among_incidents_writes_nothing_and_looks_at_nothing_a_second_time() {
+    let namespace = TestNamespace::new("start").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::configmap("flags", &[("mode", "normal")])).await;
+    let off = json!({"name": "off", "reason": "r", "targetRef": {"kind": "ConfigMap", "name": "flags"},
+        "featureFlag": {"key": "mode", "value": "slow"}});
+    for (name, more) in [
+        ("served", json!({"service": "checkout"})),
+        ("unserved", json!({})),
+        ("held", json!({"service": "checkout", "mitigations": [off]})),
+        (
+            "over",
+            json!({"noMitigationNeeded": "none", "impact": {"summary": "x"}, "severity": "SEV5",
+            "resolution": {"summary": "done"}}),
+        ),
+    ] {
+        namespace.create(with(workload::incident(name, json!({"title": "t"})), more)).await;
+    }
+    for (name, note) in
+        [("served", "labelled app=checkout"), ("unserved", "state spec.service"), ("held", "in use")]
+    {
+        record::incident_when(&namespace, name, note, |i| {
+            let checklist = i.status.iter().flat_map(|s| &s.checklist);
+            checklist.into_iter().any(|item| item.note.as_ref().is_some_and(|said| said.contains(note)))
+        })
+        .await;
+    }
+    operator.requests_once_quiet(audit::mark(), QUIET).await;
+    let mark = audit::mark();
+    operator.restart().await;
+    // Longer than it waits before it looks.
+    let asked = operator.requests_once_quiet(mark, Duration::from_secs(4)).await;
+    let is_look = |r: &audit::Request| r.uri.contains("labelSelector=app");
+    let is_read = |r: &audit::Request| ["watch", "list"].contains(&r.verb.as_str()) && !is_look(r);
+    let more: Vec<_> =
+        asked.iter().filter(|r| !is_read(r) && r.resource != "leases").map(|r| &r.uri).collect();
+    assert!(more.is_empty(), "{more:#?}");
 }
 
 /// Printed, not judged by the clock: what the operator adds to the three requests that the same takes by hand.

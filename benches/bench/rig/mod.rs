@@ -29,8 +29,6 @@ pub struct Rig {
     pub dir: PathBuf,
     /// The admin: makes what people make, and runs the floors.
     pub admin: Client,
-    /// The operator's own ServiceAccount: nobody else may write a status, not even to prepare a background.
-    pub operator_client: Client,
     /// The operator.
     pub operator: Operator,
     /// The large sizes, too.
@@ -45,7 +43,6 @@ impl Rig {
             std::env::var_os("BENCH_DIR").context("BENCH_DIR is not set: run make bench")?.into();
         Ok(Rig {
             admin: client(&dir.join("kubeconfig")).await?,
-            operator_client: client(&dir.join("operator.kubeconfig")).await?,
             operator: Operator::running(&dir)?,
             full: std::env::var("BENCH").is_ok_and(|wanted| wanted == "full"),
             begun: Instant::now(),

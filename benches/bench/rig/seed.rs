@@ -1,17 +1,19 @@
 //! A background of incidents as they are after a while: 2 to 4 KiB, 20 timeline entries, nine of ten closed.
 //!
-//! Two incidents live through their whole life; the others are their copies, status included, so that the operator
-//! finds nothing to do with them. Nobody else may write a status, so the copies' are written with the operator's own
-//! token, while it is stopped.
+//! Two incidents live through their whole life; the others are their copies down to the moment of creation, so that the
+//! operator finds nothing to do with them. No API lets anybody state that moment, so the copies are put into etcd.
 
 use super::{NAMESPACE, Rig, kinds::*, observer::Observer};
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::ByteString;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Entries in the timeline of each.
@@ -36,6 +38,8 @@ fn spec(resolved: bool) -> Value {
             "affectedFeatures": ["checkout", "vouchers"]},
         "noMitigationNeeded": "the importer was stopped by hand before the incident was declared",
     });
+    // No deadline passes while it is measured.
+    spec["checklist"] = json!([{"name": "rollback-or-flag", "state": "Done"}]);
     if resolved {
         spec["resolution"] = json!({"summary": "the importer's rate is limited now"});
     }
@@ -55,24 +59,18 @@ impl Templates {
 
     /// Makes copies number `from` to `to`. The operator must not run.
     pub async fn copy(&self, rig: &Rig, from: usize, to: usize) -> anyhow::Result<()> {
-        let people = api(&rig.admin, OURS, "Incident");
-        let operator = api(&rig.operator_client, OURS, "Incident");
         let done = AtomicUsize::new(0);
+        let etcd = etcd(rig)?;
         futures::stream::iter((from..to).map(anyhow::Ok))
             .try_for_each_concurrent(AT_ONCE, |i| {
-                let (people, operator, done) = (people.clone(), operator.clone(), &done);
+                let (etcd, done) = (etcd.clone(), &done);
+                let mut copy = if i % 10 == 0 { self.open.clone() } else { self.closed.clone() };
                 async move {
-                    let template = if i % 10 == 0 { &self.open } else { &self.closed };
                     let name = format!("background-{i}");
-                    let mut copy = template.clone();
-                    copy["metadata"] = json!({"name": name});
-                    let status = copy["status"].take();
-                    people.create(&PostParams::default(), &object(copy)?).await?;
-                    let params = PatchParams {
-                        field_manager: Some("incident-operator".to_owned()),
-                        ..PatchParams::default()
-                    };
-                    operator.patch_status(&name, &params, &Patch::Merge(json!({"status": status}))).await?;
+                    copy["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{i:012x}"));
+                    copy["metadata"]["name"] = json!(name);
+                    let key = format!("/registry/{OURS}/incidents/{NAMESPACE}/{name}");
+                    tokio::task::spawn_blocking(move || put(&etcd, &key, &copy)).await??;
                     rig.tick(
                         "incidents in the background",
                         done.fetch_add(1, Ordering::Relaxed) + 1,
@@ -84,6 +82,37 @@ impl Templates {
             .await
             .with_context(|| format!("making a background of {to} incidents"))
     }
+}
+
+/// Where etcd listens, by its command line.
+fn etcd(rig: &Rig) -> anyhow::Result<String> {
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", rig.part("etcd")?))?;
+    let mut words = line.split('\0');
+    let urls = words.find_map(|word| {
+        let rest = word.strip_prefix("--listen-client-urls")?;
+        Some(rest.strip_prefix('=').map(str::to_owned))
+    });
+    let urls =
+        urls.context("etcd does not say where it listens")?.or_else(|| words.next().map(str::to_owned));
+    let first = urls.as_deref().and_then(|urls| urls.split(',').next()?.strip_prefix("http://"));
+    Ok(first.context("etcd listens by plain HTTP")?.replace("0.0.0.0", "127.0.0.1"))
+}
+
+/// Stores an object as it is.
+fn put(etcd: &str, key: &str, object: &Value) -> anyhow::Result<()> {
+    let bytes = |text: String| ByteString(text.into_bytes());
+    let body = json!({"key": bytes(key.to_owned()), "value": bytes(object.to_string())}).to_string();
+    let mut stream = TcpStream::connect(etcd)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(
+        stream,
+        "POST /v3/kv/put HTTP/1.0\r\nHost: {etcd}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    anyhow::ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "etcd said: {answer}");
+    Ok(())
 }
 
 async fn life(rig: &Rig, name: &str, resolved: bool) -> anyhow::Result<Value> {
@@ -117,27 +146,9 @@ async fn life(rig: &Rig, name: &str, resolved: bool) -> anyhow::Result<Value> {
                 "message": format!("looked at dashboard {i}: errors at 3.{i} %")}});
         entries.create(&PostParams::default(), &object(entry)?).await?;
     }
-    let object = observer.is(name, |object| recorded(object) >= ENTRIES && done(object)).await?;
-    // What a copy has not seen yet is its first generation.
-    let generation = object["metadata"]["generation"].clone();
-    let mut status = object["status"].clone();
-    renumber(&mut status, &generation);
-    incident["status"] = status;
-    Ok(incident)
-}
-
-fn renumber(value: &mut Value, generation: &Value) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                if key == "observedGeneration" && value == generation {
-                    *value = 1.into();
-                } else {
-                    renumber(value, generation);
-                }
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|value| renumber(value, generation)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
+    observer.is(name, |object| recorded(object) >= ENTRIES && done(object)).await?;
+    let mut copy = serde_json::to_value(incidents.get(name).await?)?;
+    let metadata = copy["metadata"].as_object_mut().context("it has metadata")?;
+    metadata.retain(|key, _| !["resourceVersion", "managedFields", "selfLink"].contains(&key.as_str()));
+    Ok(copy)
 }

@@ -3,7 +3,7 @@
 //! The items are data. The operator ticks an item from what it sees; people tick any of them in `spec.checklist`, and
 //! add their own there. What was done stays done; what people state wins.
 
-use super::{Decision, WayBack, texts};
+use super::{Decision, WayBack, texts, way_back::NOTHING_STATED};
 use crate::api::{
     CHECKLIST_STAMP, ChecklistEntry, ChecklistItem, ChecklistState as State, ClockName,
     ConditionStatus::True, IMPACT_STAMP, Role, Time,
@@ -304,17 +304,17 @@ impl Decision<'_> {
             return Seen { done: true, note: Some(what), ..Seen::default() };
         }
         match self.seen.way_back {
-            None => Seen::default(),
+            // This process has not looked: what is on record stands.
+            None => {
+                let known = self.status.checklist.iter().find(|item| item.name == WAY_BACK);
+                Seen { note: known.and_then(|item| item.note.clone()), ..Seen::default() }
+            }
             Some(WayBack { found, .. }) if !found.is_empty() => {
                 Seen { done: true, note: Some(found.join("; ")), ..Seen::default() }
             }
-            Some(WayBack { looked, .. }) if looked.is_empty() => Seen {
-                note: Some(
-                    "state spec.service, so that earlier revisions and flags of its workloads can be looked for"
-                        .to_owned(),
-                ),
-                ..Seen::default()
-            },
+            Some(WayBack { looked, .. }) if looked.is_empty() => {
+                Seen { note: Some(NOTHING_STATED.to_owned()), ..Seen::default() }
+            }
             Some(WayBack { looked, .. }) => Seen {
                 note: Some(format!("found no earlier revision and no flag among {}", looked.join(", "))),
                 ..Seen::default()

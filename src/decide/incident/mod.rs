@@ -34,7 +34,7 @@ pub use mitigations::releases;
 pub use record::{INLINE_ENTRIES, drop_archived, without_archive};
 pub use summaries::{is_withdrawn, recorded_end};
 pub use texts::{impact as impact_in_words, state as public_state};
-pub use way_back::{WayBack, flags, revisions};
+pub use way_back::{WayBack, flags, is_on_record, labelled, revisions};
 
 /// What was seen.
 pub struct Observed<'a> {

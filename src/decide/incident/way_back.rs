@@ -15,6 +15,24 @@ pub struct WayBack {
 
 /// Most workloads and flags that are named.
 const MAX_NAMED: usize = 8;
+/// Said where nothing is stated that could be looked for.
+pub const NOTHING_STATED: &str =
+    "state spec.service, so that earlier revisions and flags of its workloads can be looked for";
+
+/// Where was looked, in words.
+pub fn labelled(selector: &str) -> String {
+    format!("what is labelled {selector}")
+}
+
+/// Whether a note on record is what a look with these labels left there, so that a process that comes later need not look
+/// again.
+pub fn is_on_record<'a>(note: &str, mut selectors: impl Iterator<Item = &'a str>) -> bool {
+    let first = selectors.next();
+    match first {
+        None => note == NOTHING_STATED,
+        Some(first) => std::iter::once(first).chain(selectors).all(|s| note.contains(&labelled(s))),
+    }
+}
 
 /// Workloads that have an earlier revision, by their ReplicaSets and ControllerRevisions.
 pub fn revisions(objects: &[Arc<DynamicObject>]) -> Vec<String> {
@@ -115,6 +133,17 @@ mod tests {
             ["StatefulSet/db can be rolled back to revision 1, db:1"]
         );
         assert!(revisions(&[revision(1), revision(1)]).is_empty(), "the same one twice");
+    }
+
+    #[test]
+    fn a_note_tells_of_the_labels_that_it_was_made_with_and_of_no_others() {
+        let labels = ["app.kubernetes.io/name=web", "app=web"];
+        let note = format!("found no earlier revision and no flag among {}", labels.map(labelled).join(", "));
+        assert!(is_on_record(&note, labels.into_iter()));
+        assert!(!is_on_record(&note, ["app=web", "app=db"].into_iter()));
+        assert!(!is_on_record(&note, std::iter::empty()), "spec.service was taken out");
+        assert!(is_on_record(NOTHING_STATED, std::iter::empty()));
+        assert!(!is_on_record(NOTHING_STATED, labels.into_iter()));
     }
 
     #[test]

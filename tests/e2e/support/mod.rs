@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod crds;
 pub mod history;
 pub mod leadership;
+pub mod metrics;
 pub mod namespace;
 pub mod operator;
 pub mod own_cluster;
