@@ -17,7 +17,14 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use rules::{Move, View};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep, timeout},
@@ -34,12 +41,19 @@ const WRITES: u32 = 1 << 16;
 pub struct Claim {
     until: watch::Receiver<Option<Instant>>,
     writes: Arc<Semaphore>,
+    since: Arc<AtomicU64>,
 }
 
 impl Claim {
     /// True while this process leads.
     pub fn holds(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The resourceVersion of the lease since this process leads: whoever led before wrote nothing later. What is no number
+    /// counts as 0.
+    pub fn since(&self) -> u64 {
+        self.since.load(Ordering::SeqCst)
     }
 
     /// The right to one write, until its answer is there. `None`: this process does not lead.
@@ -79,6 +93,7 @@ pub struct Election {
     view: View,
     claim: watch::Sender<Option<Instant>>,
     writes: Arc<Semaphore>,
+    since: Arc<AtomicU64>,
 }
 
 impl Election {
@@ -98,8 +113,10 @@ impl Election {
             view: View::new(identity, times),
             claim,
             writes: writes.clone(),
+            since: Arc::default(),
         };
-        (election, Claim { until, writes })
+        let claim = Claim { until, writes, since: election.since.clone() };
+        (election, claim)
     }
 
     /// Runs until `stop`, then gives the lease back.
@@ -163,6 +180,11 @@ impl Election {
             };
             match written {
                 Ok(lease) => {
+                    if next != Move::Renew || !self.leads() {
+                        let version = lease.metadata.resource_version.as_deref();
+                        let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
+                        self.since.store(version, Ordering::SeqCst);
+                    }
                     self.view.observe(Some(lease), Instant::now());
                     return Ok(true);
                 }

@@ -19,6 +19,7 @@ impl Context {
         let key = Key::of(incident.as_ref());
         if let News::Gone(_) = news {
             self.way_back.forget(incident.metadata.uid.as_ref());
+            self.forget_read_incident(&key);
         }
         if !own {
             self.queues.incidents.add(key.clone());
@@ -53,6 +54,7 @@ impl Context {
         let ended = mitigation.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p.is_ended());
         if matches!(news, News::Gone(_)) {
             self.takes.remember(mitigation);
+            self.forget_read_mitigation(&key);
         }
         if ended || matches!(news, News::Gone(_)) {
             self.one_counts_no_more(&key.namespace);

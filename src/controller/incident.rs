@@ -44,11 +44,18 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
         let mut plan = plan(ctx, key, &incident);
         // What is done is seen by the next round; the record is written when nothing is left to do.
         if !plan.effects.is_empty() && failed.is_none() {
+            if ctx.fresh_incident(key).await? {
+                continue;
+            }
             match carry_out(ctx, key, std::mem::take(&mut plan.effects)).await {
                 Err(error) if error.retry() == Retry::Soon => return Err(error),
                 // It is tried again later; what else happened goes on record all the same.
                 outcome => failed = outcome.err(),
             }
+            continue;
+        }
+        // What is on record of a mitigation must not be what it was before.
+        if incident.status.as_ref() != Some(&plan.status) && ctx.fresh_mitigations(key).await? {
             continue;
         }
         if let Some(error) = &failed {

@@ -156,6 +156,12 @@ impl<'a> Visit<'a> {
                 },
                 Timestamp::now(),
             );
+            if self.acts(&plan) && self.refresh().await? {
+                if self.gone {
+                    return Ok(None);
+                }
+                continue;
+            }
             self.mitigation.status = Some(plan.status.clone());
             match plan.effect.clone() {
                 Some(Effect::RemoveFinalizer) => return self.remove_finalizer().await,

@@ -9,6 +9,7 @@ pub mod client;
 mod error;
 mod events;
 mod evidence;
+mod freshness;
 pub mod guard;
 mod heard;
 mod incident;
@@ -75,6 +76,7 @@ pub struct Context {
     evidence: Evidence,
     way_back: WaysBack,
     exports: postmortem::Exports,
+    freshness: freshness::Freshness,
     queues: Queues,
     /// uids of timeline entries that are removed, until the watch says so: one request is enough for each.
     removed: Mutex<HashSet<String>>,
@@ -116,6 +118,7 @@ impl Context {
             evidence: Evidence::new(client.clone(), queues.mitigations.clone()),
             way_back: WaysBack::default(),
             exports: postmortem::Exports::default(),
+            freshness: freshness::Freshness::default(),
             lookouts: Arc::new(Lookouts::new(watches.clone(), queues.mitigations.clone())),
             namespaces: Namespaces::new(watches),
             takes: Takes::default(),

@@ -116,6 +116,7 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
         metrics.set_leader(true);
         ctx.notifier.lead(claim.clone());
         ctx.takes.lead();
+        ctx.freshness.lead(claim.since());
         let (end, ending) = channel::channel(false);
         let workers = start_workers(&ctx, &ending);
         let signal = tokio::select! {

@@ -2,14 +2,14 @@
 
 use super::{
     super::{
-        Error, news,
+        Error, Key, news,
         status::{self, FIELD_MANAGER},
     },
     Visit,
 };
 use crate::{
     api::{FINALIZER, Mitigation, MitigationStatus},
-    decide::mitigation::target_id,
+    decide::mitigation::{Effect, Plan, target_id},
 };
 use kube::{
     ResourceExt,
@@ -20,6 +20,55 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Visit<'_> {
+    /// Whether a plan changes anything, or records an end that rests on what is known.
+    pub(super) fn acts(&self, plan: &Plan) -> bool {
+        match &plan.effect {
+            Some(
+                Effect::Write { .. }
+                | Effect::Create { .. }
+                | Effect::Delete { .. }
+                | Effect::RemoveFinalizer
+                | Effect::GatherEvidence { .. },
+            ) => true,
+            Some(
+                Effect::Read(_)
+                | Effect::Look(_)
+                | Effect::Ask(_)
+                | Effect::Reserve(_)
+                | Effect::AwaitEvidence(_)
+                // Written on the revision that is known, or not at all.
+                | Effect::AddFinalizer
+                | Effect::Announce,
+            ) => false,
+            None => self.stored.status.as_ref() != Some(&plan.status),
+        }
+    }
+
+    /// Reads the mitigation and its incident where they may be from before this process leads. True when it read: it is to be
+    /// decided anew.
+    pub(super) async fn refresh(&mut self) -> Result<bool, Error> {
+        let read = self.ctx.fresh_mitigation(self.key, &self.stored).await?;
+        let mut any = read.is_some();
+        match read {
+            None => {}
+            Some(None) => {
+                self.gone = true;
+                return Ok(true);
+            }
+            Some(Some(there)) => {
+                self.mitigation = there.clone();
+                self.stored = Arc::new(there);
+                // What watches tell of its objects may be as old.
+                self.objects.clear();
+            }
+        }
+        if let Some(incident) = &self.mitigation.spec.incident_ref {
+            let incident = Key::new(&self.key.namespace, &incident.name);
+            any |= self.ctx.fresh_incident(&incident).await?;
+        }
+        Ok(any)
+    }
+
     pub(super) async fn add_finalizer(&mut self) -> Result<(), Error> {
         let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": self.stored.metadata.resource_version});
         let add = if self.stored.metadata.finalizers.is_some() {
