@@ -195,6 +195,11 @@ impl Change {
     }
 }
 
+/// A JSON Pointer in the notation of `kubectl explain`: `spec.replicas`.
+pub fn dotted(path: &str) -> String {
+    path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~")
+}
+
 /// The value at a JSON Pointer of an object, in its body or in its metadata.
 pub fn field(target: &DynamicObject, path: &str) -> Option<Value> {
     let Some(rest) = path.strip_prefix("/metadata/") else { return target.data.pointer(path).cloned() };

@@ -46,7 +46,7 @@ async fn describe_tells_why_what_from_and_to_whether_it_works_and_how_it_ended()
     // The newest Event may stand first.
     for event in [
         "Normal MitigationApplied",
-        "/spec/replicas from 3 to 0: importer floods the database",
+        "spec.replicas from 3 to 0: importer floods the database",
         "Normal MitigationEffective",
     ] {
         tells(&text, &["Events:", event]);
@@ -68,7 +68,7 @@ async fn describe_tells_why_what_from_and_to_whether_it_works_and_how_it_ended()
             "Action: scale",
             "Applied Time: 20",
             "Conditions:",
-            "Message: /spec/replicas from 3 to 0",
+            "Message: spec.replicas from 3 to 0",
             "Reason: Changed",
             "Status: True",
             "Type: Applied",

@@ -8,7 +8,7 @@ use crate::api::{
     PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
 };
 use crate::decide::conditions::{clip, find, one_line, status as condition};
-use crate::mitigation::field::How;
+use crate::mitigation::field::{How, dotted};
 use k8s_openapi::jiff::Timestamp;
 
 /// The condition that tells of the evidence of a mitigation.
@@ -293,9 +293,6 @@ fn change(m: &Mitigation) -> Option<String> {
 }
 
 fn field_change(field: &PriorValue) -> String {
-    // A JSON Pointer, in the notation of `kubectl explain`.
-    let dotted =
-        |path: &str| path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~");
     let how = field.how.as_deref().and_then(|how| serde_json::from_str(how).ok()).unwrap_or(How::Plain);
     let object = field.object.as_ref().map(|o| format!(" of {o}")).unwrap_or_default();
     let path = match &how {

@@ -374,20 +374,16 @@ impl<'a> Decision<'a> {
 }
 
 fn describe_change(held: &HeldField) -> String {
+    let path = mitigation::field::dotted(&held.path);
     if let mitigation::field::How::Revision(pin) = &held.how {
-        return format!("{} {pin}", held.path);
+        return format!("{path} {pin}");
     }
     let text = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
     let inside = match &held.how {
         mitigation::field::How::Inside(place) => format!(" {}", place.path.join(".")),
         _ => String::new(),
     };
-    format!(
-        "{}{inside} from {} to {}",
-        held.path,
-        clip(&text(&held.prior), 256),
-        clip(&text(&held.applied), 256)
-    )
+    format!("{path}{inside} from {} to {}", clip(&text(&held.prior), 256), clip(&text(&held.applied), 256))
 }
 
 #[cfg(test)]

@@ -34,20 +34,20 @@ pub(super) fn reminders(
         let due = deadlines.of(item)?;
         let due_date = due.to_string();
         let scheduled = whole_seconds(last_moment(due, settings, now)?);
+        let days_left = days_between(settings.calendar.date(now), due);
         let same = |r: &&ActionItemReminder| {
-            r.id == item.id && r.due_date == due_date && r.scheduled_time >= scheduled
+            // An item that was written on the day, before the hour, was told of with these words already.
+            let is_told = r.scheduled_time >= scheduled || days_left == 0 && r.reason == reason(0);
+            r.id == item.id && r.due_date == due_date && is_told
         };
-        Some(known.iter().find(same).cloned().unwrap_or_else(|| {
-            let days_left = days_between(settings.calendar.date(now), due);
-            ActionItemReminder {
-                id: item.id.clone(),
-                reason: reason(days_left).to_owned(),
-                due_date: due_date.clone(),
-                owner: item.owner.clone(),
-                scheduled_time: scheduled,
-                time: whole_seconds(now),
-                message: message(item, due, days_left),
-            }
+        Some(known.iter().find(same).cloned().unwrap_or_else(|| ActionItemReminder {
+            id: item.id.clone(),
+            reason: reason(days_left).to_owned(),
+            due_date: due_date.clone(),
+            owner: item.owner.clone(),
+            scheduled_time: scheduled,
+            time: whole_seconds(now),
+            message: message(item, due, days_left),
         }))
     });
     all.take(MAX_REMINDERS).collect()

@@ -387,6 +387,14 @@ fn after_a_long_pause_an_item_is_told_of_once_and_in_the_words_of_that_day() {
 }
 
 #[test]
+fn an_item_that_is_written_on_its_day_before_the_hour_is_told_of_once_that_day() {
+    let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T07:00:00Z"))[0].reason, "ActionItemDue");
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T09:30:00Z")), []);
+    assert_eq!(look(&mut postmortem, &settings, at("2026-12-17T09:30:00Z"))[0].reason, "ActionItemOverdue");
+}
+
+#[test]
 fn a_due_date_that_moves_is_reminded_of_anew_and_an_item_that_is_done_no_more() {
     let (mut postmortem, settings) = (due_on("2026-12-10"), Settings::default());
     assert_eq!(look(&mut postmortem, &settings, at("2026-12-10T10:00:00Z")).len(), 1);
@@ -500,6 +508,23 @@ fn a_review_that_is_late_is_overdue_until_it_is_done() {
     assert_eq!(condition(&status.conditions, "Overdue"), ConditionStatus::True);
     let status = decide_at(complete(), "2026-11-23T12:00:00Z");
     assert_eq!(condition(&status.conditions, "Overdue"), ConditionStatus::False);
+}
+
+#[test]
+fn a_review_that_is_late_is_told_in_the_internal_channels_once() {
+    let channel = "channels:\n- {name: chat, type: Slack, audience: Internal, urlFile: /u}\n";
+    let settings = crate::config::read(channel).unwrap();
+    let mut postmortem = of_a_sev1(json!({}));
+    let mut told = Vec::new();
+    for now in ["2026-11-23T11:59:00Z", "2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"] {
+        let status = decide(&seen(&postmortem, &settings), at(now));
+        let messages = status.communication.iter().flat_map(|outbox| &outbox.messages);
+        told = messages.map(|m| (m.reason.clone(), m.text.clone())).collect();
+        postmortem.status = Some(status);
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, "PostmortemOverdue");
+    assert!(told[0].1.contains("2026-11-23T12:00:00Z"), "{told:?}");
 }
 
 #[test]
