@@ -4,8 +4,8 @@ use super::Decision;
 use crate::api::{
     ACTOR_ANNOTATION, Condition,
     ConditionStatus::{False, True},
-    DesiredState, EvidenceOutcome, Incident, Mitigation, MitigationPhase as Phase, MitigationSummary,
-    PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
+    DesiredState, EvidenceOutcome, Incident, Mitigation, MitigationPhase as Phase, MitigationStatus,
+    MitigationSummary, PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
 };
 use crate::decide::conditions::{clip, find, one_line, status as condition};
 use crate::mitigation::field::{How, dotted};
@@ -229,7 +229,9 @@ impl Decision<'_> {
         {
             let words = find(&status.conditions, CAPTURED).map(|c| c.message.as_str()).unwrap_or_default();
             let (reason, message) = match outcome {
-                EvidenceOutcome::Kept => ("EvidenceKept", format!(": evidence was kept, {words}")),
+                EvidenceOutcome::Kept => {
+                    ("EvidenceKept", format!(": evidence was kept, {}", in_short(status, words)))
+                }
                 EvidenceOutcome::Missing => ("EvidenceMissing", format!(": no evidence, {words}")),
             };
             changes.push((turned(CAPTURED), reason, By::Operator, message));
@@ -318,6 +320,16 @@ fn field_change(field: &PriorValue) -> String {
             format!("{path} from {before} to {after}")
         }
     }
+}
+
+/// Where the evidence is; what could not be had is counted and not listed, since it may be a line for each pod.
+fn in_short(status: &MitigationStatus, words: &str) -> String {
+    let Some(kept) = &status.evidence else { return words.to_owned() };
+    let missing = match kept.missing.len() {
+        0 => String::new(),
+        n => format!("; {n} more could not be had, as its status says"),
+    };
+    format!("{} items are in ConfigMap {}{missing}", kept.items, kept.config_map)
 }
 
 /// What a mitigation says of its evidence, after what is on record of it. What was kept once stays.

@@ -179,6 +179,11 @@ fn what_became_of_the_evidence_is_told_once_each() {
         let conditions = &mut w.object("checkout-stop").status.as_mut().expect("it works").conditions;
         conditions.retain(|c| c.type_ != "EvidenceCaptured");
         conditions.push(serde_json::from_value(condition).expect("a condition"));
+        let kept = json!({"configMap": "checkout-stop-evidence", "sha256": "0", "items": 7, "missing": ["a log", "another"]});
+        if status == "True" {
+            w.object("checkout-stop").status.as_mut().expect("it works").evidence =
+                Some(serde_json::from_value(kept).expect("evidence"));
+        }
         w.run().wait(60);
     }
     // Another look at what was kept, by a process that knows nothing of it yet.
@@ -191,7 +196,12 @@ fn what_became_of_the_evidence_is_told_once_each() {
     w.run();
     let told = |reason| w.told(reason).iter().map(|r| r.message.clone()).collect::<Vec<_>>();
     assert_eq!(told("EvidenceMissing"), ["scale Deployment/stop: no evidence, refused"]);
-    assert_eq!(told("EvidenceKept"), ["scale Deployment/stop: evidence was kept, 7 items"]);
+    assert_eq!(
+        told("EvidenceKept"),
+        [
+            "scale Deployment/stop: evidence was kept, 7 items are in ConfigMap checkout-stop-evidence; 2 more could not be had, as its status says"
+        ]
+    );
 }
 
 #[test]
