@@ -16,7 +16,7 @@ use crate::{
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Longest wait for the labels of namespaces when they are first needed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,6 +122,13 @@ impl Context {
 
     pub(super) fn heard_of_policy(self: &Arc<Self>, news: &News<MitigationPolicy>) {
         let (News::Changed(policy) | News::Gone(policy)) = news;
+        let (name, generation) = (policy.name_any(), policy.metadata.generation);
+        if let News::Changed(_) = news
+            && policy.status.as_ref().and_then(|s| s.observed_generation) != generation
+        {
+            // From here on and not before: what is asked for in the same moment may be decided without it.
+            info!(policy = name, generation, "policy is in force");
+        }
         if policy::needs_labels(&policy.spec) {
             self.watch_namespaces();
         }

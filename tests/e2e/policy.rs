@@ -16,6 +16,7 @@ use std::time::Duration;
 pub struct Policy {
     name: String,
     api: Api<DynamicObject>,
+    namespace: String,
 }
 
 impl Policy {
@@ -32,8 +33,25 @@ impl Policy {
             json!({"matchLabels": {"kubernetes.io/metadata.name": namespace.name}});
         let api = Api::all_with(namespace.cluster.client.clone(), &cluster::resource_of(&object));
         let typed = serde_json::from_value(object).expect("it has metadata");
-        api.create(&PostParams::default(), &typed).await.expect("a policy can be made");
-        Policy { name, api }
+        let made = api.create(&PostParams::default(), &typed).await.expect("a policy can be made");
+        let this = Policy { name, api, namespace: namespace.name.clone() };
+        this.known(&made).await;
+        this
+    }
+
+    /// Waits until the operator of the test, if one runs, has heard of it: policies and mitigations come by watches of their
+    /// own, and neither waits for the other.
+    async fn known(&self, policy: &DynamicObject) {
+        let word = format!("policy=\"{}\" generation={}", self.name, policy.metadata.generation.unwrap_or(0));
+        let heard = || {
+            let logs = std::fs::read_dir(Cluster::dir().join("logs")).expect("operators write logs there");
+            let ours = |name: &str| name.starts_with(&format!("{}-", self.namespace));
+            let ours = logs.flatten().filter(|file| file.file_name().to_str().is_some_and(ours));
+            let texts: Vec<_> = ours.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
+            (texts.is_empty() || texts.iter().any(|text| text.contains(&word))).then_some(())
+        };
+        // One that is down at the moment learns of it when it comes back.
+        let _ = tokio::time::timeout(PATIENCE / 6, wait_for(PATIENCE, &word, async || heard())).await;
     }
 
     /// Its name.
@@ -44,7 +62,8 @@ impl Policy {
     /// Changes its spec.
     pub async fn set(&self, spec: Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.api.patch(&self.name, &PatchParams::default(), &patch).await.expect("it can be changed");
+        let set = self.api.patch(&self.name, &PatchParams::default(), &patch).await;
+        self.known(&set.expect("it can be changed")).await;
     }
 
     /// Takes it away.
