@@ -7,7 +7,7 @@ use super::{NAMESPACE, Rig, kinds::*, observer::Observer};
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use k8s_openapi::ByteString;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use std::{
     io::{Read as _, Write as _},
@@ -80,7 +80,16 @@ impl Templates {
                 }
             })
             .await
-            .with_context(|| format!("making a background of {to} incidents"))
+            .with_context(|| format!("making a background of {to} incidents"))?;
+        // What was written so fast the API server has to catch up with before it answers.
+        let incidents = api(&rig.admin, OURS, "Incident");
+        let mut left = 60;
+        while let Err(error) = incidents.list(&ListParams::default().limit(1)).await {
+            left -= 1;
+            anyhow::ensure!(left > 0, "the API server does not list the background: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Ok(())
     }
 }
 

@@ -64,7 +64,10 @@ impl Visit<'_> {
         }
         if let Some(incident) = &self.mitigation.spec.incident_ref {
             let incident = Key::new(&self.key.namespace, &incident.name);
-            any |= self.ctx.fresh_incident(&incident).await?;
+            // One that is not there went before our eyes, unless this mitigation is from before our time itself.
+            if any || self.ctx.incidents.contains(&incident) {
+                any |= self.ctx.fresh_incident(&incident).await?;
+            }
         }
         Ok(any)
     }
