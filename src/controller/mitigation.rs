@@ -89,11 +89,9 @@ impl<'a> Visit<'a> {
             && known.metadata.deletion_timestamp.is_none()
             && known.spec.template.desired_state != Some(DesiredState::Released);
         // What is followed may be another by now, as the watch tells. Until it is complete, what was read stands: then
-        // it is looked at again. What was read before the effect was seen says nothing once it was.
-        let is_effective = status.is_some_and(|status| status.effective_time.is_some());
+        // it is looked at again.
         let latest = |id: &ObjectId| match ctx.lookouts.is_complete(key, id.kind) {
             true => ctx.lookouts.followed(key, id),
-            false if is_effective => None,
             false => ctx.targets.recent(&key.namespace, id),
         };
         if let Some(id) = target.as_ref().filter(|id| holds && !ids.contains(id))
