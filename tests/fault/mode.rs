@@ -76,7 +76,7 @@ impl Mode {
         Mode::WatchReplay,
     ];
     /// Those of `make fault-test`.
-    pub const TEST: [Mode; 4] = [Mode::KillBefore, Mode::KillAfter, Mode::LostReply, Mode::WatchReplay];
+    pub const TEST: [Mode; 3] = [Mode::KillBefore, Mode::KillAfter, Mode::LostReply];
 
     /// How long after it the operator may still be at what it brings about: watches are silent, or begin anew.
     pub fn aftermath(self) -> Duration {
