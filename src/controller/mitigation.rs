@@ -156,6 +156,7 @@ impl<'a> Visit<'a> {
             );
             if self.acts(&plan) && self.refresh().await? {
                 if self.gone {
+                    self.ctx.takes.give_back(self.uid());
                     return Ok(None);
                 }
                 continue;
