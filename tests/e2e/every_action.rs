@@ -144,6 +144,15 @@ impl Case {
     /// Waits until target and like are what they will be.
     async fn settle(&self, namespace: &TestNamespace, target: &Value, like: Option<&Value>) {
         let kind = target["kind"].as_str().expect("a kind").to_lowercase();
+        if kind == "pod" {
+            // Scheduler and kubelet write into a new one for a while.
+            for object in [Some(target), like].into_iter().flatten() {
+                let name = object["metadata"]["name"].as_str().expect("a name");
+                let ready = ["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"];
+                namespace.kubectl(&ready).success();
+            }
+            return;
+        }
         if !["deployment", "statefulset", "daemonset"].contains(&kind.as_str()) {
             return;
         }
