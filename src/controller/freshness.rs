@@ -55,10 +55,12 @@ const MITIGATION: &str = "Mitigation";
 
 impl Context {
     /// Reads a mitigation that may be older than our lead. `None`: it is as new already. The inner `None`: it is gone.
+    /// `own`: its own driver asks, and goes on by itself.
     pub(super) async fn fresh_mitigation(
         &self,
         key: &Key,
         known: &Mitigation,
+        own: bool,
     ) -> Result<Option<Option<Mitigation>>, Error> {
         if self.freshness.has(MITIGATION, key, Some(known)) {
             return Ok(None);
@@ -68,7 +70,7 @@ impl Context {
         let there = there.filter(|there| there.metadata.uid == known.metadata.uid);
         self.freshness.was_read(MITIGATION, key);
         if let Some(news) = there.clone().and_then(|there| self.mitigations.saw(there)) {
-            self.heard_of_mitigation(&news, true);
+            self.heard_of_mitigation(&news, own);
         }
         Ok(Some(there))
     }
@@ -77,9 +79,30 @@ impl Context {
     pub(super) async fn fresh_mitigations(&self, incident: &Key) -> Result<bool, Error> {
         let mut read = false;
         for known in self.mitigations.group(BY_INCIDENT, &incident.to_string()) {
-            read |= self.fresh_mitigation(&Key::of(known.as_ref()), &known).await?.is_some();
+            read |= self.fresh_mitigation(&Key::of(known.as_ref()), &known, false).await?.is_some();
         }
         Ok(read)
+    }
+
+    /// Reads the mitigations that an incident knows of and that nobody told of: they are gone, or a list or a watch lags
+    /// behind. False: there are none. The end of most was recorded before they went, so this is rare.
+    pub(super) async fn look_for_missing(&self, key: &Key, incident: &Incident) -> Result<bool, Error> {
+        let mut looked = false;
+        let summaries = incident.status.iter().flat_map(|status| &status.mitigations);
+        for summary in summaries.filter(|summary| !summary.phase.is_ended()) {
+            let key = Key::new(&key.namespace, &summary.name);
+            if self.mitigations.contains(&key) || self.mitigations.is_unreadable(&key) {
+                continue;
+            }
+            looked = true;
+            let api: Api<Mitigation> = Api::namespaced(self.client.clone(), &key.namespace);
+            let there =
+                api.get_opt(&key.name).await.map_err(Error::api(format!("looking for mitigation {key}")))?;
+            if let Some(news) = there.and_then(|there| self.mitigations.saw(there)) {
+                self.heard_of_mitigation(&news, false);
+            }
+        }
+        Ok(looked)
     }
 
     /// Reads an incident that may be older than our lead. False: what is known is as new already.

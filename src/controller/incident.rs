@@ -35,6 +35,7 @@ const MAX_ROUNDS: usize = 6;
 /// One visit. Answers when to come again.
 pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>, Error> {
     let mut failed: Option<Error> = None;
+    let mut looked = false;
     for round in 1..=MAX_ROUNDS {
         // Entries that name it wait for one of that name; its children are the garbage collector's.
         let Some(incident) = ctx.incidents.get(key) else {
@@ -55,8 +56,16 @@ pub async fn reconcile(ctx: &Arc<Context>, key: &Key) -> Result<Option<Instant>,
             continue;
         }
         // What is on record of a mitigation must not be what it was before.
-        if incident.status.as_ref() != Some(&plan.status) && ctx.fresh_mitigations(key).await? {
-            continue;
+        if incident.status.as_ref() != Some(&plan.status) {
+            if ctx.fresh_mitigations(key).await? {
+                continue;
+            }
+            if !looked {
+                looked = true;
+                if ctx.look_for_missing(key, &incident).await? {
+                    continue;
+                }
+            }
         }
         if let Some(error) = &failed {
             report(&incident, &mut plan.status, error);

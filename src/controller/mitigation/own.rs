@@ -47,7 +47,7 @@ impl Visit<'_> {
     /// Reads the mitigation and its incident where they may be from before this process leads. True when it read: it is to be
     /// decided anew.
     pub(super) async fn refresh(&mut self) -> Result<bool, Error> {
-        let read = self.ctx.fresh_mitigation(self.key, &self.stored).await?;
+        let read = self.ctx.fresh_mitigation(self.key, &self.stored, true).await?;
         let mut any = read.is_some();
         match read {
             None => {}
