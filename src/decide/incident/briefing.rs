@@ -3,7 +3,7 @@
 //! What happened, who leads, what was done and whether it works, what is due next, what is missing. It is put together
 //! from what the rest of the status says, and changes when that does.
 
-use super::{Decision, clocks, lifecycle::gate, roles::title, texts, warnings::WARNINGS};
+use super::{Decision, clocks, gates::gate, roles::title, texts, warnings::WARNINGS};
 use crate::api::{
     ChecklistState, ClockName,
     ConditionStatus::{False, True},

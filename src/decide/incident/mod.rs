@@ -7,6 +7,7 @@ mod briefing;
 mod checklist;
 mod clocks;
 mod deliveries;
+mod gates;
 mod lifecycle;
 mod linter;
 mod mitigations;
