@@ -29,9 +29,17 @@ use tracing::warn;
 /// Objects that are marked at the same time.
 const MARKERS: usize = 8;
 
+/// What is wrong with which object in which generation. One that is edited is told again, which generation was looked at.
+#[derive(Clone, PartialEq)]
+struct Reported {
+    uid: Option<String>,
+    generation: Option<i64>,
+    error: String,
+}
+
 /// Remembers what was reported, so that each error is reported once.
 pub struct Reports {
-    known: Mutex<HashMap<(String, Key), String>>,
+    known: Mutex<HashMap<(String, Key), Reported>>,
     markers: Semaphore,
 }
 
@@ -42,7 +50,8 @@ impl Default for Reports {
 }
 
 impl Reports {
-    /// Reports an object that cannot be read, unless that was done for this very error.
+    /// Reports an object that cannot be read, unless that was done for this very error of this
+    /// very generation.
     pub async fn report<K: Resource<DynamicType = ()>>(
         &self,
         ctx: &Context,
@@ -53,10 +62,15 @@ impl Reports {
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
         let key = Key::new(&namespace, &name);
+        let reported = Reported {
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            error: error_text.to_owned(),
+        };
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.insert((kind.clone(), key.clone()), error_text.to_owned()).as_deref() == Some(error_text)
-            {
+            let before = known.insert((kind.clone(), key.clone()), reported.clone());
+            if before.as_ref() == Some(&reported) {
                 return;
             }
         }
@@ -80,7 +94,7 @@ impl Reports {
             }
             sleep(backoff(Retry::Backoff, attempt)).await;
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.get(&(kind.clone(), key.clone())).map(String::as_str) != Some(error_text) {
+            if known.get(&(kind.clone(), key.clone())) != Some(&reported) {
                 return;
             }
         }

@@ -99,6 +99,10 @@ async fn an_incident_that_cannot_be_read_is_told_so_and_stops_nothing_else() {
     };
     assert_eq!((of("Ready"), of("Stalled")), (json!("False"), json!("True")));
     assert_eq!(first.data["status"]["observedGeneration"], 1);
+    let other = json!({"spec": {"title": "another"}});
+    odd.patch("odd", &PatchParams::default(), &Patch::Merge(other)).await.expect("edited");
+    wait_status(&odd, "odd", "report of the edited one", |i| i.data["status"]["observedGeneration"] == 2)
+        .await;
 
     namespace.create(incident("even", json!({"title": "t", "mitigations": [off("a", "off")]}))).await;
     incident_when_raw(&namespace, "even", "Mitigated").await;
