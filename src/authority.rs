@@ -51,6 +51,22 @@ pub struct Extra {
     pub value: Value,
     /// The right, on all objects of the resource.
     pub right: Right,
+    /// Whether the release does what the right is for, too: then whoever releases the mitigation needs it.
+    pub on_release: bool,
+    /// Only for these values of [`Authority::by`]. Empty: for all.
+    pub when: &'static [&'static str],
+}
+
+impl Extra {
+    /// The release does it, too.
+    pub(crate) fn also_on_release(self) -> Extra {
+        Extra { on_release: true, ..self }
+    }
+
+    /// Only for these values of the field by which the rights differ.
+    pub(crate) fn when(self, when: &'static [&'static str]) -> Extra {
+        Extra { when, ..self }
+    }
 }
 
 /// A field of the action's block by which the rights differ.
@@ -102,7 +118,7 @@ pub(crate) fn extra(
     value: impl Into<Value>,
     right: Right,
 ) -> Extra {
-    Extra { field, default: default.into(), value: value.into(), right }
+    Extra { field, default: default.into(), value: value.into(), right, on_release: false, when: &[] }
 }
 
 /// Reading logs, which evidence does on behalf of whoever demands it.
@@ -138,7 +154,9 @@ pub fn wanted(template: &MitigationTemplate, taken: bool) -> Vec<Need> {
     let right = right.or_else(|| (!rights.is_empty()).then(unknown));
     let asked = |extra: &&Extra| {
         let stated = field(extra.field);
-        taken && extra.value == *if stated.is_null() { &extra.default } else { stated }
+        let fits = variant.as_deref().is_none_or(|v| extra.when.is_empty() || extra.when.contains(&v));
+        fits && (taken || extra.on_release)
+            && extra.value == *if stated.is_null() { &extra.default } else { stated }
     };
     let more = extras.iter().filter(asked).map(|extra| Need { right: extra.right, name: String::new() });
     right.into_iter().chain(more).collect()
@@ -208,6 +226,12 @@ pub fn table() -> Value {
                     entry["field"] = extra.field.into();
                     entry["default"] = extra.default.clone();
                     entry["value"] = extra.value.clone();
+                    if extra.on_release {
+                        entry["onRelease"] = true.into();
+                    }
+                    if !extra.when.is_empty() {
+                        entry["when"] = json!(extra.when);
+                    }
                     entry
                 })
                 .collect();

@@ -219,7 +219,10 @@ impl Engine for BlockWrites {
                 on("Deployment", "apps/v1", network).beside().when(&["Network"]),
                 on("StatefulSet", "apps/v1", network).beside().when(&["Network"]),
             ],
-            extras: vec![extra("flag.restartConsumers", false, true, right("patch", "apps", "deployments"))],
+            extras: vec![
+                extra("flag.restartConsumers", false, true, right("patch", "apps", "deployments"))
+                    .also_on_release(),
+            ],
         }
     }
 

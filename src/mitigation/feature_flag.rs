@@ -359,7 +359,10 @@ impl Engine for FeatureFlag {
     fn authority(&self) -> Authority {
         Authority {
             rights: vec![on("ConfigMap", "v1", right("patch", "", "configmaps"))],
-            extras: vec![extra("restartConsumers", false, true, right("patch", "apps", "deployments"))],
+            extras: vec![
+                extra("restartConsumers", false, true, right("patch", "apps", "deployments"))
+                    .also_on_release(),
+            ],
             ..Authority::default()
         }
     }

@@ -284,7 +284,11 @@ impl Engine for Isolate {
         Authority {
             by: Some(By { field: "method", default: "StripLabels" }),
             rights,
-            extras: vec![extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))],
+            extras: vec![
+                extra("releasePods", "Delete", "Delete", right("delete", "", "pods"))
+                    .also_on_release()
+                    .when(&["StripLabels"]),
+            ],
         }
     }
 

@@ -249,6 +249,57 @@ async fn parameters_and_evidence_ask_for_rights_of_their_own() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_release_deletes_or_restarts_needs_the_right_of_whoever_releases() {
+    let namespace = TestNamespace::new("undone").await;
+    let spec = |target: Value, action: Value| with(json!({"reason": "a test", "targetRef": target}), action);
+    let pod = json!({"kind": "Pod", "name": "web-1"});
+    let flags = json!({"kind": "ConfigMap", "name": "flags"});
+    let restarting = json!({"featureFlag": {"key": "a", "value": "off", "restartConsumers": true}});
+    let undo = json!({"spec": {"desiredState": "Released"}});
+    for (number, (right, more, needs, spec)) in [
+        (
+            "patch pods",
+            "delete pods",
+            "for isolate.releasePods: Delete delete pods",
+            spec(pod, json!({"isolate": {}})),
+        ),
+        (
+            "patch configmaps",
+            "patch deployments.apps",
+            "for featureFlag.restartConsumers: true patch deployments.apps",
+            spec(flags, restarting),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let one = namespace.person(&format!("one-{number}"), &[right]).await;
+        let both = namespace.person(&format!("both-{number}"), &[right, more]).await;
+        // Evidence is of the take alone.
+        let logs = namespace.person(&format!("logs-{number}"), &[right, more, "get pods/log"]).await;
+        let held = mitigation(&format!("m-{number}"), with(spec.clone(), json!({"evidence": "Required"})));
+        let incident = declared(&format!("i-{number}"), &[named(spec, "m")]);
+        allowed(logs.create(&held).await);
+        allowed(both.create(&incident).await);
+        let words = [needs, "may not release mitigation"];
+        refused(one.delete(&held).await, &words);
+        refused(one.merge(&held, undo.clone()).await, &words);
+        refused(one.delete(&incident).await, &words);
+        refused(one.merge(&incident, json!({"spec": {"mitigations": []}})).await, &words);
+        refused(one.merge(&incident, json!({"spec": {"outcome": "FalseAlarm"}})).await, &words);
+        allowed(both.merge(&held, undo.clone()).await);
+        allowed(both.delete(&held).await);
+        allowed(both.delete(&incident).await);
+    }
+    // By a policy no pod is deleted.
+    let denier = namespace.person("denier", &["create networkpolicies.networking.k8s.io"]).await;
+    let deny = json!({"isolate": {"method": "DenyPolicy"}});
+    let deny = mitigation("deny", spec(json!({"kind": "Deployment", "name": "importer"}), deny));
+    allowed(denier.create(&deny).await);
+    allowed(denier.delete(&deny).await);
+}
+
 fn importer_target() -> Value {
     json!({"reason": "a test", "targetRef": {"kind": "Deployment", "name": "importer"}})
 }

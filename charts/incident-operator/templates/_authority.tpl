@@ -45,17 +45,17 @@ A variable is worked out when it is first read, so a right that the requester ho
   {{- with .by }} "/" + {{ include "incident-operator.authority.field" (dict "block" (printf "%s.%s" $m $action.name) "field" .field "default" (default "" .default)) }} +{{ end }} " " + {{ $m }}.targetRef.kind
   {{- else }}""{{ end }} :
 {{- end }} "unknown",
-{{- if .taken }}
 "extra":
 {{- range $action := .data.actions }}
 {{- range .extras }}
-  has({{ $m }}.{{ $action.name }}) && {{ include "incident-operator.authority.field" (dict "block" (printf "%s.%s" $m $action.name) "field" .field "default" .default) }} == {{ toJson .value }} ? {{ printf "%s.%s: %v" $action.name .field .value | quote }} :
+{{- if or $.taken .onRelease }}
+  {{- $block := printf "%s.%s" $m $action.name }}
+  has({{ $block }}) && {{ include "incident-operator.authority.field" (dict "block" $block "field" .field "default" .default) }} == {{ toJson .value }}
+  {{- with .when }} && {{ include "incident-operator.authority.field" (dict "block" $block "field" $action.by.field "default" $action.by.default) }} in {{ toJson . }}{{ end }} ? {{ printf "%s.%s: %v" $action.name .field .value | quote }} :
+{{- end }}
 {{- end }}
 {{- end }} "",
-"logs": {{ $m }}.?evidence.orValue("") == "Required" ? "yes" : ""}
-{{- else }}
-"extra": "", "logs": ""}
-{{- end }}
+"logs": {{ if .taken }}{{ $m }}.?evidence.orValue("") == "Required" ? "yes" : ""{{ else }}""{{ end }}}
 {{- end }}
 
 {{/*
