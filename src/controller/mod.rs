@@ -15,6 +15,7 @@ mod heard;
 mod incident;
 mod indexes;
 mod invalid;
+mod json_patch;
 pub mod key;
 mod lookout;
 mod measure;

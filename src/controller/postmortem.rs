@@ -6,6 +6,7 @@ mod kept;
 use super::{
     Context, Error, Key,
     events::Note,
+    json_patch::{self, Part},
     moment,
     news::reference,
     notify::Subject,
@@ -25,7 +26,7 @@ use export::Exported;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{PatchParams, PostParams},
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -97,10 +98,10 @@ async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, E
         {"op": "test", "path": format!("{path}/manager"), "value": FIELD_MANAGER},
         {"op": "remove", "path": path},
     ]);
-    let patch: json_patch::Patch =
+    let patch: ::json_patch::Patch =
         serde_json::from_value(patch).map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match api.patch(&made.name_any(), &params, &Patch::Json::<()>(patch)).await {
+    match json_patch::send(api, Part::Object, &made.name_any(), &params, patch).await {
         Ok(object) => Ok(object),
         // Somebody writes it already: the next visit sees what they wrote.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {

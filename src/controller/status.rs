@@ -1,7 +1,11 @@
 //! Status writes: only what differs, only on the revision it was worked out from. What a timeline got in addition is
 //! appended, so that a request does not grow with what is on record.
 
-use super::{Error, error::Error as E};
+use super::{
+    Error,
+    error::Error as E,
+    json_patch::{self, Part},
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -38,7 +42,7 @@ where
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let (name, meta) = (before.name_any(), before.meta());
     if let Some(patch) = appending(meta, &old, &new, &difference) {
-        match api.patch_status(&name, &params, &Patch::Json::<()>(patch)).await {
+        match json_patch::send(api, Part::Status, &name, &params, patch).await {
             // The object is no longer what it was: the other patch is told so in a way that says what to do.
             Err(kube::Error::Api(status)) if status.code == 422 => {}
             written => return written.map(Some).map_err(E::api(what())),
@@ -53,7 +57,7 @@ where
 
 /// The JSON Patch (RFC 6902) that appends to a timeline and sets the other fields that differ; `None` when the timeline
 /// changed in another way. A resourceVersion that is replaced by another than the object's is a conflict.
-fn appending(meta: &ObjectMeta, old: &Value, new: &Value, difference: &Value) -> Option<json_patch::Patch> {
+fn appending(meta: &ObjectMeta, old: &Value, new: &Value, difference: &Value) -> Option<::json_patch::Patch> {
     const LIST: &str = "timeline";
     let (before, after) = (old.get(LIST)?.as_array()?, new.get(LIST)?.as_array()?);
     let added =
@@ -115,7 +119,7 @@ mod tests {
         let mut object = json!({"metadata": {"resourceVersion": "7", "uid": "u"}, "status": old});
         let sent = patch(&old, &new).expect("it was appended to");
         assert!(!json!(sent).to_string().contains("long ago"), "{sent:?}");
-        json_patch::patch(&mut object, &sent).expect("it applies");
+        ::json_patch::patch(&mut object, &sent).expect("it applies");
         assert_eq!(object["status"], new);
         // A first entry, one that was changed, one that made room: nothing to append to.
         assert!(patch(&json!({}), &new).is_none());
@@ -146,7 +150,7 @@ mod tests {
             let (old, new) = (json!({"s": old}), json!({"s": new}));
             let mut patched = old.clone();
             if let Some(patch) = merge_difference(&old, &new) {
-                json_patch::merge(&mut patched, &patch);
+                ::json_patch::merge(&mut patched, &patch);
             }
             prop_assert_eq!(patched, new);
         }

@@ -7,6 +7,7 @@ use super::{
     cache::{Cache, Index, News},
     client::watch_config,
     error::{Error, code},
+    json_patch::{self, Part},
     key::Key,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 use futures::StreamExt;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::DynamicObject,
     runtime::{WatchStreamExt, watcher},
 };
@@ -136,7 +137,7 @@ impl Targets {
         how: How,
     ) -> Result<DynamicObject, NotDone> {
         let what = format!("writing {id} in {namespace}");
-        let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+        let operations: ::json_patch::Patch = serde_json::from_value(patch.clone())
             .map_err(|e| NotDone::Failed(Error::api(what.clone())(kube::Error::SerdeError(e))))?;
         let params = PatchParams {
             field_manager: Some(manager.to_owned()),
@@ -144,11 +145,11 @@ impl Targets {
             ..PatchParams::default()
         };
         let api = api_in(&self.requests, id.kind, Some(namespace));
-        let patch = Patch::Json::<()>(operations);
-        let answer = match how {
-            How::Done | How::Asked => api.patch(&id.name, &params, &patch).await,
-            How::Status => api.patch_status(&id.name, &params, &patch).await,
+        let part = match how {
+            How::Done | How::Asked => Part::Object,
+            How::Status => Part::Status,
         };
+        let answer = json_patch::send(&api, part, &id.name, &params, operations).await;
         match answer {
             Ok(object) => {
                 if how != How::Asked {
@@ -381,7 +382,7 @@ mod tests {
     fn a_failed_test_of_a_patch_is_told_from_a_refusal_by_validation() {
         let answer = |more: serde_json::Value| -> kube::core::Status {
             let mut status = json!({"status": "Failure", "reason": "Invalid", "code": 422});
-            json_patch::merge(&mut status, &more);
+            ::json_patch::merge(&mut status, &more);
             serde_json::from_value(status).unwrap()
         };
         let words = "the server rejected our request due to an error in our request";

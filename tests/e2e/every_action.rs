@@ -224,12 +224,21 @@ impl Case {
 
 // ---- targets -----------------------------------------------------------------------------------------------
 
+// The API server writes some characters in a way of its own, and compares values as it writes them.
+const ODD: &str = "a && b > c < d";
+
 fn deployment(name: &str) -> Value {
-    workload::deployment(name, 2)
+    let mut object = workload::deployment(name, 2);
+    object["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["-c", ODD]);
+    object
 }
 
+/// It states how it is rolled out, and leaves the rest of that to the API server's defaults.
 fn statefulset(name: &str) -> Value {
-    workload::statefulset(name, 2)
+    let mut object = workload::statefulset(name, 2);
+    object["spec"]["updateStrategy"] = json!({"type": "RollingUpdate"});
+    object["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["-c", ODD]);
+    object
 }
 
 fn daemonset(name: &str) -> Value {
@@ -240,8 +249,8 @@ fn daemonset(name: &str) -> Value {
 }
 
 fn flags(name: &str) -> Value {
-    let document = "# kept\nfeatures:\n  pricing: new   # the new one\n  cards: true\n";
-    workload::configmap(name, &[("pricing", "on"), ("cards", "off"), ("flags.yaml", document)])
+    let document = "# kept\nfeatures:\n  pricing: new   # the new one: a < b && c > d\n  cards: true\n";
+    workload::configmap(name, &[("pricing", ODD), ("cards", "off"), ("flags.yaml", document)])
 }
 
 fn endless() -> Value {
@@ -310,7 +319,7 @@ every! {
     };
     feature_flag_leaves_a_key_as_if_it_had_never_been: Case {
         edits: json!({"data": {"cards": "on", "more": "x"}}),
-        ..case("e-flag", flags, json!({"featureFlag": {"key": "pricing", "value": "off"}}))
+        ..case("e-flag", flags, json!({"featureFlag": {"key": "pricing", "value": "<off> & out"}}))
     };
     feature_flag_leaves_a_document_as_if_it_had_never_been: case("e-document", flags,
         json!({"featureFlag": {"key": "flags.yaml", "path": "features.pricing", "value": "old"}}));

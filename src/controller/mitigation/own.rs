@@ -2,7 +2,9 @@
 
 use super::{
     super::{
-        Error, Key, news,
+        Error, Key,
+        json_patch::{self, Part},
+        news,
         status::{self, FIELD_MANAGER},
     },
     Visit,
@@ -11,10 +13,7 @@ use crate::{
     api::{FINALIZER, Mitigation, MitigationStatus},
     decide::mitigation::{Effect, Plan, target_id},
 };
-use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{ResourceExt, api::PatchParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -111,10 +110,10 @@ impl Visit<'_> {
     /// Patches the object's metadata; `None` when it is gone. One that is another by now is looked at anew.
     pub(super) async fn patch(&self, patch: Value, what: &str) -> Result<Option<Mitigation>, Error> {
         let what = format!("{what} mitigation {}", self.key);
-        let patch: json_patch::Patch = serde_json::from_value(patch)
+        let patch: ::json_patch::Patch = serde_json::from_value(patch)
             .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api.patch(&self.key.name, &params, &Patch::Json::<()>(patch)).await {
+        match json_patch::send(&self.api, Part::Object, &self.key.name, &params, patch).await {
             Ok(object) => {
                 if object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty() {
                     // The last finalizer is off: it is gone before the watch tells.
