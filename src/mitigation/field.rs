@@ -151,6 +151,16 @@ impl Change {
         Change { how: How::Subset, ..Change::set(target, path, to) }
     }
 
+    /// A field gets a value. Where the map around it is missing, both are added, and removed together: left alone, the
+    /// API server would fill the map with defaults that were not there before.
+    pub fn set_whole(target: &DynamicObject, path: &str, to: Value) -> Change {
+        let around = path.rsplit_once('/').map_or("", |(around, _)| around);
+        match field(target, around) {
+            Some(_) => Change::set(target, path, to),
+            None => Change::set_deep(target, path, to),
+        }
+    }
+
     /// A field is removed.
     pub fn remove(target: &DynamicObject, path: impl Into<String>) -> Change {
         let path = path.into();

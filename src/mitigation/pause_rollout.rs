@@ -34,7 +34,7 @@ impl Engine for PauseRollout {
         let change = match scene.id.kind {
             DEPLOYMENT => Change::set(target, PAUSED, json!(true)),
             // A StatefulSet with OnDelete has no rollout that could be stopped: it stands already.
-            STATEFUL_SET if !on_delete => Change::set(target, PARTITION, json!(EVERY_POD)),
+            STATEFUL_SET if !on_delete => Change::set_whole(target, PARTITION, json!(EVERY_POD)),
             // What rollingUpdate says may stay beside another type, and is there again afterwards.
             _ => Change::set(target, STRATEGY, json!(ON_DELETE)),
         };

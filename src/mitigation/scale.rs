@@ -70,11 +70,7 @@ impl Engine for Scale {
             parts.extend(autoscalers::hold_off(autoscaler, self.replicas));
         }
         let to = json!(self.replicas);
-        let around = paths.wanted.rsplit_once('/').map_or("", |(around, _)| around);
-        let change = match field(scene.target, around) {
-            Some(_) => Change::set(scene.target, paths.wanted, to),
-            None => Change::set_deep(scene.target, &paths.wanted, to),
-        };
+        let change = Change::set_whole(scene.target, &paths.wanted, to);
         parts.push(Part::change(scene.id, vec![change]));
         Ok(parts)
     }
