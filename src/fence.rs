@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub struct Update {
     /// The objects, each as `resource` or `resource.group`, or `resource.group/status`.
     pub resources: &'static [&'static str],
-    /// Paths in dots; what is below them is free too.
+    /// Paths in dots; what is below them is free too. A last part that has dots itself stands in brackets.
     pub fields: &'static [&'static str],
     /// Labels, by key.
     pub labels: &'static [&'static str],
@@ -78,7 +78,9 @@ pub(crate) const fn template(fields: &'static [&'static str]) -> Update {
 }
 
 /// A flag that is read only at the start needs a restart of its readers.
-pub(crate) const RESTART: Update = template(&["spec.template.metadata.annotations"]);
+/// By no other annotation, since some make an injector run an image.
+pub(crate) const RESTART: Update =
+    template(&["spec.template.metadata.annotations[incident-operator.dev/restarted-for]"]);
 pub(crate) const FLAG: Update = fields(&["configmaps"], &["data"]);
 
 impl Fence {
@@ -106,6 +108,28 @@ impl Fence {
         if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
     }
 
+    /// Whether the action may change this field (a JSON Pointer) of such an object. What the table does not name at all, as a
+    /// kind that an administrator listed, is not judged.
+    pub fn allows(&self, resource: &str, path: &str) -> bool {
+        if self.makes.contains(&resource) {
+            return true;
+        }
+        let mut updates =
+            self.updates.iter().filter(|update| update.resources.contains(&resource)).peekable();
+        let key = |prefix: &str| Some(path.strip_prefix(prefix)?.replace("~1", "/").replace("~0", "~"));
+        updates.peek().is_none()
+            || updates.any(|update| {
+                let (label, annotation) = (key("/metadata/labels/"), key("/metadata/annotations/"));
+                let matches =
+                    |known: &str, key: &str| known == key || known.ends_with('/') && key.starts_with(known);
+                update.fields.iter().any(|field| is_below(path, &pointer_of(field)))
+                    || label.is_some_and(|key| update.any_label || update.labels.contains(&key.as_str()))
+                    || annotation.is_some_and(|key| {
+                        update.annotations.iter().chain(NOTE_ANNOTATIONS).any(|known| matches(known, &key))
+                    })
+            })
+    }
+
     /// Every resource that the fence names.
     fn resources(&self) -> impl Iterator<Item = &'static str> {
         let updated = self.updates.iter().flat_map(|update| update.resources).copied();
@@ -115,6 +139,18 @@ impl Fence {
         // Subresources are matched with their resource.
         all.map(|resource| resource.split_once('/').map_or(resource, |(whole, _)| whole))
     }
+}
+
+fn is_below(path: &str, field: &str) -> bool {
+    path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A path in dots as a JSON Pointer.
+fn pointer_of(field: &str) -> String {
+    let (dotted, last) =
+        field.trim_end_matches(']').split_once('[').map_or((field, None), |(d, l)| (d, Some(l)));
+    let parts: Vec<&str> = dotted.split('.').chain(last).collect();
+    crate::mitigation::patch::pointer(&parts)
 }
 
 /// The table as the chart reads it.
@@ -227,6 +263,41 @@ mod tests {
                 let runs = "spec.template.spec".starts_with(field) || field.starts_with("spec.template.spec");
                 assert_eq!(runs, action == ActionName::Rollback, "{action:?}: {field}");
             }
+        }
+    }
+
+    #[test]
+    fn a_field_that_an_action_never_touches_is_told_from_its_own() {
+        for (action, resource, path, allowed) in [
+            (ActionName::Scale, "deployments.apps", "/spec/replicas", true),
+            (ActionName::Scale, "deployments.apps", "/spec/replicasOfOthers", false),
+            (ActionName::Scale, "deployments.apps", "/spec/template/spec/containers/0/image", false),
+            (ActionName::Scale, "workers.shop.example", "/spec/size", true),
+            (ActionName::FeatureFlag, "configmaps", "/data/a.b", true),
+            (ActionName::FeatureFlag, "configmaps", "/immutable", false),
+            (
+                ActionName::FeatureFlag,
+                "deployments.apps",
+                "/spec/template/metadata/annotations/incident-operator.dev~1restarted-for",
+                true,
+            ),
+            (ActionName::FeatureFlag, "deployments.apps", "/spec/template/metadata/annotations/x", false),
+            (ActionName::Isolate, "pods", "/metadata/labels/app", true),
+            (ActionName::Scale, "deployments.apps", "/metadata/labels/app", false),
+            (
+                ActionName::Freeze,
+                "namespaces",
+                "/metadata/annotations/freeze.incident-operator.dev~10123abcd",
+                true,
+            ),
+            (
+                ActionName::Scale,
+                "deployments.apps",
+                "/metadata/annotations/kustomize.toolkit.fluxcd.io~1reconcile",
+                true,
+            ),
+        ] {
+            assert_eq!(fence(action).allows(resource, path), allowed, "{action:?} {resource} {path}");
         }
     }
 

@@ -60,7 +60,7 @@ pub struct MitigationTemplate {
     pub dry_run: Option<bool>,
     /// Act with the rights of this ServiceAccount of the same namespace; the requester needs the verb
     /// impersonate on it.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: Option<String>,
     /// Act under this MitigationPolicy; the requester needs the verb use on it.
     pub policy_ref: Option<LocalRef>,

@@ -101,6 +101,11 @@ impl TargetKind {
         }
     }
 
+    /// The resource with its group, as `deployments.apps`.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
     /// The resource as the client wants it.
     pub fn resource(&self) -> ApiResource {
         ApiResource::from_gvk_with_plural(

@@ -383,10 +383,14 @@ async fn each_action_changes_its_own_fields_and_no_others() {
     let own = of("v1", "Namespace", &namespace.name);
     let runs = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image}]}}}});
     let (earlier, image) = (runs("registry.example/main:0"), runs("registry.example/evil:1"));
-    let taint = json!({"spec": {"template": {"metadata": {"annotations": {"restarted": "now"}}}}});
+    let annotated = |key: &str| json!({"spec": {"template": {"metadata": {"annotations": {key: "now"}}}}});
+    let restart = annotated("incident-operator.dev/restarted-for");
+    // An injector runs an image by it.
+    let injected = annotated("sidecar.istio.io/proxyImage");
     // Manager, object, what it may change, what it may not.
     let lines = [
-        ("featureFlag", &web, taint.clone(), image.clone()),
+        ("featureFlag", &web, restart.clone(), image.clone()),
+        ("featureFlag", &web, restart.clone(), injected.clone()),
         ("rollback", &web, earlier.clone(), json!({"spec": {"replicas": 0}})),
         ("rollback", &db, earlier, json!({"spec": {"replicas": 0}})),
         ("pauseRollout", &web, json!({"spec": {"paused": true}}), image.clone()),
@@ -403,7 +407,7 @@ async fn each_action_changes_its_own_fields_and_no_others() {
             json!({"metadata": {"annotations": {"freeze.incident-operator.dev/01234567": "x"}}}),
             json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}),
         ),
-        ("blockWrites", &web, taint, image.clone()),
+        ("blockWrites", &web, restart, injected),
         (
             "rateLimit",
             &shop,
