@@ -7,8 +7,8 @@
 
 use crate::{
     api::{
-        ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, DesiredState, EvidencePolicy, GROUP, Mitigation,
-        MitigationPhase as Phase, REQUESTER_ANNOTATION,
+        ACTOR_ANNOTATION, ACTOR_GROUPS_ANNOTATION, DesiredState, EvidencePolicy, GROUP, MITIGATOR_ANNOTATION,
+        MITIGATOR_GROUPS_ANNOTATION, Mitigation, MitigationPhase as Phase, REQUESTER_ANNOTATION,
     },
     authority::{EVIDENCE, Right, wanted},
     decide::mitigation::evidence_policy,
@@ -31,10 +31,23 @@ pub struct Subject {
 impl Subject {
     /// Who changed the spec of an object last, as admission stamped it. `None`: nobody is on record.
     pub fn stamped(annotations: Option<&BTreeMap<String, String>>) -> Option<Subject> {
-        let of = |key: &str| annotations?.get(key).filter(|value| !value.is_empty());
-        let user = of(ACTOR_ANNOTATION).or_else(|| of(REQUESTER_ANNOTATION))?.clone();
-        let groups = of(ACTOR_GROUPS_ANNOTATION).and_then(|text| serde_json::from_str(text).ok());
-        Some(Subject { user, groups: groups.unwrap_or_default() })
+        let user =
+            stamp(annotations, ACTOR_ANNOTATION).or_else(|| stamp(annotations, REQUESTER_ANNOTATION))?;
+        Some(Subject::with_groups(user, stamp(annotations, ACTOR_GROUPS_ANNOTATION)))
+    }
+
+    /// Who changed an incident's mitigations, or its outcome, last.
+    pub fn mitigator(annotations: Option<&BTreeMap<String, String>>) -> Option<Subject> {
+        match stamp(annotations, MITIGATOR_ANNOTATION) {
+            Some(user) => Some(Subject::with_groups(user, stamp(annotations, MITIGATOR_GROUPS_ANNOTATION))),
+            // Of one that is older than this stamp.
+            None => Subject::stamped(annotations),
+        }
+    }
+
+    fn with_groups(user: &str, groups: Option<&str>) -> Subject {
+        let groups = groups.and_then(|text| serde_json::from_str(text).ok());
+        Subject { user: user.to_owned(), groups: groups.unwrap_or_default() }
     }
 
     /// A ServiceAccount; its groups follow from its name.
@@ -48,6 +61,10 @@ impl Subject {
             ],
         }
     }
+}
+
+fn stamp<'a>(annotations: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
+    annotations?.get(key).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 /// One right that acting needs.
@@ -134,7 +151,12 @@ struct Ways {
 impl Ways {
     /// `by_policy`: the policy that the mitigation names allows it, so its use counts.
     fn of(mitigation: &Mitigation, by_policy: bool) -> Option<Ways> {
-        let requester = Arc::new(Subject::stamped(mitigation.metadata.annotations.as_ref())?);
+        let subject = Subject::stamped(mitigation.metadata.annotations.as_ref())?;
+        Some(Ways::of_subject(subject, mitigation, by_policy))
+    }
+
+    fn of_subject(subject: Subject, mitigation: &Mitigation, by_policy: bool) -> Ways {
+        let requester = Arc::new(subject);
         let template = &mitigation.spec.template;
         let namespace = mitigation.metadata.namespace.as_deref().unwrap_or_default();
         let asks = |right: Right, name: &str| Question {
@@ -147,7 +169,7 @@ impl Ways {
             .map(|name| (Arc::new(Subject::account(namespace, name)), asks(IMPERSONATE, name)));
         let policy = template.policy_ref.as_ref().filter(|_| by_policy);
         let policy = policy.map(|policy| asks(USE, &policy.name));
-        Some(Ways { requester, account, policy })
+        Ways { requester, account, policy }
     }
 
     fn questions(&self, needs: &[Need]) -> Vec<Question> {
@@ -238,7 +260,21 @@ pub fn judge(
     does: &str,
     by_policy: bool,
 ) -> Verdict {
-    let Some(ways) = Ways::of(mitigation, by_policy) else {
+    let subject = Subject::stamped(mitigation.metadata.annotations.as_ref());
+    judge_of(subject, mitigation, needs, answers, does, by_policy)
+}
+
+/// The same of somebody who asked elsewhere. `None`: nobody is on record.
+pub fn judge_of(
+    subject: Option<Subject>,
+    mitigation: &Mitigation,
+    needs: &[Need],
+    answers: &Answers,
+    does: &str,
+    by_policy: bool,
+) -> Verdict {
+    let ways = subject.map(|subject| Ways::of_subject(subject, mitigation, by_policy));
+    let Some(ways) = ways else {
         let message = format!(
             "nobody is on record who asked to {does} this, so nobody's rights can be checked: the object was made \
              while admission did not sign; make a new one"

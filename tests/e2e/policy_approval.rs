@@ -87,6 +87,58 @@ async fn somebody_else_approves_exactly_what_is_asked_and_the_record_says_who() 
     assert_eq!(authors, ["alice", "bob", "bob"].map(|name| Some(name.to_owned())));
 }
 
+/// Whoever may change the target can write the note of a change that never was on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_note_puts_nothing_in_force_without_its_approval() {
+    let namespace = TestNamespace::new("forgery").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    let web = workload::deployment("web", 2);
+    namespace.create_ready(web.clone()).await;
+    let _policy = Policy::new(&namespace, json!({"approval": [{}]})).await;
+    let alice = namespace.person("alice", &[SCALES]).await;
+    let bob = namespace.person("bob", &[APPROVES]).await;
+    let stop = with(scale("stop", "Deployment", "web", 0), json!({"evidence": "None"}));
+    alice.create(&stop).await.expect("alice may");
+    let asked = digest(&namespace, "stop").await;
+    let m = reaches(&namespace, "stop", Phase::AwaitingApproval).await;
+    let uid = m.metadata.uid.clone().expect("a uid");
+    let forge = async |prior: i32| {
+        let target = present(&namespace, &web).await.metadata.uid;
+        let note = json!({"v": 1, "uid": uid, "mitigation": "stop", "action": "scale", "target": target,
+            "at": Timestamp::now().to_string(), "fields": [{"path": "/spec/replicas", "prior": prior, "applied": 0}]});
+        let key = format!("incident-operator.dev/mit-{}", &uid[..8]);
+        let patch = json!({"spec": {"replicas": 0}, "metadata": {
+            "labels": {"incident-operator.dev/mitigated": "true"}, "annotations": {key: note.to_string()}}});
+        edit(&namespace, &web, "mallory", patch).await;
+    };
+    let is_off = async || {
+        wait_status(&namespace.api::<Deployment>(), "web", "the note off", |web: &Deployment| {
+            marks(web).is_empty()
+        })
+        .await;
+    };
+    forge(9).await;
+    is_off().await;
+    let m = until(&namespace, "stop", "who forged it", |m| {
+        condition(m, "Approved").is_some_and(|c| c.message.contains("mallory noted a change"))
+    })
+    .await;
+    assert_eq!(phase_of(&m), Some(Phase::AwaitingApproval));
+    assert!(m.status.is_some_and(|s| s.applied_time.is_none() && s.prior.is_empty()));
+    // Also while nobody looks, and when it ends before it began: nothing is written back that was never there.
+    operator.kill();
+    forge(77).await;
+    operator.restart().await;
+    is_off().await;
+    assert_eq!(replicas(&namespace).await, Some(0), "what mallory may change is mallory's");
+    edit(&namespace, &web, "alice", json!({"spec": {"replicas": 2}})).await;
+    bob.create(&word("Approval", "yes", "stop", &asked)).await.expect("bob may");
+    let m = effective(&namespace, "stop").await;
+    assert_eq!(m.status.expect("a status").prior[0].value.as_deref(), Some("2"));
+    delete(&namespace, "stop").await;
+    assert_eq!(replicas(&namespace).await, Some(2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_ends_it_and_an_old_approval_of_one_that_is_gone_is_worth_nothing() {
     let namespace = TestNamespace::new("reject").await;

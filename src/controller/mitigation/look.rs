@@ -14,8 +14,8 @@ use super::{
 use crate::{
     api::{DesiredState, Mitigation, MitigationPhase as Phase, TimelineEntry},
     decide::{
-        access::{Question, foreseen},
-        incident::{is_withdrawn, recorded_end, releases},
+        access::{Question, Subject, foreseen},
+        incident::{CANCELLED, is_withdrawn, recorded_end, releases},
         mitigation::{Deletion, Incident, Objects, Refused, Why},
         policy::InForce,
     },
@@ -91,6 +91,7 @@ impl Visit<'_> {
             commander: incident.spec.roles.as_ref().and_then(|roles| roles.incident_commander.clone()),
             severity: incident.spec.severity,
             releases: releases(&incident),
+            canceller: Subject::mitigator(incident.metadata.annotations.as_ref()),
             recorded_end: recorded || overdue,
             deletion: match (owner, &incident.metadata.deletion_timestamp) {
                 (Some(_), _) if is_withdrawn(&incident, &self.mitigation) => Deletion::Withdrawn,
@@ -106,7 +107,8 @@ impl Visit<'_> {
         let (m, status) = (&self.mitigation, self.mitigation.status.as_ref());
         let template = &m.spec.template;
         let phase = status.and_then(|s| s.phase);
-        let releases = template.desired_state == Some(DesiredState::Released);
+        let releases = template.desired_state == Some(DesiredState::Released)
+            || self.incident().releases == Some(CANCELLED);
         if m.metadata.deletion_timestamp.is_some() || phase.is_some_and(Phase::is_ended) {
             return Ok(InForce::Known(Vec::new()));
         }

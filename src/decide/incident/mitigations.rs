@@ -12,14 +12,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Why an incident lets go of its mitigations: it is a false alarm, or a duplicate.
+pub const CANCELLED: &str = "IncidentCancelled";
+
 /// Whether the incident lets go of its mitigations now, and why: it is cancelled, or its resolution is declared
 /// and the exit criteria are done.
 pub fn releases(incident: &Incident) -> Option<&'static str> {
     let stage = incident.status.as_ref().and_then(|s| s.stage);
     match incident.spec.outcome.unwrap_or_default() {
-        Outcome::FalseAlarm => return Some("IncidentCancelled"),
+        Outcome::FalseAlarm => return Some(CANCELLED),
         // Not before it is known that the original is there.
-        Outcome::Duplicate if stage == Some(Stage::Cancelled) => return Some("IncidentCancelled"),
+        Outcome::Duplicate if stage == Some(Stage::Cancelled) => return Some(CANCELLED),
         Outcome::Duplicate | Outcome::Genuine => {}
     }
     let done = incident.spec.exit_criteria.iter().all(|c| c.state == CriterionState::Done);
@@ -34,7 +37,7 @@ pub(super) fn declared_resolution(incident: &Incident) -> Option<&Resolution> {
 impl Decision<'_> {
     /// As [`releases`], with what this decision knows of the original.
     pub(super) fn releases(&self) -> Option<&'static str> {
-        if self.cancelled() { Some("IncidentCancelled") } else { releases(self.seen.incident) }
+        if self.cancelled() { Some(CANCELLED) } else { releases(self.seen.incident) }
     }
 
     fn owned(&self, m: &Mitigation) -> bool {

@@ -31,7 +31,7 @@ use std::{
 
 pub use checklist::WAY_BACK;
 pub use linter::lint;
-pub use mitigations::releases;
+pub use mitigations::{CANCELLED, releases};
 pub use record::{INLINE_ENTRIES, drop_archived, without_archive};
 pub use summaries::{is_withdrawn, recorded_end};
 pub use texts::{impact as impact_in_words, state as public_state};

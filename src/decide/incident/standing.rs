@@ -1,6 +1,7 @@
 //! Where the mitigations of an incident stand, boiled down to what its lifecycle asks.
 
 use super::Decision;
+use super::mitigations::CANCELLED;
 use crate::api::{
     DesiredState, Mitigation, MitigationPhase as Phase, MitigationSummary, MitigationTemplate, ReleaseOn,
 };
@@ -115,7 +116,7 @@ impl Decision<'_> {
 
     fn asks_for_end(&self, template: &MitigationTemplate) -> bool {
         let by_incident = match self.releases() {
-            Some("IncidentCancelled") => true,
+            Some(CANCELLED) => true,
             Some(_) => template.release_on == Some(ReleaseOn::Resolve),
             None => false,
         };

@@ -1,7 +1,9 @@
 //! What must be so before a change: the policies allow it, who asked may do it now, somebody approved it where that
 //! is needed, and no limit is reached. And before a release that somebody asked for: that they may.
 
-use super::{Decision, Effect, Engine, Holding, Phase, Refusal, Reservation, clip, whole_seconds};
+use super::{
+    Decision, Effect, End, Engine, Holding, Phase, Refusal, ReleaseOn, Reservation, clip, whole_seconds,
+};
 use crate::{
     api::{
         ApprovalStatus,
@@ -11,6 +13,7 @@ use crate::{
     decide::{
         access::{self, Need, Question, Subject, Verdict},
         conditions::find,
+        incident::CANCELLED,
         policy::{
             self, Asked, InForce,
             approval::{self, Word},
@@ -138,10 +141,14 @@ impl<'a> Decision<'a> {
         true
     }
 
-    /// Whether who asked for the release may do it now. What ends by itself, as whoever asked for the mitigation had
-    /// it, asks for nobody's right; a deletion was judged by admission.
-    pub(super) fn releaser_may(&mut self, holdings: &[Holding<'a>]) -> bool {
-        let asked = self.m.spec.template.desired_state == Some(DesiredState::Released);
+    /// Whether who asked for the release may do it now, also by cancelling the incident. What ends by itself, as whoever
+    /// asked for the mitigation had it, asks for nobody's right; a deletion was judged by admission.
+    pub(super) fn releaser_may(&mut self, holdings: &[Holding<'a>], end: &End) -> bool {
+        let template = &self.m.spec.template;
+        // A mitigation may come to an incident that is cancelled later, by somebody whom admission could not ask.
+        let cancelled =
+            *end == End::Incident(CANCELLED) && template.release_on.unwrap_or_default() != ReleaseOn::Resolve;
+        let asked = cancelled || template.desired_state == Some(DesiredState::Released);
         let begun = self.m.status.as_ref().and_then(|s| s.phase) == Some(Phase::Releasing);
         let holds = holdings.iter().any(|h| h.record.is_some());
         if !asked || self.deleted() || begun || !holds || !self.seen.signed {
@@ -159,15 +166,22 @@ impl<'a> Decision<'a> {
         let none = std::collections::BTreeMap::new();
         let labels = target.map(|target| target.metadata.labels.as_ref().unwrap_or(&none));
         let by_policy = policy::covers_release(self.seen.policies, &self.m.spec.template, labels);
-        match access::judge(self.m, &needs, self.seen.answers, "release", by_policy) {
+        let subject = match cancelled {
+            true => self.seen.incident.canceller.clone(),
+            false => Subject::stamped(self.m.metadata.annotations.as_ref()),
+        };
+        let answers = self.seen.answers;
+        match access::judge_of(subject, self.m, &needs, answers, "release", by_policy) {
             Verdict::Allowed(_) => true,
             Verdict::Ask(questions) => {
                 self.plan.effect = Some(Effect::Ask(questions));
                 false
             }
             Verdict::Denied(refusal) => {
+                let cancelled = if cancelled { "the incident was cancelled, but " } else { "" };
                 let message = format!(
-                    "{}; it stays in force: whoever holds that right can delete the mitigation, which releases it",
+                    "{cancelled}{}; it stays in force: whoever holds that right can delete the mitigation, which \
+                     releases it",
                     refusal.message
                 );
                 let unknown = matches!(self.seen.policies, policy::InForce::Unknown(_));
@@ -263,6 +277,11 @@ impl<'a> Decision<'a> {
         }
         if let Some(why) = void.last() {
             message = format!("{message}; {why}");
+        }
+        if let Some(who) = &self.plan.status.record_changed_by {
+            message = format!(
+                "{message}; {who} noted a change on the target that was never made: the note was taken off"
+            );
         }
         self.wait("AwaitingApproval", message.clone());
         self.plan.status.phase = Some(Phase::AwaitingApproval);

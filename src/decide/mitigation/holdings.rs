@@ -2,7 +2,7 @@
 
 use super::{
     Decision, DynamicObject, Effect, HeldField, MAX_PRIOR, MAX_REASSERTS, Mitigation, ObjectId, Phase,
-    Record, TargetKind, Value, clip, mitigation, patch, whole_seconds, writer,
+    Record, TargetKind, Value, Write, clip, mitigation, patch, whole_seconds, writer,
 };
 use crate::mitigation::scalable;
 use crate::mutants::{Mutant, seeded};
@@ -87,6 +87,12 @@ impl<'a> Decision<'a> {
             let record = object.and_then(|object| Record::find(object, self.uid()));
             let mut record =
                 record.filter(|_| !seeded(Mutant::CaptureTwice) || self.phase() != Phase::Pending);
+            if let (Some(object), Some(found)) = (object, &record)
+                && !self.is_believable(&id, found)
+            {
+                self.drop_note(&id, object, found);
+                return None;
+            }
             let mut forged = false;
             if let (Some(object), Some(found)) = (object, record.as_mut()) {
                 forged = self.correct(&id, object, found);
@@ -94,6 +100,31 @@ impl<'a> Decision<'a> {
             holdings.push(Holding { id, object, record, forged });
         }
         Some(holdings)
+    }
+
+    /// Whether a note on an object may be ours before status says that anything was changed. Whoever may change the
+    /// object can write one, and none of it counts: neither to be in force without the approval that is waited for, which is
+    /// on record before a change, nor to have fields written on release that the action never touches.
+    fn is_believable(&self, id: &ObjectId, record: &Record) -> bool {
+        let status = &self.plan.status;
+        let unapproved = status.approval_digest.is_some() && status.approval.is_none();
+        let engine = mitigation::engine(&self.m.spec.template.action);
+        let ours = |held: &HeldField| {
+            engine.is_none_or(|engine| engine.fence().allows(&id.kind.qualified(), &held.path))
+        };
+        self.was_applied() || !unapproved && record.fields.iter().all(ours)
+    }
+
+    /// Takes a note off that somebody else wrote.
+    fn drop_note(&mut self, id: &ObjectId, object: &DynamicObject, record: &Record) {
+        self.plan.status.record_changed_by = Some(self.note_writer(object));
+        let patch = patch::let_go(object, record, self.seen.holders, false);
+        self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::LetGo, patch });
+    }
+
+    fn note_writer(&self, object: &DynamicObject) -> String {
+        let path = patch::pointer(&["metadata", "annotations", &mitigation::record::key(self.uid())]);
+        writer(object, &path).map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256))
     }
 
     /// How an object is called in values that are told: not at all when it is the target.
@@ -161,9 +192,7 @@ impl<'a> Decision<'a> {
         {
             return false;
         }
-        let path = patch::pointer(&["metadata", "annotations", &mitigation::record::key(self.uid())]);
-        let who = writer(object, &path).map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
-        self.plan.status.record_changed_by = Some(who);
+        self.plan.status.record_changed_by = Some(self.note_writer(object));
         let fields = kept.fields.into_iter().map(|kept| {
             let owners = found.fields.iter().find(|field| field.path == kept.path);
             HeldField { owners: owners.map(|field| field.owners.clone()).unwrap_or_default(), ..kept }

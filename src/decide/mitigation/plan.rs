@@ -3,7 +3,7 @@
 use crate::{
     api::{EvidenceStatus, Mitigation, MitigationStatus, Severity, TimelineEntry},
     decide::{
-        access::{Answers, Question},
+        access::{Answers, Question, Subject},
         policy::{
             InForce,
             limits::{Limits, Wait},
@@ -66,6 +66,8 @@ pub struct Incident {
     pub severity: Option<Severity>,
     /// The resolution is declared and the exit criteria are done, or the incident is cancelled.
     pub releases: Option<&'static str>,
+    /// Who changed its mitigations or its outcome last, as admission stamped it: who cancelled it, if it is cancelled.
+    pub canceller: Option<Subject>,
     /// The incident has recorded how this mitigation ended, or will never.
     pub recorded_end: bool,
     /// How the mitigation came to be deleted, if it is.
