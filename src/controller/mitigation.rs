@@ -15,7 +15,9 @@ use crate::{
     api::{DesiredState, Mitigation, MitigationPhase as Phase},
     decide::{
         access::Answers,
-        mitigation::{Effect, Evidence, Objects, Observed, Plan, Refused, Reservation, decide, target_id},
+        mitigation::{
+            Effect, Evidence, Objects, Observed, Plan, Refused, Reservation, decide, restless, target_id,
+        },
     },
     mitigation::{Engine, Found, ObjectId, TargetKind, engine},
 };
@@ -180,6 +182,10 @@ impl<'a> Visit<'a> {
             effects += 1;
             let touched = self.mitigation.status.as_ref().map_or(0, |status| status.objects.len());
             if effects > MAX_EFFECTS * (1 + touched) {
+                let mut status = plan.status;
+                restless(&mut status, self.mitigation.metadata.generation, effects, Timestamp::now());
+                self.mitigation.status = Some(status);
+                self.write_status().await?;
                 return Err(Error::Restless(format!("the target of mitigation {}", self.key)));
             }
         }

@@ -3,7 +3,10 @@
 use super::{Context, Key, events::Note};
 use crate::{
     api::{Condition, ConditionStatus, Mitigation, MitigationPhase as Phase, MitigationStatus},
-    decide::conditions::{clip, find},
+    decide::{
+        conditions::{clip, find},
+        mitigation::TAKEN_BACK,
+    },
 };
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{Resource, core::DynamicObject};
@@ -23,7 +26,8 @@ pub fn tell(
     let told = |status: Option<&MitigationStatus>| {
         status.map(|s| {
             let forged = s.record_changed_by.clone();
-            (s.phase, effective(s), find_true(s, "Contested"), s.expired_time.is_some(), forged)
+            let contested = find_true(s, "Contested");
+            (s.phase, effective(s), contested, s.attempts, s.expired_time.is_some(), forged)
         })
     };
     if told(old) == told(Some(new)) {
@@ -39,7 +43,7 @@ pub fn tell(
         "MitigationExpired" => "its time is over and it is still in force: release it, or give it more time \
                                 with spec.expiresAfter"
             .to_owned(),
-        "MitigationRecordChanged" => {
+        "MitigationRecordChanged" | "MitigationTakenBack" => {
             find(&new.conditions, "Contested").map(|c| c.message.clone()).unwrap_or_default()
         }
         _ => says,
@@ -105,7 +109,19 @@ fn news(old: Option<&MitigationStatus>, new: &MitigationStatus) -> Option<(&'sta
     if find_true(new, "Contested") {
         return Some(("MitigationContested", true));
     }
+    if new.attempts > old.and_then(|s| s.attempts) && find(&new.conditions, "Contested")?.reason == TAKEN_BACK
+    {
+        return Some(("MitigationTakenBack", true));
+    }
     match effective(new) {
+        // That it was looked at again is no news.
+        Some(ConditionStatus::True)
+            if old.is_some_and(|old| {
+                old.effective_time.is_some() && effective(old) != Some(ConditionStatus::False)
+            }) =>
+        {
+            None
+        }
         Some(ConditionStatus::True) => Some(("MitigationEffective", false)),
         Some(ConditionStatus::False) => Some(("MitigationNotEffective", true)),
         Some(ConditionStatus::Unknown) | None => None,

@@ -103,7 +103,8 @@ pub fn recapture(target: &DynamicObject, record: &Record) -> Value {
 /// Restores prior values where the fields still have ours, and notes that on the record. Ending the hold is a write
 /// of its own: only then does the API server say who owns the fields.
 ///
-/// A field that another mitigation shares keeps its value: whoever goes last puts it back.
+/// A field that another mitigation shares keeps its value: whoever goes last puts it back. And so does one that somebody
+/// changed meanwhile.
 pub fn restore(
     target: &DynamicObject,
     record: &Record,
@@ -118,6 +119,9 @@ pub fn restore(
     for (held, raw) in record.fields.iter().zip(raw) {
         match sharer(held) {
             Some(other) => patch.test_record(&other.uid),
+            None if !held.is_in_place(target) && !seeded(Mutant::ReleaseWithoutCompare) => {
+                patch.test(&held.path, field(target, &held.path).as_ref());
+            }
             None => to.push((held.path.as_str(), &held.how, raw.as_ref())),
         }
     }
@@ -125,10 +129,14 @@ pub fn restore(
     patch.write(&writes);
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
     let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
-        How::Plain => HeldField { prior: raw.clone(), ..held.clone() },
-        How::Inside(_) | How::Digest | How::Subset | How::Member(_) | How::Revision(_) | How::Shared => {
-            held.clone()
-        }
+        How::Plain if held.is_in_place(target) => HeldField { prior: raw.clone(), ..held.clone() },
+        How::Plain
+        | How::Inside(_)
+        | How::Digest
+        | How::Subset
+        | How::Member(_)
+        | How::Revision(_)
+        | How::Shared => held.clone(),
     });
     patch.set_record(&Record { restored: true, fields: fields.collect(), ..record.clone() });
     Ok(patch.build())
@@ -170,6 +178,10 @@ pub fn made(id: &super::ObjectId, namespace: &str, record: &Record, spec: &Value
 pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>, undone: bool) -> Value {
     let mut patch = Builder::new(target);
     patch.drop_hold(record, holders);
+    if record.made {
+        // What stays, as asked or since somebody changed it, must not go with the mitigation.
+        patch.drop_owner(&record.uid);
+    }
     let none: &[Owner] = &[];
     let owned: Vec<(&str, &[Owner])> = record
         .fields

@@ -314,3 +314,42 @@ async fn a_read_only_flag_goes_back_as_it_was_and_a_dry_run_of_each_level_says_w
     assert_eq!(namespace.api::<NetworkPolicy>().list(&ListParams::default()).await.unwrap().items.len(), 0);
     assert_eq!(namespace.api::<ResourceQuota>().list(&ListParams::default()).await.unwrap().items.len(), 0);
 }
+
+/// What was made belongs to the mitigation, and would go with it, as long as it is to be undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_kept_or_edited_outlives_the_mitigation_that_made_it() {
+    let namespace = TestNamespace::new("outlives").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::statefulset("db", 1)).await;
+    namespace.create(workload::statefulset("cache", 1)).await;
+    let kept = json!({"onRelease": "Keep"});
+    namespace.create(with(block("kept", "StatefulSet", "db", json!({"level": "Network"})), kept)).await;
+    namespace.create(block("edited", "StatefulSet", "cache", json!({"level": "Network"}))).await;
+    let policies = namespace.api::<NetworkPolicy>();
+    for name in ["kept", "edited"] {
+        until(&namespace, name, "take", |m| is(m, "Applied", ConditionStatus::True)).await;
+    }
+    let made = policies.list(&ListParams::default()).await.expect("listed").items;
+    assert_eq!(made.len(), 2);
+    for policy in &made {
+        let owner = policy.owner_references().first().expect("the mitigation owns it").name.clone();
+        if owner == "edited" {
+            let own = json!({"spec": {"policyTypes": ["Ingress", "Egress"]}});
+            policies
+                .patch(&policy.name_any(), &PatchParams::default(), &Patch::Merge(own))
+                .await
+                .expect("edited");
+        }
+    }
+    reaches(&namespace, "edited", Phase::Superseded).await;
+    for name in ["kept", "edited"] {
+        delete(&namespace, name).await;
+    }
+    for policy in &made {
+        let left = wait_status(&policies, &policy.name_any(), "let go", |p: &NetworkPolicy| {
+            p.owner_references().is_empty() && marks(p).is_empty()
+        })
+        .await;
+        assert!(left.metadata.deletion_timestamp.is_none(), "nobody owns it, so nobody takes it away");
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::mitigation::*;
 use super::support::{audit, crds, *};
-use incident_operator::api::{Mitigation, MitigationPhase as Phase};
+use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -289,7 +289,7 @@ async fn an_untouched_ingress_and_ingress_route_come_back_byte_for_byte() {
     let routes = |name: &str| {
         json!({"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": name},
             "spec": {"routes": [
-                {"kind": "Rule", "match": "Path(`/a`)", "services": [{"name": "api", "port": 80}]},
+                {"kind": "Rule", "match": "Host(`shop`) && Path(`/a`)", "services": [{"name": "api", "port": 80}]},
                 {"kind": "Rule", "match": "Path(`/b`)", "middlewares": [{"name": "auth"}], "services": [{"name": "api", "port": 80}]}]}})
     };
     let limited = json!({"nginx.ingress.kubernetes.io/limit-rps": "5"});
@@ -350,4 +350,23 @@ async fn what_a_gateway_cannot_do_is_refused_in_words() {
     let refused = namespace.try_create(other).await.expect_err("the API server refuses it").to_string();
     assert!(refused.contains("HTTPRoute"), "{refused}");
     assert!(the_made(&namespace, &policy("", "", "", json!({}))).await.is_none());
+}
+
+/// The limit stands on a Middleware and not on the route that it is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_whose_object_somebody_deletes_has_ended() {
+    let namespace = TestNamespace::new("nolimit").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    let limited = middleware("slow", json!({"rateLimit": {"average": 900}}));
+    namespace.create(limited).await;
+    let routes = json!([{"kind": "Rule", "match": "Path(`/a`)", "middlewares": [{"name": "slow"}], "services": [{"name": "api", "port": 80}]}]);
+    namespace
+        .create(json!({"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": "shop"}, "spec": {"routes": routes}}))
+        .await;
+    namespace.create(limit("m", "IngressRoute", "shop", json!({}))).await;
+    until(&namespace, "m", "take", |m| is(m, "Applied", ConditionStatus::True)).await;
+    namespace.kubectl(&["delete", "middleware", "slow"]).success();
+    let m = reaches(&namespace, "m", Phase::Superseded).await;
+    assert!(message(&m, "Ready").contains("deleted by somebody"), "{}", message(&m, "Ready"));
 }

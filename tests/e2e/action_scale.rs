@@ -340,3 +340,24 @@ async fn a_staged_release_goes_up_in_steps_and_ends_where_it_began() {
     let control = present(&namespace, &workload::deployment("other", 5)).await;
     assert_same(&present(&namespace, &workload::deployment("web", 5)).await, &control);
 }
+
+/// What a mitigation changed with a field that somebody changed since, goes back all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_changes_one_bound_of_an_autoscaler_does_not_keep_the_other_from_going_back() {
+    let namespace = TestNamespace::new("bounds").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let hpa = autoscaler("web", 1, 3);
+    namespace.create(hpa.clone()).await;
+    namespace.create(scale("up", "Deployment", "web", 4)).await;
+    effective(&namespace, "up").await;
+    edit(&namespace, &hpa, "somebody", json!({"spec": {"maxReplicas": 9}})).await;
+    let m = reaches(&namespace, "up", Phase::Superseded).await;
+    let hpa = present(&namespace, &hpa).await;
+    assert_eq!((&hpa.data["spec"]["minReplicas"], &hpa.data["spec"]["maxReplicas"]), (&json!(1), &json!(9)));
+    assert_eq!(marks(&hpa), Vec::<String>::new());
+    let said = message(&m, "Ready");
+    let words = "somebody changed spec.maxReplicas of HorizontalPodAutoscaler/web; that value stands; what else was \
+                 changed is back";
+    assert!(said.contains(words), "{said}");
+}

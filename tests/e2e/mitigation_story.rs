@@ -112,6 +112,6 @@ async fn describe_tells_why_what_from_and_to_whether_it_works_and_how_it_ended()
     );
     tells(
         &described(&namespace, off),
-        &["kubectl changed the field; that value stands", "Phase: Superseded", "Undone By: kubectl"],
+        &["kubectl changed spec.replicas; that value stands", "Phase: Superseded", "Undone By: kubectl"],
     );
 }

@@ -3,14 +3,21 @@
 use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
     MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
-    Write, Writer, clip, describe_change, patch, whole_seconds, writer,
+    Write, Writer, clip, describe_change, patch,
+    release::{DELETER, are_gone},
+    whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};
+use crate::decide::conditions::find;
 use crate::{
     api::PriorValue,
     mitigation::{field, field::How, gitops, ownership::WriterKind},
     mutants::{Mutant, seeded},
 };
+
+/// Why a field is not contested: a machine's change of it was taken back.
+pub const TAKEN_BACK: &str = "TakenBack";
+const TAKING_BACK: &str = "TakingBack";
 
 impl<'a> Decision<'a> {
     pub(super) fn hold(
@@ -27,6 +34,7 @@ impl<'a> Decision<'a> {
                 return;
             }
         }
+        let mut gone = Vec::new();
         for holding in holdings {
             match (holding.object, &holding.record) {
                 (Some(object), Some(record)) => {
@@ -40,11 +48,8 @@ impl<'a> Decision<'a> {
                 }
                 (Some(object), None) => return self.capture_removed(holding, object),
                 // What the mitigation made is gone: somebody deleted it.
-                (None, _) if self.was_made(holding) => {
-                    self.plan.status.undone_by = Some("somebody who deleted it".to_owned());
-                    return self.release(&End::Undone);
-                }
-                (None, _) => {}
+                (None, _) if self.was_made(holding) => return self.deleted_by_somebody(),
+                (None, _) => gone.push(holding.id.to_string()),
             }
         }
         let mut held = "the field has the mitigation's value".to_owned();
@@ -53,8 +58,21 @@ impl<'a> Decision<'a> {
                 "{held}; {who} changed the note of the prior value on the target, and it was put right"
             );
         }
-        self.conditions().set("Contested", False, "Held", held);
-        let Some(since) = records.iter().map(|(_, record)| record.at).max() else { return };
+        // With the last object that bears it, the change is gone.
+        let Some(since) = records.iter().map(|(_, record)| record.at).max() else {
+            return self.deleted_by_somebody();
+        };
+        if !gone.is_empty() {
+            held = clip(&format!("{held}; {}", are_gone(&gone)), 2048);
+        }
+        let reason = match self.taken_back(&records) {
+            Some(told) => {
+                held = told;
+                TAKEN_BACK
+            }
+            None => "Held",
+        };
+        self.conditions().set("Contested", False, reason, held);
         self.verify(engine, target, since);
         if self.plan.effect.is_none() {
             self.note_evidence();
@@ -62,6 +80,26 @@ impl<'a> Decision<'a> {
         if self.plan.effect.is_none() {
             self.expire();
         }
+    }
+
+    /// That a machine's change was taken back, and whose, as long as nothing else happens to the field.
+    fn taken_back(&self, records: &[(&Holding<'a>, &Record)]) -> Option<String> {
+        let told = find(&self.plan.status.conditions, "Contested")?;
+        let before = self.m.status.as_ref().and_then(|status| status.attempts);
+        let reasserts = records.iter().map(|(_, record)| record.reasserts).max()?;
+        match told.reason.as_str() {
+            TAKING_BACK if self.plan.status.attempts > before => {
+                let times = format!("{reasserts} of {MAX_REASSERTS} times");
+                Some(clip(&format!("{}; it was taken back ({times})", told.message), 2048))
+            }
+            TAKEN_BACK => Some(told.message.clone()),
+            _ => None,
+        }
+    }
+
+    fn deleted_by_somebody(&mut self) {
+        self.plan.status.undone_by = Some(DELETER.to_owned());
+        self.release(&End::Undone);
     }
 
     fn was_made(&self, holding: &Holding<'_>) -> bool {
@@ -97,6 +135,10 @@ impl<'a> Decision<'a> {
                 applied: held.applied.as_ref().map(Value::to_string),
             }));
         }
+        // What is gone, or back already, stays on record.
+        let recorded: Vec<_> = records.iter().map(|(holding, _)| self.label_of(&holding.id)).collect();
+        let before = std::mem::take(&mut self.plan.status.prior);
+        prior.extend(before.into_iter().filter(|p| !recorded.contains(&p.object)));
         prior.truncate(MAX_PRIOR);
         self.note_latest_end();
         let reasserts = records.iter().map(|(_, record)| record.reasserts).max().unwrap_or(0);
@@ -258,7 +300,7 @@ impl<'a> Decision<'a> {
         let message = format!("{name} changed the field: {values}");
         {
             let mut c = self.conditions();
-            c.set("Contested", True, "TakingBack", message.clone());
+            c.set("Contested", True, TAKING_BACK, message.clone());
             c.set("Effective", False, "Contested", message.clone());
             c.set("Ready", False, "Contested", message.clone());
         }

@@ -18,12 +18,15 @@ mod plan;
 mod release;
 mod take;
 
-use super::conditions::{Conditions, clip, whole_seconds};
+use super::{
+    conditions::{Conditions, clip, whole_seconds},
+    incident::CANCELLED,
+};
 use crate::api::{
     ACTOR_ANNOTATION,
     ConditionStatus::{False, True, Unknown},
-    DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase, OnExpire,
-    OnRelease, REQUESTER_ANNOTATION, ReleaseOn,
+    DesiredState, EvidencePolicy, FINALIZER, MITIGATED_LABEL, Mitigation, MitigationPhase as Phase,
+    MitigationStatus, OnExpire, OnRelease, REQUESTER_ANNOTATION, ReleaseOn,
 };
 use crate::mitigation::{
     self, Effect as Seen, Engine, ObjectId, Refusal, Scene, Stop, TargetKind, on_release,
@@ -38,6 +41,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 pub use gate::evidence_policy;
+pub use hold::TAKEN_BACK;
 use holdings::Holding;
 pub use holdings::{objects, target_id};
 pub use plan::*;
@@ -89,7 +93,7 @@ impl End {
             End::Deleted(Deletion::WithIncident) => "the incident was deleted",
             End::Asked => "its release was asked for",
             End::Expired => "its time was over",
-            End::Incident("IncidentCancelled") => "the incident was cancelled",
+            End::Incident(CANCELLED) => "the incident was cancelled",
             End::Incident(_) => "the incident is being resolved",
             End::TargetGone => "the target is gone",
             End::Undone => "somebody else changed what it holds",
@@ -103,6 +107,20 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     let mut d = Decision::new(seen, now);
     d.decide();
     d.plan
+}
+
+/// What is to be told when `writes` of one visit each found another object than they were decided on. Nothing is given up:
+/// it is tried again, a little later each time.
+pub fn restless(status: &mut MitigationStatus, generation: Option<i64>, writes: usize, now: Timestamp) {
+    let message = format!(
+        "{writes} writes in a row were refused because the object was not as it had been read: somebody keeps changing \
+         it; it is tried again"
+    );
+    let releasing = status.phase == Some(Phase::Releasing);
+    let reason = if releasing { "ReleaseRefused" } else { "TargetRestless" };
+    let mut c = Conditions::new(&mut status.conditions, generation, now);
+    c.set("Stalled", True, reason, message.clone());
+    c.set("Ready", False, reason, message);
 }
 
 struct Decision<'a> {
@@ -265,7 +283,7 @@ impl<'a> Decision<'a> {
             return Some(End::Expired);
         }
         match self.seen.incident.releases {
-            Some("IncidentCancelled") => Some(End::Incident("IncidentCancelled")),
+            Some(CANCELLED) => Some(End::Incident(CANCELLED)),
             Some(reason) if template.release_on == Some(ReleaseOn::Resolve) => Some(End::Incident(reason)),
             _ => None,
         }

@@ -6,7 +6,7 @@ use super::{
     Write, clip, on_release, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True};
-use crate::mitigation::{self, NAMESPACE, Stop, Undo, prior};
+use crate::mitigation::{self, NAMESPACE, Stop, Undo, field::dotted, prior};
 use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -15,6 +15,18 @@ use std::time::Duration;
 /// How long after the time by which a deleted object should be gone it is waited for. The kubelet of a node that is
 /// gone ends no pod.
 const DELETION_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Who ended a mitigation by deleting what bore its change.
+pub(super) const DELETER: &str = "somebody who deleted it";
+
+/// An object that is there, and what status tells of the change of it.
+type Told<'a> = (&'a Holding<'a>, &'a DynamicObject, Option<Record>);
+
+/// That objects are gone, in words.
+pub(super) fn are_gone(objects: &[String]) -> String {
+    let verb = if objects.len() == 1 { "is" } else { "are" };
+    format!("{} {verb} gone", clip(&objects.join(", "), 1024))
+}
 
 impl<'a> Decision<'a> {
     pub(super) fn release(&mut self, end: &End) {
@@ -30,7 +42,7 @@ impl<'a> Decision<'a> {
         }
         let Some(target) = self.target() else { return };
         let Some(holdings) = self.holdings() else { return };
-        if !self.releaser_may(&holdings) {
+        if !self.releaser_may(&holdings, end) {
             return;
         }
         let recorded: Vec<(&Holding<'a>, &DynamicObject, &Record)> =
@@ -129,6 +141,16 @@ impl<'a> Decision<'a> {
             let by = changed.and_then(|held| writer(object, &held.path));
             let name = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
             self.plan.status.undone_by.get_or_insert(name);
+            // What else was changed with it goes back.
+            let ours = |held: &HeldField| held.is_in_place(object) && !held.is_unchanged();
+            if !record.made
+                && record.fields.iter().any(ours)
+                && let Undo::Restore(values) = prior(record)
+            {
+                let patch = patch::restore(object, record, &values, self.seen.holders);
+                self.write_values(id, Write::Restore, patch);
+                return None;
+            }
         }
         if undone || keep || !intact {
             self.let_go(id, object, record, undone);
@@ -256,9 +278,10 @@ impl<'a> Decision<'a> {
             self.plan.status.objects.clear();
             return self.refuse(&refusal.clone());
         }
+        let is_back =
+            |object: &DynamicObject, held: &HeldField| held.is_back(object) || held.was_back(object);
         if let Some(who) = self.plan.status.undone_by.clone() {
-            let message = format!("{who} changed the field; that value stands");
-            return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
+            return self.superseded(&who, &told, is_back);
         }
         if !self.was_applied() {
             return self.nothing_to_undo(end);
@@ -271,13 +294,22 @@ impl<'a> Decision<'a> {
             return self.finish(Phase::Kept, "NotRestored", format!("{left}; {because}"));
         }
         // Who waited for the field may have it by now, before our end was recorded.
-        let is_back =
-            |object: &DynamicObject, held: &HeldField| held.is_back(object) || held.was_back(object);
         let back = told.iter().all(|(_, object, record)| {
             record.as_ref().is_none_or(|record| record.fields.iter().all(|held| is_back(object, held)))
         });
         if back {
-            self.finish(Phase::Released, end.reason(), format!("the prior value is back; {because}"));
+            let gone: Vec<String> = holdings
+                .iter()
+                .filter(|h| h.object.is_none() && self.has_prior(&h.id))
+                .map(|h| h.id.to_string())
+                .collect();
+            let values = told.iter().any(|(_, _, record)| record.is_some());
+            let said = match (values, gone.is_empty()) {
+                (true, false) => format!("the prior value is back; {}", are_gone(&gone)),
+                (false, false) => are_gone(&gone),
+                (_, true) => "the prior value is back".to_owned(),
+            };
+            self.finish(Phase::Released, end.reason(), clip(&format!("{said}; {because}"), 2048));
         } else {
             // Let go by a visit that could not say any more why: the object still tells who wrote last.
             let by = told.iter().find_map(|(_, object, record)| {
@@ -286,9 +318,42 @@ impl<'a> Decision<'a> {
             });
             let who = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
             self.plan.status.undone_by = Some(who.clone());
-            let message = format!("{who} changed the field; that value stands");
-            self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
+            self.superseded(&who, &told, is_back);
         }
+    }
+
+    /// Somebody else's change ends it: which fields that is about, and what became of the others.
+    fn superseded(
+        &mut self,
+        who: &str,
+        told: &[Told<'_>],
+        is_back: impl Fn(&DynamicObject, &HeldField) -> bool,
+    ) {
+        if who == DELETER {
+            let message = "what bore the change was deleted by somebody: nothing is left to undo";
+            return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message.to_owned());
+        }
+        let mut changed = Vec::new();
+        let mut restored = false;
+        for (holding, object, record) in told {
+            let label = self.label_of(&holding.id).map(|label| format!(" of {label}")).unwrap_or_default();
+            for held in record.iter().flat_map(|record| &record.fields) {
+                match is_back(object, held) {
+                    true => restored |= !held.is_unchanged(),
+                    false => changed.push(format!("{}{label}", dotted(&held.path))),
+                }
+            }
+        }
+        let what = if changed.is_empty() { "the field".to_owned() } else { changed.join(", ") };
+        let rest = if restored && !changed.is_empty() { "; what else was changed is back" } else { "" };
+        let message = clip(&format!("{who} changed {what}; that value stands{rest}"), 2048);
+        self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
+    }
+
+    /// Whether status tells of a change of this object.
+    fn has_prior(&self, id: &ObjectId) -> bool {
+        let label = self.label_of(id);
+        self.plan.status.prior.iter().any(|prior| prior.object == label)
     }
 
     /// Plans the removal of our entry in managedFields, when it is there and no other mitigation of this action

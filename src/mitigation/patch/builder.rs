@@ -158,6 +158,16 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Drops the reference to an owner with this uid.
+    pub fn drop_owner(&mut self, uid: &str) {
+        let owners = self.target.metadata.owner_references.iter().flatten();
+        if let Some(index) = owners.into_iter().position(|owner| owner.uid == uid) {
+            let path = format!("/metadata/ownerReferences/{index}");
+            self.tests.push(json!({"op": "test", "path": format!("{path}/uid"), "value": uid}));
+            self.remove(&path);
+        }
+    }
+
     pub fn build(self) -> Value {
         Value::Array(self.tests.into_iter().chain(self.ops).collect())
     }

@@ -134,6 +134,11 @@ fn by_moment(object: &mut Value, kind: &str) {
                     item.remove("note");
                 }
             }
+            // It stands there since something was refused, and says by now that nothing is.
+            let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+            if let Some(conditions) = conditions {
+                conditions.retain(|c| c["type"] != "TimelineArchived" || c["status"] != "True");
+            }
         }
         // Whether it was seen to be effective before it expired, and which of the two ended it.
         "Mitigation" if status.contains_key("expiryTime") && phase != "Active" => {
