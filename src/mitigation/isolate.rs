@@ -38,7 +38,7 @@ impl Isolate {
     fn strip(&self, scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
         let mut parts = vec![Part::create(
             ObjectId::new(NETWORK_POLICY, scene.made_name()),
-            deny_all(&json!({ISOLATED: scene.short_uid()})),
+            deny_all(&json!({"matchLabels": {ISOLATED: scene.short_uid()}})),
         )];
         for pod in pods {
             self.refuse_lone(scene, pod)?;
@@ -91,8 +91,8 @@ impl Isolate {
 }
 
 /// No rule at all for both directions: nothing passes.
-fn deny_all(labels: &Value) -> Value {
-    json!({"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress", "Egress"]})
+fn deny_all(selector: &Value) -> Value {
+    json!({"podSelector": selector, "policyTypes": ["Ingress", "Egress"]})
 }
 
 impl Engine for Isolate {

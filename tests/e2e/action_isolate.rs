@@ -194,3 +194,38 @@ async fn a_pod_that_nobody_would_replace_is_not_isolated_to_be_deleted() {
     );
     assert!(marks(&present(&namespace, &lone).await).is_empty());
 }
+
+/// The selector of a workload may be made of expressions alone; pods of others must not be taken for its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_another_workload_are_left_alone_whatever_the_selector_is_made_of() {
+    let namespace = TestNamespace::new("isolateexpr").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let mut target = workload::deployment("expr", 2);
+    let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["expr"]}]});
+    target["spec"]["selector"] = selector.clone();
+    namespace.create_ready(target).await;
+    namespace.create_ready(workload::deployment("innocent", 2)).await;
+    let uids = async || {
+        let all = pods(&namespace, "app=innocent").await;
+        all.iter().filter_map(ResourceExt::uid).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = uids().await;
+    for method in ["StripLabels", "DenyPolicy"] {
+        let block = json!({"method": method, "maxPods": 2});
+        namespace.create(isolate("hold", "Deployment", "expr", block)).await;
+        match method {
+            "StripLabels" => {
+                effective(&namespace, "hold").await;
+                assert_eq!(pods(&namespace, "incident-operator.dev/isolated").await.len(), 2);
+            }
+            _ => {
+                says(&namespace, "hold", "Effective", "NotReported").await;
+                let policies = namespace.api::<NetworkPolicy>().list(&ListParams::default()).await;
+                let policies = policies.expect("they can be listed").items;
+                assert_eq!(json!(policies[0].spec.as_ref().map(|s| &s.pod_selector)), selector);
+            }
+        }
+        delete(&namespace, "hold").await;
+        assert_eq!(uids().await, before, "{method}");
+    }
+}

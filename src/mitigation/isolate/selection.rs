@@ -4,7 +4,10 @@ use super::{
     DAEMON_SET, ISOLATED, JOB, NETWORK_POLICY, ObjectId, POD, REPLICA_SET, SERVICE, STATEFUL_SET, Scene,
     Stop, field,
 };
-use crate::api::{Isolate, IsolateMethod};
+use crate::{
+    api::{Isolate, IsolateMethod},
+    mitigation::selector::{Labels, selects},
+};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -20,7 +23,8 @@ pub fn pods<'a>(isolate: &Isolate, scene: &Scene<'a>) -> Result<Vec<&'a DynamicO
         if stripping && scene.touched.iter().any(|id| id.kind == POD) {
             all.filter(announced).collect()
         } else {
-            all.filter(|pod| is_meant(isolate, scene, pod)).collect()
+            let selector = selector_of(scene)?;
+            all.filter(|pod| is_meant(isolate, &selector, pod)).collect()
         }
     };
     for pod in &meant {
@@ -32,12 +36,12 @@ pub fn pods<'a>(isolate: &Isolate, scene: &Scene<'a>) -> Result<Vec<&'a DynamicO
     Ok(meant)
 }
 
-fn is_meant(isolate: &Isolate, scene: &Scene<'_>, pod: &DynamicObject) -> bool {
+fn is_meant(isolate: &Isolate, selector: &Value, pod: &DynamicObject) -> bool {
     let phase = field(pod, "/status/phase");
     let asked = isolate.pod_labels.iter().flatten();
     pod.metadata.deletion_timestamp.is_none()
         && !matches!(phase.as_ref().and_then(Value::as_str), Some("Succeeded" | "Failed"))
-        && labels_of_template(scene).iter().all(|(key, value)| label(pod, key) == Some(value))
+        && matches(selector, pod)
         && asked.into_iter().all(|(key, value)| label(pod, key) == Some(&value.0))
         && label(pod, ISOLATED).is_none()
 }
@@ -60,7 +64,7 @@ fn refuse_ordinals(pod: &DynamicObject) -> Result<(), Stop> {
 
 /// How many ready pods the workload has besides those that were isolated.
 pub fn replacements(scene: &Scene<'_>) -> Result<i64, Stop> {
-    let wanted = labels_of_template(scene);
+    let selector = selector_of(scene)?;
     let ready = |pod: &DynamicObject| {
         let conditions = field(pod, "/status/conditions");
         let conditions = conditions.as_ref().and_then(Value::as_array);
@@ -69,7 +73,7 @@ pub fn replacements(scene: &Scene<'_>) -> Result<i64, Stop> {
     let pods = scene.list(POD, None)?.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
             && !scene.touched.contains(&ObjectId::of(POD, pod))
-            && wanted.iter().all(|(key, value)| label(pod, key) == Some(value))
+            && matches(&selector, pod)
             && ready(pod)
     });
     Ok(i64::try_from(pods.count()).unwrap_or(i64::MAX))
@@ -79,32 +83,37 @@ fn label<'a>(object: &'a DynamicObject, key: &str) -> Option<&'a str> {
     object.metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
 
-fn labels_of_template(scene: &Scene<'_>) -> Vec<(String, String)> {
-    let selector = field(scene.target, "/spec/selector/matchLabels");
-    let selector = selector.as_ref().and_then(Value::as_object);
-    selector
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
+/// The selector of a workload, both parts of it: by one of them alone, pods of others would be taken for its own.
+fn selector_of(scene: &Scene<'_>) -> Result<Value, Stop> {
+    let selector = field(scene.target, "/spec/selector").unwrap_or_default();
+    let pairs = selector.get("matchLabels").and_then(Value::as_object).is_some_and(|pairs| !pairs.is_empty());
+    let terms = selector.get("matchExpressions").and_then(Value::as_array);
+    // An empty one would select every pod.
+    if pairs || terms.is_some_and(|terms| !terms.is_empty()) {
+        return Ok(selector);
+    }
+    Err(Stop::refuse("NoSelector", format!("{} selects no pods", scene.id)))
 }
 
-/// The labels by which the pods of a target are told, for a policy that leaves them.
+/// What selects the pods of a target, for a policy that leaves their labels.
 pub fn selector(isolate: &Isolate, scene: &Scene<'_>) -> Result<Value, Stop> {
-    let mut labels: serde_json::Map<String, Value> = if scene.id.kind == POD {
-        let labels = scene.target.metadata.labels.iter().flatten();
-        labels.map(|(key, value)| (key.clone(), json!(value))).collect()
-    } else {
-        labels_of_template(scene).into_iter().map(|(key, value)| (key, json!(value))).collect()
-    };
+    if scene.id.kind == POD {
+        let mut labels = scene.target.metadata.labels.clone().unwrap_or_default();
+        labels.extend(isolate.pod_labels.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())));
+        labels.remove(crate::api::MITIGATED_LABEL);
+        if labels.is_empty() {
+            return Err(Stop::refuse(
+                "NoLabels",
+                "the pods have no labels by which a policy could select them",
+            ));
+        }
+        return Ok(json!({"matchLabels": labels}));
+    }
+    let mut selector = selector_of(scene)?;
     for (key, value) in isolate.pod_labels.iter().flatten() {
-        labels.insert(key.clone(), json!(value.0));
+        selector["matchLabels"][key] = json!(value.0);
     }
-    labels.remove(crate::api::MITIGATED_LABEL);
-    if labels.is_empty() {
-        return Err(Stop::refuse("NoLabels", "the pods have no labels by which a policy could select them"));
-    }
-    Ok(Value::Object(labels))
+    Ok(selector)
 }
 
 /// Keys of the pod's labels by which a Service, its workload or a NetworkPolicy selects it.
@@ -143,28 +152,9 @@ fn add(keys: &mut BTreeSet<String>, pod: &DynamicObject, selector: Option<&Value
 
 /// Whether a label selector matches the pod. An empty one matches all, and no label can be taken away from it.
 fn matches(selector: &Value, pod: &DynamicObject) -> bool {
-    let labels = selector.get("matchLabels").and_then(Value::as_object);
-    let equal = labels
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| label(pod, key) == value.as_str() && value.is_string());
-    let terms = selector.get("matchExpressions").and_then(Value::as_array);
-    equal && terms.into_iter().flatten().all(|term| holds(term, pod))
-}
-
-fn holds(term: &Value, pod: &DynamicObject) -> bool {
-    let text = |key: &str| term.get(key).and_then(Value::as_str);
-    let present = text("key").and_then(|key| label(pod, key));
-    let listed = || {
-        let values = term.get("values").and_then(Value::as_array);
-        values.into_iter().flatten().any(|value| value.as_str() == present)
-    };
-    match text("operator") {
-        Some("In") => present.is_some() && listed(),
-        Some("NotIn") => !listed(),
-        Some("Exists") => present.is_some(),
-        Some("DoesNotExist") => present.is_none(),
-        _ => false,
+    match &pod.metadata.labels {
+        Some(labels) => selects(selector, labels),
+        None => selects(selector, &Labels::new()),
     }
 }
 

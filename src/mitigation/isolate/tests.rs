@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::ShortText;
 use crate::mitigation::{Asked, Refusal, scene_tests::Stage};
 
 fn web() -> Value {
@@ -159,4 +160,47 @@ fn what_cannot_be_isolated_is_refused() {
     let mut ordinal = pod("db-0");
     ordinal["metadata"]["ownerReferences"][0]["kind"] = json!("StatefulSet");
     assert_eq!(parts(&Isolate::default(), &Stage::new(ordinal)).unwrap_err().reason, "StatefulPod");
+}
+
+/// Without the expressions every pod of the namespace would be meant, and deleted with the release.
+#[test]
+fn pods_are_told_by_the_whole_selector_of_their_workload() {
+    let deny = Isolate { method: Some(IsolateMethod::DenyPolicy), ..Isolate::default() };
+    let track = json!([{"key": "track", "operator": "NotIn", "values": ["canary"]}]);
+    for selector in [
+        json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}, track[0]]}),
+        json!({"matchLabels": {"app": "web"}, "matchExpressions": track}),
+    ] {
+        let mut target = web();
+        target["spec"]["selector"] = selector.clone();
+        target["spec"]["replicas"] = json!(1);
+        let mut other = pod("other-1");
+        other["metadata"]["labels"]["app"] = json!("other");
+        let mut canary = pod("canary-1");
+        canary["metadata"]["labels"]["track"] = json!("canary");
+        for foreign in [&mut other, &mut canary] {
+            foreign["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        }
+        let stage =
+            || Stage::new(target.clone()).with(replica_set()).with(other.clone()).with(canary.clone());
+        let made = parts(&Isolate::default(), &stage().with(pod("web-1"))).unwrap();
+        let names: Vec<&str> = made.iter().map(|part| part.id.name.as_str()).collect();
+        assert_eq!(names, ["mit-01234567", "web-1"], "{selector}");
+        let made = parts(&deny, &stage().with(pod("web-1"))).unwrap();
+        assert!(matches!(&made[0].asked, Asked::Create(spec) if spec["podSelector"] == selector), "{made:?}");
+        let narrow =
+            Isolate { pod_labels: Some([("zone".into(), ShortText("b".into()))].into()), ..deny.clone() };
+        let mut zoned = pod("web-1");
+        zoned["metadata"]["labels"]["zone"] = json!("b");
+        let made = parts(&narrow, &stage().with(pod("web-2")).with(zoned)).unwrap();
+        let mut both = selector.clone();
+        both["matchLabels"]["zone"] = json!("b");
+        assert!(matches!(&made[0].asked, Asked::Create(spec) if spec["podSelector"] == both), "{made:?}");
+        // Pods of somebody else are no replacements.
+        assert!(matches!(effect(&Isolate::default(), &stage()), Effect::Awaited { .. }));
+    }
+    let mut blank = web();
+    blank["spec"]["selector"] = json!({"matchLabels": {}});
+    let refusal = parts(&Isolate::default(), &Stage::new(blank).with(pod("web-1"))).unwrap_err();
+    assert_eq!(refusal.reason, "NoSelector", "an empty one would select every pod");
 }
