@@ -3,7 +3,8 @@
 //! A policy that denies all traffic does nothing for pods that another policy allows: NetworkPolicies are a union. So
 //! by default the labels are taken away by which anything selects the pods: no Service sends them requests, their
 //! workload makes new ones in their place, and no other policy speaks for them any more; then a policy of our own
-//! that denies everything holds. `DenyPolicy` leaves the labels and is refused where it would do nothing.
+//! that denies everything holds. `DenyPolicy` leaves the labels and is refused where it would do nothing. A single pod has
+//! the labels of its siblings, so that it gets one of its own by which the policy selects it and nobody else.
 
 mod selection;
 
@@ -36,10 +37,7 @@ impl Isolate {
     }
 
     fn strip(&self, scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
-        let mut parts = vec![Part::create(
-            ObjectId::new(NETWORK_POLICY, scene.made_name()),
-            deny_all(&json!({"matchLabels": {ISOLATED: scene.short_uid()}})),
-        )];
+        let mut parts = vec![deny_marked(scene)];
         for pod in pods {
             self.refuse_lone(scene, pod)?;
             let keys = selection::selected_labels(scene, pod)?;
@@ -52,8 +50,7 @@ impl Isolate {
                     ),
                 ));
             }
-            let mut changes =
-                vec![Change::set(pod, pointer(&["metadata", "labels", ISOLATED]), json!(scene.short_uid()))];
+            let mut changes = vec![mark(scene, pod)];
             for key in keys {
                 changes.push(Change::remove(pod, pointer(&["metadata", "labels", &key])));
             }
@@ -79,15 +76,30 @@ impl Isolate {
     }
 
     fn deny(&self, scene: &Scene<'_>, pods: &[&DynamicObject]) -> Result<Vec<Part>, Stop> {
-        let selector = selection::selector(self, scene)?;
         if let Some(words) = selection::let_through(scene, pods)? {
             return Err(Stop::refuse(
                 "AnotherPolicyAllows",
                 format!("{words}, and policies add up: use method StripLabels"),
             ));
         }
+        if scene.id.kind == POD {
+            let marked = Part::change(scene.id, vec![mark(scene, scene.target)]);
+            return Ok(vec![deny_marked(scene), marked]);
+        }
+        let selector = selection::selector(self, scene)?;
         Ok(vec![Part::create(ObjectId::new(NETWORK_POLICY, scene.made_name()), deny_all(&selector))])
     }
+}
+
+/// The label that no other pod has.
+fn mark(scene: &Scene<'_>, pod: &DynamicObject) -> Change {
+    Change::set(pod, pointer(&["metadata", "labels", ISOLATED]), json!(scene.short_uid()))
+}
+
+/// The policy for the pods with that label.
+fn deny_marked(scene: &Scene<'_>) -> Part {
+    let marked = json!({"matchLabels": {ISOLATED: scene.short_uid()}});
+    Part::create(ObjectId::new(NETWORK_POLICY, scene.made_name()), deny_all(&marked))
 }
 
 /// No rule at all for both directions: nothing passes.
@@ -222,10 +234,13 @@ impl Engine for Isolate {
     fn summary(&self, target: &TargetRef, parts: &[Part]) -> String {
         let pods: Vec<&str> =
             parts.iter().filter(|part| part.id.kind == POD).map(|part| part.id.name.as_str()).collect();
-        if pods.is_empty() {
-            return format!("deny all traffic of the pods of {}/{}", target.kind, target.name);
+        match self.method() {
+            IsolateMethod::StripLabels => format!("isolate {}", pods.join(", ")),
+            IsolateMethod::DenyPolicy if pods.is_empty() => {
+                format!("deny all traffic of the pods of {}/{}", target.kind, target.name)
+            }
+            IsolateMethod::DenyPolicy => format!("deny all traffic of {}/{}", target.kind, target.name),
         }
-        format!("isolate {}", pods.join(", "))
     }
 
     fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
@@ -251,7 +266,9 @@ impl Engine for Isolate {
 
     fn release(&self) -> String {
         match (self.method(), self.release_pods()) {
-            (IsolateMethod::DenyPolicy, _) => "deletes the policy".to_owned(),
+            (IsolateMethod::DenyPolicy, _) => {
+                "deletes the policy, and takes the label away by which it selects a single pod".to_owned()
+            }
             (IsolateMethod::StripLabels, ReleasePods::Delete) => {
                 "deletes the isolated pods, which were replaced, and when they are gone the policy".to_owned()
             }
@@ -276,10 +293,10 @@ impl Engine for Isolate {
     fn authority(&self) -> Authority {
         let pods = right("patch", "", "pods");
         let deny = right("create", "networking.k8s.io", "networkpolicies");
-        let mut rights = vec![on("Pod", "v1", pods).when(&["StripLabels"])];
+        // Either way a single pod gets a label.
+        let mut rights = vec![on("Pod", "v1", pods).when(&["StripLabels", "DenyPolicy"])];
         let workloads = ["Deployment", "StatefulSet", "DaemonSet"];
         rights.extend(workloads.map(|kind| on(kind, "apps/v1", pods).beside().when(&["StripLabels"])));
-        rights.push(on("Pod", "v1", deny).beside().when(&["DenyPolicy"]));
         rights.extend(workloads.map(|kind| on(kind, "apps/v1", deny).beside().when(&["DenyPolicy"])));
         Authority {
             by: Some(By { field: "method", default: "StripLabels" }),

@@ -195,6 +195,41 @@ async fn a_pod_that_nobody_would_replace_is_not_isolated_to_be_deleted() {
     assert!(marks(&present(&namespace, &lone).await).is_empty());
 }
 
+/// Its siblings have the same labels and go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_for_one_pod_cuts_off_that_pod_alone() {
+    let namespace = TestNamespace::new("denypod").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 3)).await;
+    let all = pods(&namespace, "app=web").await;
+    let (suspect, before) = (all[0].name_any(), all[0].labels().clone());
+    namespace.create(isolate("hold", "Pod", &suspect, json!({"method": "DenyPolicy"}))).await;
+    operator.restart().await;
+    says(&namespace, "hold", "Effective", "NotReported").await;
+    let policies =
+        namespace.api::<NetworkPolicy>().list(&ListParams::default()).await.expect("they can be listed");
+    let spec = policies.items[0].spec.clone().expect("a spec");
+    let chosen = spec.pod_selector.and_then(|s| s.match_labels).unwrap_or_default();
+    let chosen: Vec<String> = chosen.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert!(!chosen.is_empty(), "an empty selector selects every pod");
+    let names: Vec<String> =
+        pods(&namespace, &chosen.join(",")).await.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(names, [suspect.clone()]);
+    assert_eq!(pods(&namespace, "app=web").await.len(), 3, "no label is taken away");
+    delete(&namespace, "hold").await;
+    let after = namespace.api::<Pod>().get(&suspect).await.expect("it is kept");
+    assert_eq!(*after.labels(), before);
+    assert!(
+        namespace
+            .api::<NetworkPolicy>()
+            .list(&ListParams::default())
+            .await
+            .expect("they can be listed")
+            .items
+            .is_empty()
+    );
+}
+
 /// The selector of a workload may be made of expressions alone; pods of others must not be taken for its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_another_workload_are_left_alone_whatever_the_selector_is_made_of() {

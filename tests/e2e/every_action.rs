@@ -378,4 +378,8 @@ every! {
         done: &["NotReported"],
         ..case("e-deny", deployment, json!({"isolate": {"method": "DenyPolicy", "maxPods": 2}}))
     };
+    isolate_by_a_policy_leaves_a_pod_as_if_it_had_never_been: Case {
+        done: &["NotReported"],
+        ..case("e-denypod", pod, json!({"isolate": {"method": "DenyPolicy"}}))
+    };
 }

@@ -43,7 +43,8 @@ fn is_meant(isolate: &Isolate, selector: &Value, pod: &DynamicObject) -> bool {
         && !matches!(phase.as_ref().and_then(Value::as_str), Some("Succeeded" | "Failed"))
         && matches(selector, pod)
         && asked.into_iter().all(|(key, value)| label(pod, key) == Some(&value.0))
-        && label(pod, ISOLATED).is_none()
+        // A policy that leaves the labels selects it all the same.
+        && (isolate.method() == IsolateMethod::DenyPolicy || label(pod, ISOLATED).is_none())
 }
 
 /// A StatefulSet makes a pod of the same name only once the old one is deleted, so it would run with one less.
@@ -95,20 +96,8 @@ fn selector_of(scene: &Scene<'_>) -> Result<Value, Stop> {
     Err(Stop::refuse("NoSelector", format!("{} selects no pods", scene.id)))
 }
 
-/// What selects the pods of a target, for a policy that leaves their labels.
+/// What selects the pods of a workload, for a policy that leaves their labels.
 pub fn selector(isolate: &Isolate, scene: &Scene<'_>) -> Result<Value, Stop> {
-    if scene.id.kind == POD {
-        let mut labels = scene.target.metadata.labels.clone().unwrap_or_default();
-        labels.extend(isolate.pod_labels.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())));
-        labels.remove(crate::api::MITIGATED_LABEL);
-        if labels.is_empty() {
-            return Err(Stop::refuse(
-                "NoLabels",
-                "the pods have no labels by which a policy could select them",
-            ));
-        }
-        return Ok(json!({"matchLabels": labels}));
-    }
     let mut selector = selector_of(scene)?;
     for (key, value) in isolate.pod_labels.iter().flatten() {
         selector["matchLabels"][key] = json!(value.0);
@@ -158,7 +147,7 @@ fn matches(selector: &Value, pod: &DynamicObject) -> bool {
     }
 }
 
-/// The pod as it is without these labels.
+/// The pod as it is without these labels, and with ours.
 pub fn stripped(scene: &Scene<'_>, pod: &DynamicObject, keys: &[String]) -> DynamicObject {
     let mut pod = pod.clone();
     let labels = pod.metadata.labels.get_or_insert_default();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::ShortText;
+use crate::authority::wanted;
 use crate::mitigation::{Asked, Refusal, scene_tests::Stage};
 
 fn web() -> Value {
@@ -203,4 +204,40 @@ fn pods_are_told_by_the_whole_selector_of_their_workload() {
     blank["spec"]["selector"] = json!({"matchLabels": {}});
     let refusal = parts(&Isolate::default(), &Stage::new(blank).with(pod("web-1"))).unwrap_err();
     assert_eq!(refusal.reason, "NoSelector", "an empty one would select every pod");
+}
+
+/// Its siblings have the same labels, so by these the policy would be an outage of all of them.
+#[test]
+fn a_policy_for_one_pod_selects_that_pod_by_a_label_of_its_own() {
+    let deny = Isolate { method: Some(IsolateMethod::DenyPolicy), ..Isolate::default() };
+    let made = parts(&deny, &Stage::new(pod("web-1")).with(pod("web-2"))).unwrap();
+    let own = json!({"matchLabels": {ISOLATED: "01234567"}});
+    assert!(matches!(&made[0].asked, Asked::Create(spec) if spec["podSelector"] == own), "{made:?}");
+    assert_eq!(made[1].id.to_string(), "Pod/web-1");
+    let changes: Vec<(&str, &Option<Value>)> =
+        made[1].changes().iter().map(|change| (change.path.as_str(), &change.to)).collect();
+    assert_eq!(
+        changes,
+        [("/metadata/labels/incident-operator.dev~1isolated", &Some(json!("01234567")))],
+        "no label is taken away"
+    );
+    let target = TargetRef { api_version: None, kind: "Pod".into(), name: "web-1".into() };
+    assert_eq!(deny.summary(&target, &made), "deny all traffic of Pod/web-1");
+    // The pod is written to, so whoever asks must be one who may.
+    let template = json!({"reason": "r", "targetRef": target, "isolate": deny});
+    let template = serde_json::from_value(template).unwrap();
+    for taken in [true, false] {
+        let needs: Vec<_> = wanted(&template, taken).iter().map(ToString::to_string).collect();
+        assert_eq!(needs, ["patch pods \"web-1\""]);
+    }
+}
+
+/// A pod that got its labels back keeps ours, and the policy of its workload selects it all the same.
+#[test]
+fn every_pod_that_the_policy_of_a_workload_selects_is_counted() {
+    let deny = Isolate { method: Some(IsolateMethod::DenyPolicy), ..Isolate::default() };
+    let mut marked = pod("web-2");
+    marked["metadata"]["labels"][ISOLATED] = json!("89abcdef");
+    assert_eq!(parts(&deny, &stage().with(marked.clone())).unwrap_err().reason, "TooManyPods");
+    assert_eq!(parts(&Isolate::default(), &stage().with(marked)).unwrap().len(), 2);
 }
