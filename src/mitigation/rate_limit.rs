@@ -182,7 +182,12 @@ impl Engine for RateLimit {
         };
         Ok(match adapter {
             RateAdapter::EnvoyGateway => envoy::effect(self, scene)?,
-            RateAdapter::Traefik => silent("Traefik"),
+            RateAdapter::Traefik => match traefik::unlimited(scene) {
+                Some(seen) => {
+                    Effect::Awaited { what: "waiting until every rule is limited".to_owned(), seen }
+                }
+                None => silent("Traefik"),
+            },
             RateAdapter::IngressNginx => silent("ingress-nginx"),
         })
     }
@@ -190,7 +195,11 @@ impl Engine for RateLimit {
     fn follows(&self, scene: &Scene<'_>) -> Option<Look> {
         match scene.id.kind {
             HTTP_ROUTE | GATEWAY => Some(Look::List { kind: BACKEND_TRAFFIC_POLICY, labels: None }),
-            _ => None,
+            // Who serves an Ingress is known by now, or was stated.
+            _ => match self.adapter(scene) {
+                Ok(RateAdapter::Traefik) => traefik::follows(scene),
+                _ => None,
+            },
         }
     }
 

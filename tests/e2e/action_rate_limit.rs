@@ -355,6 +355,7 @@ async fn what_a_gateway_cannot_do_is_refused_in_words() {
 /// The limit stands on a Middleware and not on the route that it is asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_whose_object_somebody_deletes_has_ended() {
+    crds::install_all(&["traefik"]);
     let namespace = TestNamespace::new("nolimit").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
     classes(&namespace).await;
@@ -369,4 +370,73 @@ async fn a_limit_whose_object_somebody_deletes_has_ended() {
     namespace.kubectl(&["delete", "middleware", "slow"]).success();
     let m = reaches(&namespace, "m", Phase::Superseded).await;
     assert!(message(&m, "Ready").contains("deleted by somebody"), "{}", message(&m, "Ready"));
+}
+
+fn ingress_route(name: &str, rules: &[(&str, &[&str])]) -> Value {
+    let rules = rules.iter().map(|(path, names)| {
+        let names: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        let mut rule = json!({"kind": "Rule", "match": path, "services": [{"name": "api", "port": 80}]});
+        if !names.is_empty() {
+            rule["middlewares"] = names.into();
+        }
+        rule
+    });
+    json!({"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": name},
+        "spec": {"routes": rules.collect::<Vec<_>>()}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rule_of_an_ingress_route_is_limited_and_one_that_is_not_any_more_is_told() {
+    crds::install_all(&["traefik"]);
+    let namespace = TestNamespace::new("rules").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let limited = |of: i64| json!({"rateLimit": {"average": of, "period": "1s", "burst": of}});
+    for (name, of) in [("la", 500), ("lb", 900)] {
+        namespace.create(middleware(name, limited(of))).await;
+    }
+    let spec =
+        async |name: &str| present(&namespace, &middleware(name, json!({}))).await.data["spec"].clone();
+    let set_rules = async |name: &str, rules: &[(&str, &[&str])]| {
+        let object = ingress_route(name, rules);
+        edit(&namespace, &object, "kubectl-edit", json!({"spec": object["spec"]})).await;
+    };
+    let told = async |name: &str, rule: &str| {
+        let words = says(&namespace, name, "Effective", "NotEffective").await;
+        let words = message(&words, "Effective").to_owned();
+        assert!(words.contains(rule), "{words}");
+    };
+    let short = json!({"verification": {"timeout": "1s"}});
+
+    // Limited in part: each rule gets ours, and the limit of one stays.
+    let part = ingress_route("part", &[("Path(`/a`)", &["la"]), ("Path(`/b`)", &[])]);
+    namespace.create(part.clone()).await;
+    namespace.create(with(limit("part", "IngressRoute", "part", json!({})), short.clone())).await;
+    says(&namespace, "part", "Effective", "NotReported").await;
+    let ours = the_made(&namespace, &middleware("", json!({}))).await.expect("a Middleware was made");
+    let ours = ours.name_any();
+    let held = ingress_route("part", &[("Path(`/a`)", &["la", &ours]), ("Path(`/b`)", &[&ours])]);
+    assert_eq!(present(&namespace, &part).await.data["spec"], held["spec"]);
+    assert_eq!(spec("la").await, limited(500));
+    set_rules("part", &[("Path(`/a`)", &["la", &ours]), ("Path(`/b`)", &[])]).await;
+    told("part", "Path(`/b`)").await;
+    set_rules("part", &[("Path(`/a`)", &["la", &ours]), ("Path(`/b`)", &[&ours])]).await;
+    says(&namespace, "part", "Effective", "NotReported").await;
+    let rules: &[(&str, &[&str])] =
+        &[("Path(`/a`)", &["la", &ours]), ("Path(`/b`)", &[&ours]), ("Path(`/c`)", &[])];
+    set_rules("part", rules).await;
+    told("part", "Path(`/c`)").await;
+    delete(&namespace, "part").await;
+    let left = ingress_route("part", &[("Path(`/a`)", &["la"]), ("Path(`/b`)", &[]), ("Path(`/c`)", &[])]);
+    assert_eq!(present(&namespace, &part).await.data["spec"], left["spec"]);
+
+    // Limited in each rule: every one of the limits is changed.
+    let two = ingress_route("two", &[("Path(`/a`)", &["la"]), ("Path(`/b`)", &["lb"])]);
+    namespace.create(two.clone()).await;
+    namespace.create(with(limit("two", "IngressRoute", "two", json!({})), short)).await;
+    says(&namespace, "two", "Effective", "NotReported").await;
+    assert_eq!((spec("la").await, spec("lb").await), (limited(100), limited(100)));
+    set_rules("two", &[("Path(`/a`)", &["la"]), ("Path(`/b`)", &[])]).await;
+    told("two", "Path(`/b`)").await;
+    delete(&namespace, "two").await;
+    assert_eq!((spec("la").await, spec("lb").await), (limited(500), limited(900)));
 }
