@@ -8,7 +8,8 @@ use serde_json::Value;
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/";
 
 /// Refuses what another gateway serves, as far as its status tells: what is asked for is known to Envoy Gateway only.
-pub fn is_envoy(target: &DynamicObject, id: &ObjectId) -> Result<(), Refusal> {
+/// `instead`: what to do then.
+pub fn is_envoy(target: &DynamicObject, id: &ObjectId, instead: &str) -> Result<(), Refusal> {
     let parents = field(target, "/status/parents").unwrap_or_default();
     let controllers: Vec<&str> = parents
         .as_array()
@@ -21,9 +22,7 @@ pub fn is_envoy(target: &DynamicObject, id: &ObjectId) -> Result<(), Refusal> {
     {
         return Err(Refusal::new(
             "OtherGateway",
-            format!(
-                "{id} is served by {other}, and this needs Envoy Gateway: do it at another level, or by hand"
-            ),
+            format!("{id} is served by {other}, and this needs Envoy Gateway: {instead}"),
         ));
     }
     Ok(())

@@ -100,11 +100,11 @@ impl RateLimit {
     }
 
     /// What a budget counts for, as the gateway counts.
-    fn meaning(&self, adapter: RateAdapter) -> String {
+    fn meaning(&self, adapter: RateAdapter, scene: &Scene<'_>) -> String {
         match adapter {
             RateAdapter::EnvoyGateway => envoy::meaning(self),
             RateAdapter::Traefik => traefik::meaning(self),
-            RateAdapter::IngressNginx => nginx::meaning(self),
+            RateAdapter::IngressNginx => nginx::meaning(self, scene),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Engine for RateLimit {
             reason: "NotReported",
             message: format!(
                 "what was asked for stands where {gateway} reads it, and {gateway} reports nothing back: send requests to see it. {}",
-                self.meaning(adapter)
+                self.meaning(adapter, scene)
             ),
         };
         Ok(match adapter {
@@ -217,7 +217,7 @@ impl Engine for RateLimit {
 
     fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
         let adapter = self.adapter(scene)?;
-        let mut warnings = vec![self.meaning(adapter)];
+        let mut warnings = vec![self.meaning(adapter, scene)];
         match adapter {
             RateAdapter::EnvoyGateway => warnings.extend(envoy::warnings(scene)?),
             RateAdapter::Traefik => warnings.extend(traefik::warnings(scene)?),

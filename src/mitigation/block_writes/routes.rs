@@ -24,7 +24,7 @@ pub fn methods(block: &BlockWrites) -> Vec<&str> {
 
 /// What is made: the answer, and the route that gives it.
 pub fn parts(block: &BlockWrites, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
-    gateway::is_envoy(scene.target, scene.id)?;
+    gateway::is_envoy(scene.target, scene.id, "block at another level, or by hand")?;
     refuse_grpc(scene)?;
     let matches = matches(block, scene.target)?;
     let name = scene.made_name();

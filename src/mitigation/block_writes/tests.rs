@@ -97,7 +97,9 @@ fn grpc_and_other_gateways_are_refused() {
     assert_eq!(reason(&routes, &Stage::new(route(header))), "Grpc");
     let mut other = route(json!([{}]));
     other["status"] = json!({"parents": [{"controllerName": "istio.io/gateway-controller"}]});
-    assert_eq!(reason(&routes, &Stage::new(other)), "OtherGateway");
+    let refusal = made(&routes, &Stage::new(other)).unwrap_err();
+    assert_eq!(refusal.reason, "OtherGateway");
+    assert!(refusal.message.contains("block at another level"), "{}", refusal.message);
 }
 
 #[test]

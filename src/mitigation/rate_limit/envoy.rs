@@ -9,6 +9,9 @@ use crate::mitigation::{Change, gateway, record::Record, selector};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
+/// Type of a limit that counts in each Envoy.
+const LOCAL: &str = "Local";
+
 /// What a budget counts for.
 pub fn meaning(limit: &RateLimit) -> String {
     format!(
@@ -25,11 +28,16 @@ fn changes(policy: &DynamicObject, limit: &RateLimit) -> Vec<Change> {
     }
     let mut changes =
         vec![Change::set_deep(policy, "/spec/rateLimit/local/rules", to["local"]["rules"].clone())];
-    // Where the type is left out, what is there counts.
-    if field(policy, "/spec/rateLimit/type").is_some() {
+    // Where the type is left out, what is there counts; and what is Local already is nothing to be told.
+    if !counts_locally(policy) {
         changes.push(Change::set(policy, "/spec/rateLimit/type", to["type"].clone()));
     }
     changes
+}
+
+/// Whether the local limit of a policy counts.
+fn counts_locally(policy: &DynamicObject) -> bool {
+    field(policy, "/spec/rateLimit/type").is_none_or(|type_| type_ == LOCAL)
 }
 
 fn rate_limit(limit: &RateLimit) -> Value {
@@ -38,7 +46,7 @@ fn rate_limit(limit: &RateLimit) -> Value {
         RateUnit::Minute => "Minute",
         RateUnit::Hour => "Hour",
     };
-    json!({"type": "Local", "local": {"rules": [{"limit": {"requests": limit.requests, "unit": unit}}]}})
+    json!({"type": LOCAL, "local": {"rules": [{"limit": {"requests": limit.requests, "unit": unit}}]}})
 }
 
 /// The references of a policy: kind, name, and whether only a section of it is meant.
@@ -113,7 +121,7 @@ fn parent_has_policy(scene: &Scene<'_>) -> Result<bool, Stop> {
 pub fn parts(limit: &RateLimit, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
     let counts = "its local limit counts in each Envoy for all clients together, and a global one needs a rate limit service of which nothing can be seen here";
     limit.check_scope("Envoy Gateway", RateScope::PerProxy, counts)?;
-    gateway::is_envoy(scene.target, scene.id)?;
+    gateway::is_envoy(scene.target, scene.id, "limit it there by hand")?;
     if let Some(policy) = present(scene)? {
         return Ok(vec![Part::change(&ObjectId::of(BACKEND_TRAFFIC_POLICY, policy), changes(policy, limit))]);
     }
@@ -141,6 +149,11 @@ pub fn effect(limit: &RateLimit, scene: &Scene<'_>) -> Result<Effect, Stop> {
     let Some(policy) = scene.one(&id)? else {
         return Ok(Effect::Awaited { what, seen: format!("{id} is not there") });
     };
+    if !counts_locally(policy) {
+        let type_ = field(policy, "/spec/rateLimit/type").unwrap_or_default();
+        let seen = format!("spec.rateLimit.type of {id} is {type_}, so that its local limit does not count");
+        return Ok(Effect::Awaited { what: "waiting until the local limit counts".to_owned(), seen });
+    }
     let ancestors = field(policy, "/status/ancestors").unwrap_or_default();
     let ancestors: Vec<&Value> = ancestors.as_array().into_iter().flatten().collect();
     if ancestors.is_empty() {

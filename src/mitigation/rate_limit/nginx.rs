@@ -6,15 +6,24 @@ use serde_json::json;
 
 const PER_SECOND: &str = "nginx.ingress.kubernetes.io/limit-rps";
 const PER_MINUTE: &str = "nginx.ingress.kubernetes.io/limit-rpm";
+const BURST: &str = "nginx.ingress.kubernetes.io/limit-burst-multiplier";
 
 fn path(annotation: &str) -> String {
     pointer(&["metadata", "annotations", annotation])
 }
 
 /// What a budget counts for.
-pub fn meaning(limit: &RateLimit) -> String {
+pub fn meaning(limit: &RateLimit, scene: &Scene<'_>) -> String {
+    let stated = field(scene.target, &path(BURST)).and_then(|v| v.as_str()?.trim().parse::<i64>().ok());
+    let burst = match stated {
+        // What is no number counts for nothing.
+        None => "five times as many".to_owned(),
+        Some(1) => "as many".to_owned(),
+        Some(times) if times > 1 => format!("{times} times as many"),
+        Some(_) => "none".to_owned(),
+    };
     format!(
-        "each client address may send {} to each replica of ingress-nginx, and five times as many in a burst; more is answered 503",
+        "each client address may send {} to each replica of ingress-nginx, and {burst} in a burst; more is answered 503",
         limit.rate()
     )
 }

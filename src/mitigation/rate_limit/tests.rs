@@ -112,6 +112,28 @@ fn local(requests: i64) -> Value {
 }
 
 #[test]
+fn of_a_limit_of_envoy_gateway_only_what_differs_is_changed() {
+    let present = json!({"targetRefs": target("HTTPRoute", "web"), "rateLimit": local(500)});
+    let house = policy("house", "2026-01-01T00:00:00Z", present.clone());
+    let plan = planned(&limit(), &Stage::new(route()).with(house)).unwrap();
+    let rules = json!([{"limit": {"requests": 100, "unit": "Second"}}]);
+    let changes = json!([["/spec/rateLimit/local/rules", rules]]);
+    assert_eq!(plan, [("BackendTrafficPolicy/house".to_owned(), changes)], "not the type, which is Local");
+    // So it is not held, and whoever changes it later takes the local limit out of force.
+    let mut held = policy("house", "2026-01-01T00:00:00Z", present);
+    held["spec"]["rateLimit"]["type"] = json!("Global");
+    let record = json!({"v": 1, "uid": "0123456789", "mitigation": "mitigation", "action": "rateLimit",
+        "target": "house", "fields": [], "at": "2026-11-23T10:00:00Z"});
+    held["metadata"]["annotations"] =
+        json!({crate::mitigation::record::key("0123456789"): record.to_string()});
+    held["status"] = json!({"ancestors": [{"controllerName": "gateway.envoyproxy.io/x", "conditions": [
+        {"type": "Accepted", "status": "True", "observedGeneration": 1}]}]});
+    let effect = Stage::new(route()).with(held).ask(|scene| limit().effect(scene)).unwrap();
+    let Effect::Awaited { seen, .. } = effect else { panic!("the local limit does not count") };
+    assert!(seen.contains("Global"), "{seen}");
+}
+
+#[test]
 fn envoy_gateway_says_whether_it_took_the_limit() {
     let effect = |status: Value| {
         let mut ours =
@@ -275,6 +297,38 @@ fn ingress_nginx_has_one_limit_at_a_time_and_no_hours() {
     let limited = stage(json!({"nginx.ingress.kubernetes.io/limit-rps": "5"}));
     assert_eq!(planned(&per(7, RateUnit::Minute), &limited).unwrap()[0].1, json!([[rpm, "7"], [rps, null]]));
     assert_eq!(planned(&per(7, RateUnit::Hour), &limited).unwrap_err().reason, "UnitNotSupported");
+}
+
+#[test]
+fn the_burst_of_ingress_nginx_is_told_as_the_ingress_states_it() {
+    for (stated, words) in [
+        (None, "and five times as many in a burst"),
+        (Some("many"), "and five times as many in a burst"),
+        (Some("3"), "and 3 times as many in a burst"),
+        (Some("1"), "and as many in a burst"),
+        (Some("0"), "and none in a burst"),
+    ] {
+        let annotations =
+            stated.map_or(json!({}), |n| json!({"nginx.ingress.kubernetes.io/limit-burst-multiplier": n}));
+        let stage =
+            Stage::new(ingress(Some("nginx"), annotations)).with(class("nginx", "k8s.io/ingress-nginx"));
+        let (effect, warnings) =
+            stage.ask(|scene| Ok((limit().effect(scene)?, limit().warnings(scene)?))).unwrap();
+        let Effect::Unclear { message, .. } = effect else { panic!("silent") };
+        assert!(
+            message.contains(words) && warnings[0].contains(words),
+            "{stated:?}: {message}; {warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_route_of_another_gateway_is_refused_in_words_that_fit_a_limit() {
+    let mut other = route();
+    other["status"] = json!({"parents": [{"controllerName": "istio.io/gateway-controller"}]});
+    let refusal = planned(&limit(), &Stage::new(other)).unwrap_err();
+    assert_eq!(refusal.reason, "OtherGateway");
+    assert!(!refusal.message.contains("level"), "a limit has no levels: {}", refusal.message);
 }
 
 #[test]
