@@ -214,7 +214,7 @@ async fn a_policy_for_one_pod_cuts_off_that_pod_alone() {
     assert!(!chosen.is_empty(), "an empty selector selects every pod");
     let names: Vec<String> =
         pods(&namespace, &chosen.join(",")).await.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names, [suspect.clone()]);
+    assert_eq!(names, std::slice::from_ref(&suspect));
     assert_eq!(pods(&namespace, "app=web").await.len(), 3, "no label is taken away");
     delete(&namespace, "hold").await;
     let after = namespace.api::<Pod>().get(&suspect).await.expect("it is kept");

@@ -207,6 +207,7 @@ async fn every_action_asks_for_its_own_right_alone_and_inside_an_incident() {
         line("patch ingresses.networking.k8s.io shop", "Ingress", "shop", rate()),
         line("patch pods web-1", "Pod", "web-1", relabel.clone()),
         line("patch pods", "Deployment", "importer", relabel),
+        line("patch pods web-1", "Pod", "web-1", deny.clone()),
         line("create networkpolicies.networking.k8s.io", "Deployment", "importer", deny),
     ];
     let declarer = namespace.person("declarer", &[]).await;
