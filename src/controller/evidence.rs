@@ -301,7 +301,8 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
     let deadline = Instant::now() + BUDGET;
     let namespace = &request.mitigation.namespace;
     let mut bundle = Bundle::default();
-    bundle.add(&format!("{}.{}.yaml", request.id.kind.kind, request.id.name), &manifest(&request.target));
+    bundle
+        .add_object(&format!("{}.{}.yaml", request.id.kind.kind, request.id.name), manifest(&request.target));
     let (events, pods) = tokio::join!(
         timeout_at(deadline, events(client, namespace, &request.target)),
         timeout_at(deadline, pods::of(client, request))
@@ -328,8 +329,7 @@ async fn gather(client: &Client, readers: &tokio::sync::Semaphore, request: &Req
     for pod in pods.iter().take(MAX_PODS) {
         let name = pod.name_any();
         let status = serde_json::to_value(&pod.status).unwrap_or_default();
-        let text = serde_saphyr::to_string(&status).unwrap_or_else(|_| status.to_string());
-        bundle.add(&format!("pod.{name}.status.yaml"), &text);
+        bundle.add_object(&format!("pod.{name}.status.yaml"), status);
         match request.logs {
             true => wanted.extend(logs::of(pod)),
             false => bundle.miss(format!("logs of {name}"), NO_LOGS),

@@ -41,10 +41,15 @@ async fn logs_manifests_and_events_are_kept_without_secrets_before_the_pods_go()
     let namespace = TestNamespace::new("evidence").await;
     let mut operator = Operator::start(&namespace, Options::default()).await;
     let mut web = workload::deployment("web", 2);
-    web["spec"]["template"]["spec"]["containers"][0]["env"] =
-        json!([{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "MODE", "value": "fast"}]);
+    web["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "MODE", "value": "fast"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "k", "optional": true}}}]);
     namespace.create_ready(web).await;
-    let _file = logs(&namespace, &["결제 실패: connection pool exhausted", "login with password=hunter2"]);
+    let lines = [
+        "결제 실패: connection pool exhausted",
+        "login with password=hunter2",
+        r#"{"msg":"{\"authorization\":\"Basic hunter2\"}"}"#,
+    ];
+    let _file = logs(&namespace, &lines);
     wait_for(PATIENCE, "the log to be served", async || {
         let out = namespace.kubectl(&["logs", "deployment/web"]);
         out.stdout.contains("pool exhausted").then_some(())
@@ -62,7 +67,13 @@ async fn logs_manifests_and_events_are_kept_without_secrets_before_the_pods_go()
         data.iter().filter(|(name, _)| name.ends_with(".log")).map(|(_, log)| log).collect();
     assert_eq!(logs.len(), 2, "{:?}", data.keys());
     assert!(logs.iter().all(|log| log.contains("결제 실패") && log.contains("[REDACTED]")), "{logs:?}");
-    assert!(data["Deployment.web.yaml"].contains("replicas: 2"), "{}", data["Deployment.web.yaml"]);
+    let escaped = r#"{"msg":"{\"authorization\":\"Basic [REDACTED]\"}"}"#;
+    assert!(logs.iter().all(|log| log.contains(escaped)), "{logs:?}");
+    let manifest: Value = serde_saphyr::from_str(&data["Deployment.web.yaml"]).expect("it is YAML still");
+    assert_eq!(manifest["spec"]["replicas"], 2);
+    let env = &manifest["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(env[0]["value"], "[REDACTED]");
+    assert_eq!(env[2]["valueFrom"]["secretKeyRef"], json!({"name": "sec", "key": "k", "optional": true}));
     assert!(data.contains_key("events.txt"));
     // It outlives the mitigation, and nothing is read twice.
     operator.restart().await;

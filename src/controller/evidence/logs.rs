@@ -4,7 +4,7 @@
 //! asked for, so the log is read as a stream, and what is too old is dropped on the way.
 
 use super::words;
-use crate::mitigation::evidence::MAX_ITEM;
+use crate::mitigation::evidence::{MAX_ITEM, newest_lines};
 use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::LogParams};
@@ -77,15 +77,15 @@ async fn newest(stream: impl AsyncRead, deadline: Instant) -> Answer {
             Ok(Ok(read)) => {
                 kept.extend_from_slice(&chunk[..read]);
                 if kept.len() > 2 * MAX_ITEM {
-                    kept.drain(..kept.len() - MAX_ITEM);
+                    // One byte more tells that something was cut, and whether that was between two lines.
+                    kept.drain(..kept.len() - MAX_ITEM - 1);
                 }
             }
             Ok(Err(error)) => break Some(format!("its newest lines, the connection broke: {error}")),
             Err(_) => break Some("its newest lines, there was no time left".to_owned()),
         }
     };
-    let start = kept.len().saturating_sub(MAX_ITEM);
-    let text = String::from_utf8_lossy(&kept[start..]).into_owned();
+    let text = newest_lines(&String::from_utf8_lossy(&kept), MAX_ITEM).to_owned();
     Answer { text: (missing.is_none() || !text.is_empty()).then_some(text), missing }
 }
 
@@ -107,6 +107,8 @@ mod tests {
         assert_eq!(answer.missing, None);
         assert!(text.len() <= MAX_ITEM && text.len() > MAX_ITEM - 256, "{}", text.len());
         assert!(text.lines().last().is_some_and(|line| line.starts_with("line 4999 ")), "{text}");
+        // Half a line may be half a secret.
+        assert!(text.starts_with("line "), "{text}");
     }
 
     #[tokio::test(start_paused = true)]
