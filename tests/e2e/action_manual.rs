@@ -50,6 +50,8 @@ async fn a_step_that_failed_is_told_as_not_effective_and_its_instructions_stay_a
     namespace.create(mitigation_of("call", "Service", "cdn", step)).await;
     let failed = says(&namespace, "call", "Effective", "Failed").await;
     assert!(is(&failed, "Effective", ConditionStatus::False));
+    // `kubectl wait --for=condition=Ready` must not succeed, and who waits by kstatus must not wait for ever.
+    assert!(is(&failed, "Ready", ConditionStatus::False) && is(&failed, "Stalled", ConditionStatus::True));
     let patch = r#"{"spec":{"manual":{"instructions":"do something else"}}}"#;
     let words = namespace.kubectl(&["patch", "mitigation", "call", "--type=merge", "-p", patch]).failure();
     assert!(words.contains("manual cannot be changed"), "{words}");
@@ -57,4 +59,5 @@ async fn a_step_that_failed_is_told_as_not_effective_and_its_instructions_stay_a
     // "Released" would read as if it had been in force.
     let ended = reaches(&namespace, "call", Phase::Failed).await;
     assert!(message(&ended, "Ready").contains("the step failed: no answer"), "{}", message(&ended, "Ready"));
+    assert!(is(&ended, "Ready", ConditionStatus::False) && is(&ended, "Stalled", ConditionStatus::True));
 }

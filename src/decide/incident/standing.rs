@@ -3,8 +3,10 @@
 use super::Decision;
 use super::mitigations::CANCELLED;
 use crate::api::{
-    DesiredState, Mitigation, MitigationPhase as Phase, MitigationSummary, MitigationTemplate, ReleaseOn,
+    ConditionStatus, DesiredState, Mitigation, MitigationPhase as Phase, MitigationSummary,
+    MitigationTemplate, ReleaseOn,
 };
+use crate::decide::conditions::find;
 use k8s_openapi::jiff::Timestamp;
 
 /// The mitigations of an incident, summed up.
@@ -82,7 +84,12 @@ impl Decision<'_> {
                     let lack =
                         if s.phase == Phase::Active { "not effective".into() } else { s.phase.to_string() };
                     sum.lacking.push(format!("{label} is {lack}: {says}"));
-                    sum.unsettled.push(format!("{label}: {says}"));
+                    // One that waits for somebody's help is nothing to wait for.
+                    let list = match object.is_some_and(|m| is_stuck(m) && !self.is_behind(m)) {
+                        true => &mut sum.failed,
+                        false => &mut sum.unsettled,
+                    };
+                    list.push(format!("{label}: {says}"));
                 }
             }
             Phase::Superseded | Phase::Abandoned | Phase::Refused | Phase::Failed if !leaving => {
@@ -122,6 +129,12 @@ impl Decision<'_> {
         };
         by_incident || template.desired_state == Some(DesiredState::Released)
     }
+}
+
+/// Whether a mitigation says of its latest edit that it will not be in place without help.
+fn is_stuck(m: &Mitigation) -> bool {
+    let stalled = m.status.as_ref().and_then(|s| find(&s.conditions, "Stalled"));
+    stalled.is_some_and(|c| c.status == ConditionStatus::True) && !is_stale(m)
 }
 
 /// Whether the status of a mitigation is about an earlier edit.

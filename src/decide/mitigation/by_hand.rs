@@ -48,17 +48,27 @@ impl Decision<'_> {
                     "{who} has not said yet what came of it: set spec.manual.result to Done or Failed with a note"
                 );
                 c.set("Effective", Unknown, "WaitingForPerson", message.clone());
+                c.set("Stalled", False, "Progressing", "nothing is in the way");
                 c.set("Ready", False, "WaitingForPerson", message);
             }
             Some(result) => {
                 let note =
                     result.note.as_deref().map(|n| format!(": {}", super::clip(n, 512))).unwrap_or_default();
-                let (effective, reason, message) = match result.state {
-                    ManualState::Done => (True, "Done", format!("{who} did it{note}")),
-                    ManualState::Failed => (False, "Failed", format!("{who} says that it failed{note}")),
-                };
-                c.set("Effective", effective, reason, message.clone());
-                c.set("Ready", True, reason, message);
+                match result.state {
+                    ManualState::Done => {
+                        let message = format!("{who} did it{note}");
+                        c.set("Effective", True, "Done", message.clone());
+                        c.set("Stalled", False, "Progressing", "nothing is in the way");
+                        c.set("Ready", True, "Done", message);
+                    }
+                    // Nothing of it will be in place until somebody does it after all, or asks for something else.
+                    ManualState::Failed => {
+                        let message = format!("{who} says that it failed{note}");
+                        c.set("Effective", False, "Failed", message.clone());
+                        c.set("Stalled", True, "Failed", message.clone());
+                        c.set("Ready", False, "Failed", message);
+                    }
+                }
                 if result.state == ManualState::Done {
                     let now = whole_seconds(self.now);
                     self.plan.status.effective_time.get_or_insert(now);

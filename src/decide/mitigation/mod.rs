@@ -322,8 +322,14 @@ impl<'a> Decision<'a> {
         c.set("Applied", False, reason, message.clone());
         c.set("Effective", False, "Ended", "the mitigation has ended");
         c.set("Contested", False, "Ended", "the mitigation has ended");
-        c.set("Stalled", False, "Ended", "nothing is in the way");
-        c.set("Ready", True, reason, message);
+        if phase == Phase::Failed {
+            // What was asked for never came to be.
+            c.set("Stalled", True, reason, message.clone());
+            c.set("Ready", False, reason, message);
+        } else {
+            c.set("Stalled", False, "Ended", "nothing is in the way");
+            c.set("Ready", True, reason, message);
+        }
         self.ended();
     }
 

@@ -945,3 +945,36 @@ fn a_dry_run_of_what_another_mitigation_holds_has_a_plan_that_says_so() {
         assert!(!second.condition("Applied").message.contains("this one acts when"));
     }
 }
+
+#[test]
+fn a_step_that_failed_is_not_ready_and_stalls_until_somebody_did_it_after_all() {
+    let step =
+        |result: Value| json!({"scale": null, "manual": {"instructions": "fail over", "result": result}});
+    let told = |w: &World| ["Effective", "Ready", "Stalled"].map(|type_| w.condition(type_).status);
+    let say = |w: &mut World, result: Value| {
+        let mut spec = serde_json::to_value(&w.mitigation.spec).unwrap();
+        json_patch::merge(&mut spec, &json!({"manual": {"result": result}}));
+        w.mitigation.spec = serde_json::from_value(spec).unwrap();
+        w.run();
+    };
+    let mut w = World::new(step(Value::Null));
+    w.run();
+    assert_eq!(told(&w), [Unknown, False, False], "nobody said anything yet");
+    say(&mut w, json!({"state": "Failed", "note": "no answer"}));
+    assert_eq!(told(&w), [False, False, True]);
+    assert_eq!(w.condition("Ready").reason, "Failed");
+    assert!(w.condition("Stalled").message.contains("no answer"));
+    let failed = w.condition("Stalled").last_transition_time.clone();
+    w.now = w.now.checked_add(Duration::from_secs(60)).unwrap();
+    w.run();
+    assert_eq!(w.condition("Stalled").last_transition_time, failed, "nothing turned meanwhile");
+    let mut ended = World { mitigation: w.mitigation.clone(), ..World::new(step(Value::Null)) };
+    ended.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+    ended.run();
+    assert_eq!(ended.status().phase, Some(Phase::Failed));
+    assert_eq!(told(&ended), [False, False, True], "what ended as Failed was never in place");
+    say(&mut w, json!({"state": "Done"}));
+    assert_eq!(told(&w), [True, True, False]);
+    say(&mut w, Value::Null);
+    assert_eq!(told(&w), [Unknown, False, False]);
+}

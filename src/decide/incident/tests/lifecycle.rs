@@ -269,6 +269,31 @@ fn what_is_refused_stalls_the_incident_until_it_is_taken_out_or_deleted() {
     }
 }
 
+/// A manual step that failed is one: nobody who waits for this incident would ever see more.
+#[test]
+fn one_in_force_that_waits_for_help_stalls_the_incident_until_its_edit_is_seen() {
+    let mut w = World::declared(json!({"mitigations": [scale("a")]}));
+    w.run().fails("checkout-a");
+    assert_eq!((w.says("Stalled").0, w.says("Ready").0), (False, False), "it may work yet");
+    let conditions = &mut w.object("checkout-a").status.as_mut().unwrap().conditions;
+    conditions.iter_mut().find(|c| c.type_ == "Stalled").unwrap().status = True;
+    w.run();
+    assert_eq!((w.says("Stalled"), w.says("Ready").0), ((True, "MitigationRefused"), False));
+    assert!(w.condition("Ready").message.contains("a: says Active"), "{}", w.condition("Ready").message);
+    let mut edited = scale("a");
+    edited["reason"] = json!("another reason");
+    w.change("alice", json!({"mitigations": [edited]})).run();
+    assert_eq!(
+        (w.says("Stalled").0, w.says("Ready").0),
+        (False, False),
+        "what it said is of the earlier edit"
+    );
+    w.works("checkout-a");
+    let conditions = &w.object("checkout-a").status.as_ref().unwrap().conditions;
+    assert!(conditions.iter().any(|c| c.type_ == "Stalled" && c.status == False));
+    assert_eq!((w.says("Stalled").0, w.says("Ready").0), (False, True));
+}
+
 #[test]
 fn time_alone_changes_nothing_when_nothing_is_due() {
     for (severity, change) in [
