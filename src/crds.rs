@@ -166,6 +166,19 @@ fn union_rules(names: &[String]) -> Vec<Value> {
             "message": format!("blockWrites at level {level} works on {message}"),
         }));
     }
+    for (field, level) in FIELDS_OF_LEVELS {
+        rules.push(json!({
+            // What was stored before this rule can still be edited, and released.
+            "rule": format!(
+                "!has(self.blockWrites) || !has(self.blockWrites.{field}) || self.blockWrites.level == '{level}' || \
+                (oldSelf.hasValue() && has(oldSelf.value().blockWrites) && has(oldSelf.value().blockWrites.{field}))"
+            ),
+            "optionalOldSelf": true,
+            "message": format!(
+                "blockWrites.{field} is for level {level} and would do nothing here: take it out, or set blockWrites.level to {level}"
+            ),
+        }));
+    }
     rules
 }
 
@@ -196,6 +209,10 @@ const LEVELS: &[(&str, &str, &str)] = &[
         "a Deployment or StatefulSet: set targetRef.kind accordingly",
     ),
 ];
+
+/// Fields of `blockWrites` and the only level that reads each.
+const FIELDS_OF_LEVELS: &[(&str, &str)] =
+    &[("flag", "Flag"), ("methods", "Routes"), ("resources", "Quota"), ("readReplicaLabels", "Network")];
 
 #[cfg(test)]
 mod tests {

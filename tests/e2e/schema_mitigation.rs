@@ -71,6 +71,26 @@ async fn a_kind_that_the_action_does_not_work_on_is_refused_with_those_that_it_d
         ("HTTPRoute", json!({"blockWrites": {"level": "Network"}}), "level Network works on a Deployment"),
         ("Namespace", json!({"blockWrites": {"level": "Routes"}}), "level Routes works on an HTTPRoute"),
         ("ConfigMap", json!({"blockWrites": {"level": "Flag"}}), "state the flag in blockWrites.flag"),
+        (
+            "HTTPRoute",
+            json!({"blockWrites": {"level": "Routes", "flag": {"key": "read-only", "value": "on"}}}),
+            "blockWrites.flag is for level Flag",
+        ),
+        (
+            "HTTPRoute",
+            json!({"blockWrites": {"level": "Routes", "resources": ["jobs.batch"]}}),
+            "blockWrites.resources is for level Quota",
+        ),
+        (
+            "Namespace",
+            json!({"blockWrites": {"level": "Quota", "methods": ["POST"]}}),
+            "blockWrites.methods is for level Routes",
+        ),
+        (
+            "Namespace",
+            json!({"blockWrites": {"level": "Quota", "readReplicaLabels": {"role": "replica"}}}),
+            "blockWrites.readReplicaLabels is for level Network",
+        ),
         ("deployment", json!({"scale": {"replicas": 0}}), "spec.targetRef.kind"),
     ] {
         rejects(mitigation_of("a", kind, "x", action), part).await;
