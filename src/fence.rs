@@ -4,7 +4,7 @@
 //! A role can grant `patch deployments`, never `patch spec.replicas`. The API server narrows what the roles grant
 //! to this table, so that an operator that was taken over cannot run an image of its own as "scale".
 
-use crate::mitigation::engines;
+use crate::mitigation::{engines, patch::pointer, record::HeldField};
 use serde_json::{Value, json};
 
 /// Fields that an action may change on existing objects, besides its notes: the annotations
@@ -108,9 +108,17 @@ impl Fence {
         if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
     }
 
-    /// Whether the action may change this field (a JSON Pointer) of such an object. What the table does not name at all, as a
-    /// kind that an administrator listed, is not judged.
-    pub fn allows(&self, resource: &str, path: &str) -> bool {
+    /// Whether the action may have changed such an object like this. What the table does not name at all, as a kind that an
+    /// administrator listed, is not judged.
+    pub fn allows(&self, resource: &str, held: &HeldField) -> bool {
+        // What was missing around a field is added with it, and nothing was there before.
+        let around =
+            |applied: &Value| leaves(&held.path, applied).iter().all(|leaf| self.has(resource, leaf));
+        self.has(resource, &held.path) || held.prior.is_none() && held.applied.as_ref().is_some_and(around)
+    }
+
+    /// Whether a field, by its JSON Pointer, is among those of the action.
+    fn has(&self, resource: &str, path: &str) -> bool {
         if self.makes.contains(&resource) {
             return true;
         }
@@ -141,6 +149,16 @@ impl Fence {
     }
 }
 
+/// Where the values of a map lie that are no maps themselves, as JSON Pointers.
+fn leaves(path: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().flat_map(|(key, value)| leaves(&format!("{path}{}", pointer(&[key])), value)).collect()
+        }
+        _ => vec![path.to_owned()],
+    }
+}
+
 fn is_below(path: &str, field: &str) -> bool {
     path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -150,7 +168,7 @@ fn pointer_of(field: &str) -> String {
     let (dotted, last) =
         field.trim_end_matches(']').split_once('[').map_or((field, None), |(d, l)| (d, Some(l)));
     let parts: Vec<&str> = dotted.split('.').chain(last).collect();
-    crate::mitigation::patch::pointer(&parts)
+    pointer(&parts)
 }
 
 /// The table as the chart reads it.
@@ -297,7 +315,23 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(fence(action).allows(resource, path), allowed, "{action:?} {resource} {path}");
+            assert_eq!(fence(action).has(resource, path), allowed, "{action:?} {resource} {path}");
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_added_around_a_field_is_as_good_as_the_field() {
+        for (prior, key, allowed) in [
+            (Value::Null, "incident-operator.dev/restarted-for", true),
+            (Value::Null, "sidecar.istio.io/proxyImage", false),
+            // A release would write all of it.
+            (json!({"x": "y"}), "incident-operator.dev/restarted-for", false),
+        ] {
+            let held =
+                json!({"path": "/spec/template/metadata/annotations", "prior": prior, "applied": {key: "1"}});
+            let held: HeldField = serde_json::from_value(held).expect("a field");
+            let may = fence(ActionName::FeatureFlag).allows("deployments.apps", &held);
+            assert_eq!(may, allowed, "{prior} {key}");
         }
     }
 

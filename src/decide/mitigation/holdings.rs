@@ -109,9 +109,8 @@ impl<'a> Decision<'a> {
         let status = &self.plan.status;
         let unapproved = status.approval_digest.is_some() && status.approval.is_none();
         let engine = mitigation::engine(&self.m.spec.template.action);
-        let ours = |held: &HeldField| {
-            engine.is_none_or(|engine| engine.fence().allows(&id.kind.qualified(), &held.path))
-        };
+        let ours =
+            |held: &HeldField| engine.is_none_or(|engine| engine.fence().allows(&id.kind.qualified(), held));
         self.was_applied() || !unapproved && record.fields.iter().all(ours)
     }
 

@@ -978,3 +978,21 @@ fn a_step_that_failed_is_not_ready_and_stalls_until_somebody_did_it_after_all() 
     say(&mut w, Value::Null);
     assert_eq!(told(&w), [Unknown, False, False]);
 }
+
+#[test]
+fn a_note_of_fields_that_the_action_never_touches_is_taken_off() {
+    let mut w = World::new(json!({}));
+    w.run();
+    let text =
+        w.target.as_ref().unwrap()["metadata"]["annotations"]["incident-operator.dev/mit-aaaaaaaa"].clone();
+    let mut note: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
+    let image = json!({"path": "/spec/template/spec/containers/0/image", "prior": "evil", "applied": "good"});
+    note["fields"].as_array_mut().unwrap().push(image);
+    let mut w = World::new(json!({}));
+    w.target.as_mut().unwrap()["metadata"]["annotations"] =
+        json!({"incident-operator.dev/mit-aaaaaaaa": note.to_string()});
+    w.run();
+    assert_eq!(w.writes, [Write::LetGo, Write::Take]);
+    let prior = &w.mitigation.status.as_ref().unwrap().prior;
+    assert_eq!((prior.len(), prior[0].path.as_str()), (1, "/spec/replicas"));
+}
