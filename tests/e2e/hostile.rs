@@ -166,10 +166,13 @@ async fn what_an_older_schema_let_in_goes_through_its_life_and_can_be_edited() {
     wait_status(&maps, "flags", "release", |c| c.data.as_ref().is_some_and(|data| data["a"] == "on")).await;
     namespace.kubectl(&["delete", "incident", "older", "--timeout=60s"]).success();
     // A field of another level, of which nobody said that it does nothing.
-    let block = json!({"reason": "r", "targetRef": {"kind": "Namespace", "name": namespace.name},
-        "blockWrites": {"level": "Quota", "flag": {"key": "a", "value": "on"}}});
-    store("incident-operator.dev", "mitigations", &stored(&namespace, "Mitigation", "block", block));
-    super::mitigation::effective(&namespace, "block").await;
+    let level = json!({"blockWrites": {"level": "Quota"}});
+    let block = super::mitigation::mitigation_of("block", "Namespace", &namespace.name, level);
+    namespace.create(block).await;
+    let held = super::mitigation::effective(&namespace, "block").await;
+    let mut held = serde_json::to_value(held).expect("it is JSON");
+    held["spec"]["blockWrites"]["flag"] = json!({"key": "a", "value": "on"});
+    store("incident-operator.dev", "mitigations", &held);
     let patch = r#"{"spec":{"reason":"another reason"}}"#;
     namespace.kubectl(&["patch", "mitigation", "block", "--type=merge", "-p", patch]).success();
     super::mitigation::delete(&namespace, "block").await;
