@@ -8,6 +8,7 @@
 //! Most mitigations change one object, their target. Those that change others too, or make some, write down which
 //! (`status.objects`) before the first of them is touched; each object carries its own record.
 
+mod approval;
 mod by_hand;
 mod dry_run;
 mod evidence;
