@@ -5,5 +5,5 @@ pub mod check_config;
 pub mod export;
 pub mod postmortem;
 pub mod release_all;
-mod schema;
+pub(crate) mod schema;
 mod yaml;

@@ -64,7 +64,7 @@ pub fn whole_seconds(time: Timestamp) -> Time {
 
 /// At most `max` characters, with an ellipsis where something was cut.
 pub fn clip(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
+    if text.len() <= max || text.chars().count() <= max {
         return text.to_owned();
     }
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()

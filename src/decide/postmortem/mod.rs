@@ -6,6 +6,7 @@
 
 mod action_items;
 mod blameless;
+mod bounds;
 mod deliveries;
 mod lint;
 mod news;

@@ -1,10 +1,12 @@
 //! What is known of the incident: the draft, the record that outlives the incident, and how long things took.
 
+use super::bounds;
 use crate::api::{
     Detection, DetectionSource, Durations, INCIDENT_LABEL, Impact, Incident, IncidentRef, IncidentSnapshot,
     IncidentStatus, Milestones, MitigationRecord, MitigationSummary, Postmortem, PostmortemSpec,
     PostmortemState, PostmortemStatus, Time, names,
 };
+use crate::decide::conditions::clip;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::ObjectMeta;
 use std::borrow::Cow;
@@ -16,18 +18,19 @@ pub fn draft(incident: &Incident, status: &IncidentStatus) -> Postmortem {
     let name = incident.metadata.name.clone().unwrap_or_default();
     let spec = &incident.spec;
     let took = durations(&status.milestones);
-    let detection = spec.detection.as_ref().map(|d| detection_text(d, &took));
+    let detection = spec.detection.as_ref().map(|d| clip(&detection_text(d, &took), bounds::SECTION));
+    let resolution = spec.resolution.as_ref().map(|r| r.summary.as_str()).filter(|s| !s.is_empty());
     let mut draft = Postmortem::new(
         &name,
         PostmortemSpec {
             incident_ref: Some(IncidentRef { name: name.clone(), uid: incident.metadata.uid.clone() }),
-            title: Some(spec.title.clone()),
+            title: Some(clip(&spec.title, bounds::TITLE)).filter(|title| !title.is_empty()),
             state: Some(PostmortemState::Draft),
-            owner: spec.roles.as_ref().and_then(|r| r.incident_commander.clone()),
-            impact: spec.impact.as_ref().and_then(impact_text),
+            owner: commander(incident).filter(|owner| !owner.is_empty()),
+            impact: spec.impact.as_ref().and_then(impact_text).map(|text| clip(&text, bounds::SECTION)),
             detection,
-            resolution: spec.resolution.as_ref().map(|r| r.summary.clone()).filter(|s| !s.is_empty()),
-            links: spec.detection.iter().filter_map(|d| d.reference.clone()).collect(),
+            resolution: resolution.map(|text| clip(text, bounds::SECTION)),
+            links: links(incident),
             ..PostmortemSpec::default()
         },
     );
@@ -121,6 +124,18 @@ pub(super) fn is_of_another(recorded: &IncidentSnapshot, spec: &PostmortemSpec) 
     named.name != recorded.name || other_uid
 }
 
+/// Who leads it.
+fn commander(incident: &Incident) -> Option<String> {
+    let named = incident.spec.roles.as_ref().and_then(|r| r.incident_commander.as_ref());
+    named.map(|name| clip(name, bounds::NAME))
+}
+
+/// What found it. An address that has no room is none any more when it is cut; the section on detection has it.
+fn links(incident: &Incident) -> Vec<String> {
+    let found = incident.spec.detection.iter().filter_map(|d| d.reference.clone());
+    found.filter(|link| !link.is_empty() && clip(link, bounds::LINK) == *link).collect()
+}
+
 /// How it was found, as far as that was stated.
 fn detection_text(detection: &Detection, took: &Durations) -> String {
     let by = match detection.source {
@@ -170,13 +185,13 @@ pub fn snapshot(incident: &Incident, status: &IncidentStatus) -> IncidentSnapsho
     IncidentSnapshot {
         name: incident.metadata.name.clone().unwrap_or_default(),
         uid: incident.metadata.uid.clone(),
-        title: spec.title.clone(),
+        title: clip(&spec.title, bounds::TITLE),
         severity: spec.severity,
-        service: spec.service.clone(),
+        service: spec.service.as_ref().map(|service| clip(service, bounds::NAME)),
         drill: spec.drill.filter(|drill| *drill),
-        commander: spec.roles.as_ref().and_then(|r| r.incident_commander.clone()),
+        commander: commander(incident),
         roles: status.roles.clone(),
-        impact: spec.impact.clone(),
+        impact: spec.impact.as_ref().map(bounds::impact),
         started_time: milestones.started_time,
         detected_time: milestones.detected_time,
         acknowledged_time: milestones.acknowledged_time,
@@ -208,7 +223,7 @@ fn mitigation(incident: &Incident, summary: &MitigationSummary) -> Option<Mitiga
         effective_time: summary.effective_time.clone(),
         released_time: summary.released_time.clone(),
         undone_by: summary.undone_by.clone(),
-        waiver: waiver.map(|w| w.reason.clone()),
+        waiver: waiver.map(|w| clip(&w.reason, bounds::SENTENCE)),
     })
 }
 
