@@ -221,7 +221,10 @@ async fn release_all(options: ReleaseAll) -> anyhow::Result<ExitCode> {
 }
 
 async fn way_to_the_cluster() -> anyhow::Result<kube::Config> {
-    kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")
+    let config =
+        kube::Config::infer().await.context("no way to the cluster: set KUBECONFIG, or run in a pod")?;
+    // Not looked at where the way is that of a pod.
+    Ok(controller::client::following_authorities(config, kube::config::Kubeconfig::read().ok().as_ref()))
 }
 
 #[tokio::main(worker_threads = 2)]

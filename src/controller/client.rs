@@ -15,9 +15,11 @@ use http::{
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
+    config::Kubeconfig,
 };
 use std::{
     cell::Cell,
+    path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -37,6 +39,23 @@ pub fn named(mut config: Config, identity: &str) -> Config {
         config.headers.push((USER_AGENT, value));
     }
     config
+}
+
+/// The configuration with which the file of certificate authorities that a kubeconfig names is read again, at most once a
+/// minute, when a connection is made: authorities are rotated while the operator runs. In a pod kube itself follows the
+/// file that the kubelet mounts.
+pub fn following_authorities(mut config: Config, kubeconfig: Option<&Kubeconfig>) -> Config {
+    config.root_cert_file = config.root_cert_file.or_else(|| authorities_of(kubeconfig?));
+    config
+}
+
+/// The file of certificate authorities of the current context, unless they stand in the kubeconfig itself.
+fn authorities_of(kubeconfig: &Kubeconfig) -> Option<PathBuf> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|named| named.name == *current)?.context.as_ref()?;
+    let named = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?;
+    let cluster = named.cluster.as_ref().filter(|cluster| cluster.certificate_authority_data.is_none())?;
+    cluster.certificate_authority.as_ref().map(PathBuf::from)
 }
 
 /// The configuration for a client that does not retry by itself.
@@ -230,6 +249,30 @@ mod tests {
         let counted = |line: &&str| line.starts_with("rest_client_requests_total{");
         let line = text.lines().find(counted).unwrap_or_else(|| panic!("{text}"));
         assert!(line.contains("\"GET\"") && line.ends_with(" 1"), "{line}");
+    }
+
+    #[test]
+    fn the_authorities_of_a_file_are_followed_and_those_that_stand_in_the_kubeconfig_or_in_a_pod_are_left_alone()
+     {
+        let followed = |cluster: serde_json::Value, known: Option<&str>| {
+            let kubeconfig = serde_json::from_value(serde_json::json!({
+                "current-context": "here", "users": [],
+                "contexts": [{"name": "there", "context": {"cluster": "other", "user": "u"}},
+                    {"name": "here", "context": {"cluster": "ours", "user": "u"}}],
+                "clusters": [{"name": "other", "cluster": {"certificate-authority": "/other.crt"}},
+                    {"name": "ours", "cluster": cluster}],
+            }));
+            let mut config = Config::new(http::Uri::from_static("https://127.0.0.1"));
+            config.root_cert_file = known.map(PathBuf::from);
+            following_authorities(config, Some(&kubeconfig.unwrap())).root_cert_file
+        };
+        let file = || serde_json::json!({"certificate-authority": "/ours.crt"});
+        assert_eq!(followed(file(), None), Some(PathBuf::from("/ours.crt")));
+        assert_eq!(followed(file(), Some("/mounted.crt")), Some(PathBuf::from("/mounted.crt")));
+        let mut both = file();
+        both["certificate-authority-data"] = "AAAA".into();
+        assert_eq!(followed(both, None), None, "what stands in it counts, and cannot change");
+        assert_eq!(followed(serde_json::json!({}), None), None);
     }
 
     #[tokio::test]

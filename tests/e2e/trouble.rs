@@ -4,6 +4,7 @@
 //! What must hold: a request has an answer or has failed within 10 s, watches are there again within 60 s, nobody
 //! storms the API server when it is back, everything that was asked for is done, and nothing is done twice.
 
+mod certificates;
 mod fairness;
 
 use super::support::leadership::{Load, Pace, in_full, leader_among, works};

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A part of the control plane.
 pub struct Part {
@@ -66,14 +66,23 @@ impl Part {
         started.again(self);
     }
 
+    /// For another command line, until the answer goes out of scope.
+    pub fn changeable(&self) -> Changed<'_> {
+        Changed { part: self, before: Started::of(self) }
+    }
+
     fn lives(&self) -> bool {
-        // Whoever started it may be gone, so that nobody takes note of its end.
-        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        !state.is_empty() && !state.contains(") Z ")
+        // Whoever started it may be gone, so that nobody takes note of its end. Its port is free when its last thread is
+        // gone, which may be a moment later.
+        let pid = self.pid();
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        !state.is_empty() && (threads > 1 || !state.contains(") Z "))
     }
 }
 
 /// How a part was started.
+#[derive(Clone)]
 struct Started {
     words: Vec<String>,
     folder: PathBuf,
@@ -145,6 +154,37 @@ impl Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         self.revive();
+    }
+}
+
+/// A part that may run with another command line than its own, which it gets back at the end.
+pub struct Changed<'a> {
+    part: &'a Part,
+    before: Started,
+}
+
+impl Changed<'_> {
+    /// Kills it, and starts it at once with its own command line and this change to it.
+    pub async fn restart(&self, change: impl FnOnce(&mut Vec<String>)) {
+        let Started { mut words, folder, log } = self.before.clone();
+        change(&mut words);
+        self.part.signal("KILL");
+        wait_for(Duration::from_secs(10), "end of the process", async || (!self.part.lives()).then_some(()))
+            .await;
+        Started { words, folder, log }.again(self.part);
+    }
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        if self.part.lives() {
+            self.part.signal("KILL");
+        }
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.part.lives() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        self.before.again(self.part);
     }
 }
 
