@@ -1,15 +1,17 @@
 //! Postmortems in files: rendered and checked without a cluster.
 //!
 //! A file may hold several documents of any kind, and lists as `kubectl get -o yaml` writes them; only Postmortems are
-//! looked at. `-` is standard input.
+//! looked at, and to render them the ConfigMaps with the older entries of a timeline. `-` is standard input.
 
 use super::schema;
 use crate::api::{API_VERSION, GROUP, Postmortem};
 use crate::decide::{
+    archive::Archived,
     markdown,
     postmortem::{Finding, Level, lint},
 };
 use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, io::Read, path::Path};
@@ -28,7 +30,7 @@ pub fn render_file(path: impl AsRef<Path>) -> anyhow::Result<String> {
 /// Name and Markdown of each postmortem in a file.
 pub fn render_each(path: impl AsRef<Path>) -> anyhow::Result<Vec<(String, String)>> {
     let path = path.as_ref();
-    let documents = read(path)?;
+    let Input { documents, config_maps } = read(path)?;
     let rendered = documents.into_iter().map(|document| {
         let invalid = document.invalid();
         let postmortem = document.typed().map_err(|error| {
@@ -36,7 +38,9 @@ pub fn render_each(path: impl AsRef<Path>) -> anyhow::Result<Vec<(String, String
             let said = invalid.iter().map(ToString::to_string).reduce(|a, b| format!("{a}\n{b}"));
             anyhow::anyhow!("{}: {}", shown(path), said.unwrap_or(format!("{}{error}", document.label)))
         })?;
-        Ok((postmortem.name_any(), markdown::render(&postmortem)))
+        let incident = postmortem.status.as_ref().and_then(|s| s.incident.as_ref());
+        let archived = incident.map(|incident| Archived::among(incident, &config_maps)).unwrap_or_default();
+        Ok((postmortem.name_any(), markdown::render(&postmortem, archived.records())))
     });
     rendered.collect()
 }
@@ -49,7 +53,7 @@ pub fn lint_file(path: impl AsRef<Path>) -> anyhow::Result<Vec<Finding>> {
     let path = path.as_ref();
     let mut found = Vec::new();
     let mut names = BTreeSet::new();
-    for document in read(path)? {
+    for document in read(path)?.documents {
         let mut here = document.invalid();
         let metadata = &document.value["metadata"];
         let name = ["namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default().to_owned());
@@ -74,7 +78,13 @@ pub fn lint_file(path: impl AsRef<Path>) -> anyhow::Result<Vec<Finding>> {
 /// Name of each postmortem in a file, and the postmortem as it stands there.
 pub(super) fn values(path: &Path) -> anyhow::Result<Vec<(String, Value)>> {
     let named = |d: Document| (d.value["metadata"]["name"].as_str().unwrap_or_default().to_owned(), d.value);
-    Ok(read(path)?.into_iter().map(named).collect())
+    Ok(read(path)?.documents.into_iter().map(named).collect())
+}
+
+/// What a file holds of what is looked at.
+struct Input {
+    documents: Vec<Document>,
+    config_maps: Vec<ConfigMap>,
 }
 
 /// One Postmortem of a file.
@@ -178,7 +188,7 @@ fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(part)
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<Document>> {
+fn read(path: &Path) -> anyhow::Result<Input> {
     let file = shown(path);
     let bytes = if path == Path::new("-") {
         let mut bytes = Vec::new();
@@ -203,6 +213,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<Document>> {
         let group = value["apiVersion"].as_str().and_then(|v| v.split('/').next());
         value["kind"] == "Postmortem" && group == Some(GROUP)
     };
+    let is_config_map = |value: &&Value| value["kind"] == "ConfigMap" && value["apiVersion"] == "v1";
+    let config_maps = found.iter().filter(is_config_map);
+    // What is none, whatever it says of itself, is left alone as other kinds are.
+    let config_maps = config_maps.filter_map(|value| serde_json::from_value(value.clone()).ok()).collect();
     found.retain(ours);
     if found.is_empty() {
         bail!("{file} holds no Postmortem of {API_VERSION}");
@@ -216,12 +230,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<Document>> {
         let label = if several { label(&value, index) } else { String::new() };
         Document { value, label }
     });
-    Ok(documents.collect())
+    Ok(Input { documents: documents.collect(), config_maps })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use tempfile::NamedTempFile;
 
     fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
@@ -348,6 +363,38 @@ spec:
         let text = format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
         assert_eq!(said(&text), Vec::<String>::new());
         assert!(render_file(file(&text).path()).unwrap().contains("\n# Postmortem checkout-errors\n"));
+    }
+
+    #[test]
+    fn the_archive_of_the_timeline_is_rendered_from_the_config_maps_of_the_same_input() {
+        let entry = |minute: u32, message: &str| {
+            let time = format!("2026-11-23T10:{minute:02}:00Z");
+            json!([{"time": time, "recordedTime": time, "reason": "Note", "message": message}]).to_string()
+        };
+        let archive = r#"{"configMaps": 1, "entries": 1}"#;
+        let postmortem = format!(
+            "{COMPLETE}status:\n  incident: {{name: outage, uid: u1, title: t, timelineArchive: {archive}}}\n  timeline: {}\n",
+            entry(2, "newer")
+        );
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "immutable": true,
+            "metadata": {"name": "outage-timeline-0", "labels": {"app.kubernetes.io/managed-by": "incident-operator"},
+                "annotations": {"incident-operator.dev/incident-uid": "u1"}},
+            "data": {"timeline.json": entry(1, "older")},
+        })
+        .to_string()
+            + "\n";
+        let alone = render_file(file(&postmortem).path()).unwrap();
+        assert!(alone.contains("| newer |") && alone.contains("Not shown: the 1 oldest"), "{alone}");
+        // In whatever order they come, and whatever else is there.
+        let broken = "apiVersion: v1\nkind: ConfigMap\nmetadata: []\n";
+        for input in [format!("{postmortem}---\n{map}"), format!("{broken}---\n{map}---\n{postmortem}")] {
+            let whole = render_file(file(&input).path()).unwrap();
+            let places = ["| first error |", "| older |", "| newer |"].map(|text| whole.find(text));
+            assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{whole}");
+            assert!(!whole.contains("Not shown"), "{whole}");
+            assert_eq!(said(&input), Vec::<String>::new());
+        }
     }
 
     #[test]

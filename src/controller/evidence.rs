@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     api::{EvidenceStatus, GROUP, MANAGED_BY, MANAGED_BY_LABEL, names},
+    decide::archive::is_record,
     decide::conditions::whole_seconds,
     mitigation::{
         ObjectId,
@@ -224,13 +225,6 @@ async fn gather_and_keep(
         }
     }
     Err(format!("ConfigMaps {} exist and are not of this mitigation", names.join(" and ")))
-}
-
-/// Whether the operator alone can have written what is in it: admission keeps everybody else from this label, and what
-/// is immutable was so when it was made. Anything else under a name that can be foreseen is somebody else's.
-pub fn is_record(config_map: &ConfigMap) -> bool {
-    config_map.labels().get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY)
-        && config_map.immutable == Some(true)
 }
 
 /// Makes the ConfigMap; the one that is there, when somebody did before. A connection that breaks or hangs and an API

@@ -1,7 +1,7 @@
 //! A postmortem as a Markdown document, to be published.
 //!
-//! The same postmortem gives the same bytes: nothing but spec and the record in status goes in, and no clock, locale
-//! or order of a map. All times are UTC. Every required section is there; one that is missing says so. What may be left
+//! The same postmortem gives the same bytes: nothing but spec, the record in status and the archive of its timeline goes
+//! in, and no clock, locale or order of a map. All times are UTC. Every required section is there; one that is missing says so. What may be left
 //! out and was is left out.
 //!
 //! Text of people cannot leave its place. In front matter, headings, tables and the diagram it is plain text and
@@ -33,11 +33,11 @@ const MISSING: &str = "_Missing._";
 /// What stands for a list that is empty and may be.
 const NOTHING: &str = "_None._";
 
-/// The document.
-pub fn render(postmortem: &Postmortem) -> String {
+/// The document. `archived` are the older entries of the incident's timeline, which the status has no room for.
+pub fn render(postmortem: &Postmortem, archived: &[TimelineRecord]) -> String {
     let mut text = String::new();
     for step in 0..=MAX_STEPS {
-        text = Page::new(step).document(&Known::of(postmortem));
+        text = Page::new(step).document(&Known::of(postmortem, archived));
         if text.len() <= MAX_BYTES {
             break;
         }
@@ -57,12 +57,14 @@ struct Known<'a> {
     span: Span,
     durations: Durations,
     record: Option<&'a IncidentSnapshot>,
+    /// Older entries of the timeline, and the rest of it.
+    archived: &'a [TimelineRecord],
     timeline: &'a [TimelineRecord],
     review: Option<&'a Review>,
 }
 
 impl<'a> Known<'a> {
-    fn of(postmortem: &'a Postmortem) -> Self {
+    fn of(postmortem: &'a Postmortem, archived: &'a [TimelineRecord]) -> Self {
         let (spec, status) = (&postmortem.spec, postmortem.status.as_ref());
         let record = status.and_then(|s| s.incident.as_ref());
         let name = postmortem.metadata.name.as_deref().filter(|name| !name.is_empty());
@@ -82,6 +84,7 @@ impl<'a> Known<'a> {
             span: span(postmortem),
             durations: known_durations(postmortem),
             record,
+            archived,
             timeline: status.map(|s| s.timeline.as_slice()).unwrap_or_default(),
             review: status.and_then(|s| s.review.as_ref()),
         }
@@ -187,9 +190,10 @@ impl Page {
             self.cuts.push(format!("the ends of {} other texts", self.clipped));
         }
         let name = known.name.map(|name| format!(" {}", escape::inline(name))).unwrap_or_default();
+        let archive = if known.archived.is_empty() { "" } else { " and the archive of its timeline" };
         (!self.cuts.is_empty()).then(|| {
             format!(
-                "> **This document is cut**, because it would be longer than {} KB. Left out: {}. All of it is in Postmortem{name}.",
+                "> **This document is cut**, because it would be longer than {} KB. Left out: {}. All of it is in Postmortem{name}{archive}.",
                 MAX_BYTES / 1000,
                 self.cuts.join("; ")
             )

@@ -2,6 +2,7 @@
 //! time go in, a plan comes out; `controller` carries it out.
 
 pub mod access;
+pub mod archive;
 pub mod conditions;
 pub mod incident;
 pub mod markdown;

@@ -1,6 +1,7 @@
 //! The longest name that an object may have, through a whole life: everything that is made for the incident is named
 //! after it, and must be found again.
 
+use super::postmortem_git::program;
 use super::support::record::{incident_when, stage, timeline};
 use super::support::workload::{configmap, entry, incident};
 use super::support::*;
@@ -58,7 +59,21 @@ async fn an_incident_of_253_characters_is_mitigated_archived_reviewed_closed_and
     let exported =
         wait_status(&api, &name, "Markdown", |p| p.status.as_ref().is_some_and(|s| s.export.is_some())).await;
     let markdown = exported.status.and_then(|s| s.export).expect("it is there").config_map_ref.name;
-    assert!(config_maps.get_opt(&markdown).await.expect("an answer").is_some());
+    // All of them, the archived ones too; and offline the same bytes, from the objects that bear its label.
+    let label = format!("incident-operator.dev/incident={}", &long[..63]);
+    wait_for(PATIENCE, "a whole timeline in the Markdown", async || {
+        let map = config_maps.get(&markdown).await.map_err(|e| e.to_string())?;
+        let text = map.data.unwrap_or_default().remove("postmortem.md").unwrap_or_default();
+        let told = text.matches("| looked again |").count();
+        if told != 220 || text.contains("Not shown") {
+            return Err(format!("{told} of 220 notes"));
+        }
+        let objects =
+            namespace.kubectl(&["get", "postmortem,configmap", "-l", &label, "-o", "yaml"]).success();
+        let offline = program(&["render", "postmortem", "-f", "-"], &objects);
+        if offline.stdout == text { Ok(()) } else { Err(format!("{}{}", offline.stdout, offline.stderr)) }
+    })
+    .await;
 
     let text = "Nobody had written down how many connections there may be.";
     let rest = json!({"spec": {"state": "Reviewed", "summary": text, "impact": text, "rootCauses": text, "trigger": text,

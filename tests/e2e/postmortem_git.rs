@@ -19,7 +19,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/postmortems"
 const NAMES: [&str; 2] = ["database-removed-2017-01-31", "split-database-2018-10-21"];
 
 /// Runs the program on the command line, without a cluster.
-fn program(args: &[&str], input: &str) -> Output {
+pub fn program(args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_incident-operator"))
         .args(args)
         .env("KUBECONFIG", "/nonexistent")

@@ -1,19 +1,20 @@
 //! The archive of an incident: entries that no longer fit into its status, in immutable ConfigMaps.
 
-use super::super::{Context, Error, Key, error::refuses, evidence::is_record, status::FIELD_MANAGER};
+use super::super::{Context, Error, Key, error::refuses, status::FIELD_MANAGER};
 use crate::{
     api::{
         INCIDENT_UID_ANNOTATION, Incident, IncidentStatus, MANAGED_BY, MANAGED_BY_LABEL, TimelineRecord,
         names,
     },
-    decide::incident::Archive,
+    decide::{
+        archive::{ARCHIVE_KEY, entries},
+        incident::Archive,
+    },
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt, api::PostParams, core::ObjectMeta};
 use tracing::warn;
 
-/// Key in an archive's data.
-const ARCHIVE_KEY: &str = "timeline.json";
 /// The schema's maximum for the timeline in the status.
 const MAX_INLINE: usize = 256;
 
@@ -36,10 +37,7 @@ pub(super) async fn store(
             Err(kube::Error::Api(status)) if refuses(status.code) => return Ok(Err(status.message.clone())),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let there = api.get(name).await.map_err(Error::api(what()))?;
-                let ours = is_record(&there)
-                    && there.annotations().get(INCIDENT_UID_ANNOTATION) == incident.metadata.uid.as_ref();
-                let text = there.data.as_ref().and_then(|d| d.get(ARCHIVE_KEY)).filter(|_| ours);
-                if let Some(records) = text.and_then(|t| serde_json::from_str(t).ok()) {
+                if let Some(records) = entries(&there, incident.metadata.uid.as_ref()) {
                     return Ok(Ok(records));
                 }
             }

@@ -4,7 +4,7 @@
 use super::super::{Context, Error, Key, error::refuses, status::FIELD_MANAGER};
 use crate::{
     api::{LocalRef, MANAGED_BY, MANAGED_BY_LABEL, Postmortem, PostmortemExport, names},
-    decide::markdown,
+    decide::{archive::Archived, markdown},
 };
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -139,7 +139,7 @@ pub(super) async fn keep(
     if known.is_some_and(|known| ctx.exports.rendered(key, &input).as_ref() == Some(&known.sha256)) {
         return Ok(Exported::AsBefore);
     }
-    let text = render(ctx, postmortem.clone()).await?;
+    let text = render(ctx, key, postmortem.clone()).await?;
     let sha256 = names::sha256_hex(&text);
     if known.is_some_and(|known| known.sha256 == sha256) {
         ctx.exports.remember(key, input, sha256);
@@ -165,11 +165,39 @@ fn input(postmortem: &Postmortem) -> String {
     names::sha256_hex(&json!([metadata.uid, metadata.generation, of_status]).to_string())
 }
 
-async fn render(ctx: &Context, postmortem: Postmortem) -> Result<String, Error> {
+async fn render(ctx: &Context, key: &Key, postmortem: Postmortem) -> Result<String, Error> {
     // Never closed.
     let _turn = ctx.exports.rendering.acquire().await;
-    let rendered = tokio::task::spawn_blocking(move || markdown::render(&postmortem)).await;
+    let archived = archived(ctx, key, &postmortem).await?;
+    let rendered =
+        tokio::task::spawn_blocking(move || markdown::render(&postmortem, archived.records())).await;
     rendered.map_err(|error| Error::Panicked(error.to_string()))
+}
+
+/// Reads the older entries of the timeline. It is done when there is something to render, so they are kept nowhere: their
+/// ConfigMaps never change, and how many there are is part of what is rendered. One that is gone, or that the API server
+/// does not show us, is left out, and the document says how many entries it lacks.
+async fn archived(ctx: &Context, key: &Key, postmortem: &Postmortem) -> Result<Archived, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let mut archived = Archived::default();
+    let Some(incident) = postmortem.status.as_ref().and_then(|s| s.incident.as_ref()) else {
+        return Ok(archived);
+    };
+    for names in Archived::places(incident) {
+        if archived.is_full() {
+            break;
+        }
+        for name in names {
+            let what = || format!("reading the archived timeline {}/{name}", key.namespace);
+            match api.get_opt(&name).await {
+                Ok(Some(map)) if archived.add(incident, &map) => break,
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if refuses(status.code) => {}
+                Err(error) => return Err(Error::api(what())(error)),
+            }
+        }
+    }
+    Ok(archived)
 }
 
 /// Writes the Markdown and answers where. The inner error is why it cannot be written, and what to do.

@@ -11,6 +11,7 @@ use crate::api::{
     SEVERITY_STAMP, TimelineEntry, TimelineEntryType, TimelineRecord, names,
 };
 use crate::decide::{
+    archive::config_map_names,
     conditions::{Conditions, clip, find, one_line, whole_seconds},
     stamp::Stamp,
 };
@@ -287,14 +288,10 @@ impl Decision<'_> {
         if records.is_empty() || (waits && !enough) {
             return None;
         }
-        let suffix =
-            format!("timeline-{}", self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps));
+        let number = self.status.timeline_archive.as_ref().map_or(0, |a| a.config_maps);
         let uid = self.seen.incident.metadata.uid.as_deref().unwrap_or_default();
-        Some(Archive {
-            name: names::joined(self.name(), &suffix),
-            other_name: names::hashed(self.name(), &suffix, uid),
-            records,
-        })
+        let [name, other_name] = config_map_names(self.name(), uid, number);
+        Some(Archive { name, other_name, records })
     }
 }
 

@@ -124,7 +124,8 @@ struct Entry<'a> {
 pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
     // What was said among those who worked on the incident is not for everybody who reads its postmortem.
     let told = |audience: &Option<Audience>| *audience != Some(Audience::Responders);
-    let recorded = known.timeline.iter().filter(|r| told(&r.audience)).map(|r| Entry {
+    let all = || known.archived.iter().chain(known.timeline);
+    let recorded = all().filter(|r| told(&r.audience)).map(|r| Entry {
         at: r.time.0,
         kind: &r.reason,
         message: &r.message,
@@ -147,12 +148,12 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
     });
     let mut entries: Vec<_> = recorded.chain(curated).collect();
     entries.sort_by_key(|e| e.at);
-    let held_back = known.timeline.iter().filter(|r| !told(&r.audience)).count();
+    let held_back = all().filter(|r| !told(&r.audience)).count();
     if entries.is_empty() && held_back == 0 {
         return None;
     }
     // A timeline that people wrote alone needs no word on who and what.
-    let plain = known.timeline.is_empty();
+    let plain = all().next().is_none();
     let seconds = has_seconds(entries.iter().map(|e| e.at));
     let (first, last) = page.keep("entries of the timeline", entries.len());
     let mut rows = Vec::new();
@@ -185,28 +186,41 @@ pub(super) fn timeline(page: &mut Page, known: &Known<'_>) -> Option<String> {
         let entries = if held_back == 1 { "entry" } else { "entries" };
         out.push_str(&format!("\n\n_Not shown: {held_back} {entries} that only responders may read._"));
     }
-    if let Some(archive) = known.record.and_then(|r| r.timeline_archive.as_ref()).filter(|a| a.entries > 0) {
-        let (incident, uid) = known.record.map(|r| (r.name.as_str(), r.uid.as_deref())).unwrap_or_default();
-        let maps = match archive.config_maps {
-            1 => "one ConfigMap".to_owned(),
-            maps => format!("{maps} ConfigMaps"),
-        };
-        out.push_str(&format!(
-            "\n\n_Not shown: the {} oldest entries. They lie in {maps} {}-timeline-…, with label {}={} and annotation \
-             {}={}._",
-            archive.entries,
-            escape::inline(incident),
-            escape::inline(INCIDENT_LABEL),
-            escape::inline(&names::label_value(incident)),
-            escape::inline(INCIDENT_UID_ANNOTATION),
-            escape::inline(uid.unwrap_or("unknown")),
-        ));
-    }
+    out.push_str(&not_read(known));
     let lost = known.record.and_then(|r| r.timeline_archive.as_ref()?.lost);
     if let Some(lost) = lost.filter(|n| *n > 0) {
         out.push_str(&format!("\n\n_Lost: {lost} of the oldest entries, which could not be kept._"));
     }
     Some(out)
+}
+
+/// What is said of older entries that nobody read from their ConfigMaps, and of how they are found.
+fn not_read(known: &Known<'_>) -> String {
+    let Some((record, archive)) = known.record.and_then(|r| Some((r, r.timeline_archive.as_ref()?))) else {
+        return String::new();
+    };
+    let read = i64::try_from(known.archived.len()).unwrap_or(i64::MAX);
+    let missing = archive.entries.saturating_sub(read);
+    if missing <= 0 {
+        return String::new();
+    }
+    let which = match read {
+        0 => format!("the {missing}"),
+        _ => format!("{missing} of the {}", archive.entries),
+    };
+    let maps = match archive.config_maps {
+        1 => "one ConfigMap".to_owned(),
+        maps => format!("{maps} ConfigMaps"),
+    };
+    let lie = if read > 0 { "All of these lie" } else { "They lie" };
+    format!(
+        "\n\n_Not shown: {which} oldest entries. {lie} in {maps} {}-timeline-…, with label {}={} and annotation {}={}._",
+        escape::inline(&record.name),
+        escape::inline(INCIDENT_LABEL),
+        escape::inline(&names::label_value(&record.name)),
+        escape::inline(INCIDENT_UID_ANNOTATION),
+        escape::inline(record.uid.as_deref().unwrap_or("unknown")),
+    )
 }
 
 // ---- mitigations -------------------------------------------------------------------------------------------------

@@ -4,6 +4,11 @@ use comrak::nodes::NodeValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+/// The document of a postmortem whose timeline has no archive.
+fn render(postmortem: &Postmortem) -> String {
+    super::render(postmortem, &[])
+}
+
 const OUTLINE: [&str; 13] = [
     "Summary",
     "Impact",
@@ -218,6 +223,46 @@ fn recorded_and_curated_entries_are_one_timeline_by_time_and_the_responders_own_
     entry.remove("author");
     entry.insert("entryUid".into(), json!("e1"));
     assert_eq!(table(&render(&postmortem(unsigned)), "Timeline")[4][3], "not known");
+}
+
+/// Older entries, as their ConfigMaps have them.
+fn archived(count: usize, message: &str) -> Vec<TimelineRecord> {
+    let entry = |n: usize| {
+        json!({"time": format!("2026-11-23T10:07:{:02}Z", n % 60), "recordedTime": "2026-11-23T10:08:00Z",
+            "reason": "Note", "message": format!("{message} {n}"), "author": "bob", "authenticated": true,
+            "audience": if n == 1 { "Responders" } else { "Internal" }})
+    };
+    (0..count).map(|n| serde_json::from_value(entry(n)).unwrap()).collect()
+}
+
+#[test]
+fn older_entries_stand_at_their_time_in_the_timeline_and_what_is_not_at_hand_is_counted() {
+    let mut value = example();
+    value["status"]["incident"]["timelineArchive"] = json!({"configMaps": 2, "entries": 3});
+    let postmortem = postmortem(value);
+    let with = |count| super::render(&postmortem, &archived(count, "old"));
+    let rows = table(&with(3), "Timeline");
+    let said: Vec<_> = rows.iter().map(|r| r[2].split(' ').next().unwrap()).collect();
+    assert_eq!(said, ["What", "pricing", "SEV1", "old", "old", "scale", "Checkouts", "resolved:"]);
+    assert!(with(3).contains("_Not shown: 2 entries that only responders may read._"));
+    assert!(!with(3).contains("oldest entries"));
+    let place = "lie in 2 ConfigMaps checkout-errors-timeline-…, with label incident-operator.dev/incident=checkout-errors";
+    assert!(with(0).contains(&format!("_Not shown: the 3 oldest entries. They {place}")), "{}", with(0));
+    assert!(with(2).contains(&format!("_Not shown: 1 of the 3 oldest entries. All of these {place}")));
+}
+
+#[test]
+fn ten_thousand_older_entries_are_cut_in_the_middle_and_the_document_says_where_the_rest_is() {
+    let mut value = example();
+    value["status"]["incident"]["timelineArchive"] = json!({"configMaps": 100, "entries": 12_000});
+    let document = super::render(&postmortem(value), &archived(10_000, &"x".repeat(200)));
+    assert!(document.len() <= MAX_BYTES && document.len() > MAX_BYTES / 4, "{}", document.len());
+    let note = document.lines().find(|l| l.contains("This document is cut")).unwrap();
+    assert!(note.contains("entries of the timeline"), "{note}");
+    assert!(note.ends_with("Postmortem checkout-errors and the archive of its timeline."), "{note}");
+    assert!(document.contains("_Not shown: 2000 of the 12000 oldest entries."));
+    let rows = table(&document, "Timeline");
+    assert!(rows.last().unwrap()[2].starts_with("resolved:"), "{:?}", rows.last());
 }
 
 #[test]
