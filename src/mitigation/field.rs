@@ -91,6 +91,14 @@ impl How {
         *self == How::Plain
     }
 
+    /// True for something of ours in a field whose other contents belong to others, who change them meanwhile.
+    pub fn is_part(&self) -> bool {
+        match self {
+            How::Inside(_) | How::Member(_) => true,
+            How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => false,
+        }
+    }
+
     /// True when only the hash of the value is kept.
     pub fn is_hashed(&self) -> bool {
         matches!(self, How::Digest | How::Revision(_))

@@ -118,6 +118,29 @@ pub fn losers(target: &DynamicObject, path: &str, from: Option<&Value>, to: Opti
         .collect()
 }
 
+/// Who is to own a field that holds something of ours beside what belongs to others, when its value changes like this.
+/// Others change such a field while it is held, so those who own it by now count. `before` are those who had lost it to us.
+pub fn rightful(
+    target: &DynamicObject,
+    path: &str,
+    from: Option<&Value>,
+    to: Option<&Value>,
+    before: &[Owner],
+) -> Vec<Owner> {
+    let mut owners = losers(target, path, from, to);
+    let is_ours = |entry: &ManagedFieldsEntry| manager(entry).starts_with("incident-operator");
+    let ours = entries(target).iter().any(|entry| is_ours(entry) && owns(&fields_of(entry), path));
+    // Whoever changes a value takes the field from all; who applies the value that is there owns it along with them.
+    if owners.is_empty() || ours {
+        for owner in before {
+            if !owners.iter().any(|known| known.is_same(owner)) {
+                owners.push(owner.clone());
+            }
+        }
+    }
+    owners
+}
+
 fn others(target: &DynamicObject) -> impl Iterator<Item = &ManagedFieldsEntry> {
     entries(target).iter().filter(|entry| !manager(entry).starts_with("incident-operator"))
 }

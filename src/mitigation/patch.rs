@@ -5,7 +5,7 @@ mod builder;
 
 use super::{
     field::{Change, How, field},
-    ownership::{Owner, give_back},
+    ownership::{Owner, give_back, rightful},
     record::{HeldField, Record, key},
 };
 use crate::api::MITIGATED_LABEL;
@@ -72,18 +72,38 @@ pub fn take(
     patch.drop_leftovers(record, holders);
     if !(seeded(Mutant::CaptureAfterChange) && changes.iter().any(|change| !change.is_none())) {
         patch.set_record(record);
+        patch.share_owners(record, holders);
         patch.set_label();
     }
     patch.write(&writes);
     Ok(patch.build())
 }
 
+/// Who is to own a field of which we hold a part, once this is written.
+fn owners(target: &DynamicObject, held: &HeldField, writes: &[(String, Option<Value>)]) -> Vec<Owner> {
+    match writes.iter().find(|(path, _)| *path == held.path) {
+        None => held.owners.clone(),
+        Some((_, None)) => Vec::new(),
+        Some((path, to)) => rightful(target, path, field(target, path).as_ref(), to.as_ref(), &held.owners),
+    }
+}
+
 /// Takes back a machine's change and counts it, in one write. `raw` are the values to write, one for each field.
-pub fn reassert(target: &DynamicObject, record: &Record, raw: &[Option<Value>]) -> Result<Value, String> {
+pub fn reassert(
+    target: &DynamicObject,
+    record: &Record,
+    raw: &[Option<Value>],
+    holders: &HashSet<String>,
+) -> Result<Value, String> {
     let mut patch = Builder::new(target);
     let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
     let writes = writes(target, to)?;
-    patch.set_record(record);
+    let mut record = record.clone();
+    for held in record.fields.iter_mut().filter(|held| held.how.is_part()) {
+        held.owners = owners(target, held, &writes);
+    }
+    patch.set_record(&record);
+    patch.share_owners(&record, holders);
     patch.set_label();
     patch.write(&writes);
     Ok(patch.build())
@@ -128,17 +148,17 @@ pub fn restore(
     let writes = writes(target, to.into_iter())?;
     patch.write(&writes);
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
+    // Who owned a field by now loses it to this write.
     let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
         How::Plain if held.is_in_place(target) => HeldField { prior: raw.clone(), ..held.clone() },
-        How::Plain
-        | How::Inside(_)
-        | How::Digest
-        | How::Subset
-        | How::Member(_)
-        | How::Revision(_)
-        | How::Shared => held.clone(),
+        How::Inside(_) | How::Member(_) => {
+            HeldField { owners: owners(target, held, &writes), ..held.clone() }
+        }
+        How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => held.clone(),
     });
-    patch.set_record(&Record { restored: true, fields: fields.collect(), ..record.clone() });
+    let restored = Record { restored: true, fields: fields.collect(), ..record.clone() };
+    patch.set_record(&restored);
+    patch.share_owners(&restored, holders);
     Ok(patch.build())
 }
 

@@ -5,7 +5,7 @@
 
 use super::{
     field::{Change, How, field},
-    ownership::{Owner, losers},
+    ownership::{Owner, losers, rightful},
 };
 use crate::api::CAPTURE_PREFIX;
 use crate::mutants::{Mutant, seeded};
@@ -95,13 +95,16 @@ impl HeldField {
             return first;
         }
         let present = field(target, &change.path);
+        let to = change.raw.as_ref().or(change.to.as_ref());
+        // Who lost the field to an earlier mitigation is noted on that one's record alone.
+        let earlier = Record::all(target)
+            .flat_map(|record| record.fields)
+            .find(|held| held.how.is_part() && change.how.is_part() && held.path == change.path);
         HeldField {
-            owners: losers(
-                target,
-                &change.path,
-                present.as_ref(),
-                change.raw.as_ref().or(change.to.as_ref()),
-            ),
+            owners: match earlier {
+                Some(earlier) => rightful(target, &change.path, present.as_ref(), to, &earlier.owners),
+                None => losers(target, &change.path, present.as_ref(), to),
+            },
             path: change.path.clone(),
             prior: change.how.seen(present.as_ref(), change.to.as_ref()),
             how: change.how.clone(),
@@ -146,6 +149,11 @@ impl HeldField {
             let holds = |held: &HeldField| held.how == How::Shared && held.path == path;
             shared && !record.restored && record.fields.iter().any(holds)
         })
+    }
+
+    /// True when both are parts of one field, which has one owner for all of it.
+    pub fn is_beside(&self, other: &HeldField) -> bool {
+        self.how.is_part() && other.how.is_part() && self.path == other.path
     }
 
     /// True when holding both would disturb one of them.

@@ -55,6 +55,7 @@ mod runtime;
 mod schema;
 mod schema_incident;
 mod schema_mitigation;
+mod shared_fields;
 mod support;
 mod timeline;
 mod trouble;

@@ -317,7 +317,7 @@ impl<'a> Decision<'a> {
             ..record.clone()
         };
         let Some(raw) = self.raw_again(holding, record) else { return };
-        match patch::reassert(object, &again, &raw) {
+        match patch::reassert(object, &again, &raw, self.seen.holders) {
             Ok(patch) => {
                 let object = holding.id.clone();
                 self.plan.effect = Some(Effect::Write { object, what: Write::Reassert, patch });

@@ -183,3 +183,26 @@ fn of_a_large_field_each_owner_gets_back_what_was_taken_from_it_and_no_more() {
 fn a_field_that_nobody_wrote_has_no_writer() {
     assert_eq!(writer(&written_by("x", "Update"), "/spec/selector"), None);
 }
+
+#[test]
+fn a_field_that_others_wrote_meanwhile_is_theirs_and_one_that_they_left_goes_to_those_before() {
+    let has = json!({"f:data": {"f:app.yaml": {}}});
+    let path = "/data/app.yaml";
+    let (a, b) = (json!("a"), json!("b"));
+    let before =
+        losers(&managed(json!([entry("kubectl", has.clone())])), path, Some(&json!("")), Some(&json!("a")));
+    let ours = entry("incident-operator-featureFlag", has.clone());
+    let bob = entry("bob", has.clone());
+    let elsewhere = entry("elsewhere", json!({"f:data": {"f:other": {}}}));
+    for (entries, wanted, what) in [
+        (json!([ours, elsewhere]), vec!["kubectl"], "nobody wrote it"),
+        (json!([elsewhere]), vec!["kubectl"], "nobody owns it, since another mitigation went first"),
+        (json!([bob]), vec!["bob"], "bob changed it"),
+        (json!([ours, bob]), vec!["bob", "kubectl"], "bob applied the value that was there"),
+    ] {
+        let owners = rightful(&managed(entries), path, Some(&a), Some(&b), &before);
+        assert_eq!(owners.iter().map(|o| o.manager.as_str()).collect::<Vec<_>>(), wanted, "{what}");
+    }
+    let twice = rightful(&managed(json!([ours, entry("kubectl", has)])), path, Some(&a), Some(&b), &before);
+    assert_eq!(twice.len(), 1, "who has it again is named once");
+}

@@ -67,6 +67,26 @@ impl<'a> Builder<'a> {
         self.set(&annotation(&record.uid), &json!(record.to_text()));
     }
 
+    /// Tells the records of those who hold other parts of the same fields who is to own these in the end. Our write takes
+    /// them from everybody, so what only one record knew would be lost to the others.
+    pub fn share_owners(&mut self, record: &Record, holders: &HashSet<String>) {
+        for other in Record::all(self.target) {
+            if other.uid == record.uid || !holders.contains(&other.uid) {
+                continue;
+            }
+            let mut told = other.clone();
+            for held in &mut told.fields {
+                if let Some(ours) = record.fields.iter().find(|own| own.is_beside(held)) {
+                    held.owners.clone_from(&ours.owners);
+                }
+            }
+            if told != other {
+                self.test_record(&other.uid);
+                self.set(&annotation(&other.uid), &json!(told.to_text()));
+            }
+        }
+    }
+
     pub fn set_label(&mut self) {
         match &self.target.metadata.labels {
             Some(labels) if labels.get(MITIGATED_LABEL).is_some_and(|v| v == "true") => return,

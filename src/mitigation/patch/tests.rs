@@ -1,4 +1,5 @@
 use super::*;
+use crate::mitigation::document;
 use k8s_openapi::jiff::Timestamp;
 
 pub(crate) fn object(value: Value) -> DynamicObject {
@@ -216,4 +217,58 @@ fn disowning_removes_exactly_our_entries() {
     let after = apply(&serde_json::to_value(&target).unwrap(), &patch).unwrap();
     assert_eq!(after["metadata"]["managedFields"], json!([{"manager": "kubectl"}]));
     assert_eq!(disown(&target, "incident-operator-rollback"), None);
+}
+
+#[test]
+fn whoever_holds_a_part_of_a_field_knows_whose_it_is_by_now() {
+    let own = |manager: &str| {
+        json!([{"manager": manager, "operation": "Update", "apiVersion": "v1",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:doc": {}}}}])
+    };
+    let place = |part: &str| document::Place { format: document::Format::Yaml, path: vec![part.to_owned()] };
+    let mut now = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"doc": "one: 1\ntwo: 1\n"},
+        "metadata": {"name": "c", "uid": "t", "resourceVersion": "7", "labels": {}, "annotations": {},
+            "managedFields": own("kubectl")}});
+    let (one, two) = ("aaaaaaaa-1", "bbbbbbbb-2");
+    let holders = HashSet::from([one.to_owned(), two.to_owned()]);
+    let owner = |now: &Value, uid: &str| {
+        let record = Record::find(&object(now.clone()), uid).unwrap();
+        record.fields[0].owners.iter().map(|owner| owner.manager.clone()).collect::<Vec<_>>()
+    };
+    let take_part = |now: &Value, uid: &str, part: &str| {
+        let target = object(now.clone());
+        let change = Change::inside(&target, "/data/doc", place(part), Some(json!(0)));
+        let fields = vec![HeldField::capture(&target, &change)];
+        let record = Record { uid: uid.into(), fields, ..record(None) };
+        apply(now, &take(&target, &record, &[change], &holders).unwrap()).unwrap()
+    };
+    let ours = own("incident-operator-featureFlag");
+    now = take_part(&now, one, "one");
+    now["metadata"]["managedFields"] = ours.clone();
+    assert_eq!(owner(&now, one), ["kubectl"]);
+    let second = take_part(&now, two, "two");
+    assert_eq!(owner(&second, two), ["kubectl"], "who lost it to the first one");
+    // Bob edits between the two.
+    now["metadata"]["managedFields"] = own("bob");
+    now = take_part(&now, two, "two");
+    now["metadata"]["managedFields"] = ours;
+    assert_eq!((owner(&now, one), owner(&now, two)), (vec!["bob".to_owned()], vec!["bob".to_owned()]));
+    // A machine sets one back, which is taken back from it.
+    now["metadata"]["managedFields"] = own("engine");
+    now["data"]["doc"] = json!("one: 1\ntwo: 0\n");
+    let target = object(now.clone());
+    let record = Record::find(&target, one).unwrap();
+    now = apply(&now, &reassert(&target, &record, &[Some(json!(0))], &holders).unwrap()).unwrap();
+    assert_eq!((owner(&now, one), owner(&now, two)), (vec!["engine".to_owned()], vec!["engine".to_owned()]));
+    // Ann edits before the release of the second.
+    now["metadata"]["managedFields"] = own("ann");
+    let target = object(now.clone());
+    let record = Record::find(&target, two).unwrap();
+    now = apply(&now, &restore(&target, &record, &[Some(json!(1))], &holders).unwrap()).unwrap();
+    assert_eq!(now["data"]["doc"], "one: 0\ntwo: 1\n");
+    assert_eq!((owner(&now, one), owner(&now, two)), (vec!["ann".to_owned()], vec!["ann".to_owned()]));
+    // A record that nobody answers for is not written again.
+    let target = object(now.clone());
+    let patch = restore(&target, &Record::find(&target, two).unwrap(), &[Some(json!(1))], &nobody()).unwrap();
+    assert!(!patch.to_string().contains("mit-aaaaaaaa"), "{patch}");
 }
