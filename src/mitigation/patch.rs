@@ -220,6 +220,23 @@ pub fn let_go(target: &DynamicObject, record: &Record, holders: &HashSet<String>
     patch.build()
 }
 
+/// The object as it would be had a mitigation not changed it, for looking ahead. `None`: that cannot be told.
+pub fn without(
+    target: &DynamicObject,
+    record: &Record,
+    raw: &[Option<Value>],
+    holders: &HashSet<String>,
+) -> Option<DynamicObject> {
+    let mut patch = Builder::new(target);
+    let ours = record.fields.iter().zip(raw).filter(|(held, _)| held.is_in_place(target));
+    let to = ours.map(|(held, raw)| (held.path.as_str(), &held.how, raw.as_ref()));
+    patch.write(&writes(target, to).ok()?);
+    patch.drop_hold(record, holders);
+    let mut object = serde_json::to_value(target).ok()?;
+    json_patch::patch(&mut object, &serde_json::from_value::<json_patch::Patch>(patch.build()).ok()?).ok()?;
+    serde_json::from_value(object).ok()
+}
+
 /// Removes what the API server noted of our writes, or `None` when there is nothing. Left behind, it would make
 /// us owner of a field for ever.
 pub fn disown(target: &DynamicObject, manager: &str) -> Option<Value> {

@@ -70,6 +70,22 @@ async fn the_second_mitigation_of_a_field_can_be_released_first_and_has_touched_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_request_is_refused_at_once_while_another_mitigation_holds_something_else_of_the_target() {
+    let namespace = TestNamespace::new("wrong").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::configmap("flags", &[("a", "on"), ("app.yaml", "x: 1\n")])).await;
+    namespace.create(flag("one", "flags", "a", "off")).await;
+    effective(&namespace, "one").await;
+    namespace.create(flag("two", "flags", "nokey", "off")).await;
+    let block = json!({"key": "app.yaml", "path": "zzz", "value": "0"});
+    namespace.create(mitigation_of("three", "ConfigMap", "flags", json!({"featureFlag": block}))).await;
+    for (name, reason) in [("two", "KeyNotFound"), ("three", "PathNotFound")] {
+        let refused = reaches(&namespace, name, Phase::Refused).await;
+        assert_eq!(condition(&refused, "Stalled").map(|c| c.reason.as_str()), Some(reason));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_mitigations_of_two_keys_of_one_map_live_side_by_side_and_end_in_either_order() {
     let namespace = TestNamespace::new("twokeys").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

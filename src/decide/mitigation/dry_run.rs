@@ -1,10 +1,10 @@
 //! Dry run: what a take would change, asked of the API server and told in `status.plan`.
 
-use super::{Decision, DynamicObject, Effect, OnRelease, Refusal, Write, clip, on_release, take::held_by};
+use super::{Decision, DynamicObject, Effect, ObjectId, OnRelease, Refusal, Write, clip, on_release};
 use crate::api::ConditionStatus::True;
 use crate::api::{MitigationPlan, PlannedChange};
 use crate::mitigation::{
-    Asked, Engine, Part, Stop,
+    Asked, Engine, Part,
     field::{Change, How},
     gitops,
     ownership::writer,
@@ -37,9 +37,8 @@ impl<'a> Decision<'a> {
     }
 
     /// The answer of a dry run where the change cannot be worked out while another mitigation holds the target.
-    pub(super) fn nothing_planned(&mut self, holder: &Record, stop: Stop) {
-        let Some(refusal) = self.stopped(stop) else { return };
-        let held = held_by(holder, holder.fields.iter().map(|held| held.path.as_str()));
+    pub(super) fn nothing_planned(&mut self, id: &ObjectId, holder: &Record, refusal: &Refusal) {
+        let held = self.held_by(id, holder, holder.fields.iter().map(|held| held.path.as_str()));
         let summary = format!("wait until mitigation {} is released", holder.mitigation);
         let warning = format!("{held}, and as it is now {}", refusal.message);
         self.tell_plan(&summary, Vec::new(), "undoes nothing", &[warning]);

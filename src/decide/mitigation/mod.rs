@@ -9,6 +9,7 @@
 //! (`status.objects`) before the first of them is touched; each object carries its own record.
 
 mod approval;
+mod busy;
 mod by_hand;
 mod dry_run;
 mod evidence;

@@ -1,18 +1,20 @@
 //! Take: what is to change is worked out, announced when it is more than the target, and changed, one object after
 //! the other. Each object gets its capture record in the same write.
 
-use super::{Decision, DynamicObject, Effect, End, Holding, ObjectId, Phase, Refusal, Refused, Why, Write};
+use super::{
+    Decision, DynamicObject, Effect, End, Holding, ObjectId, Phase, Refusal, Refused, Why, Write, busy::busy,
+};
 use crate::api::{ConditionStatus::False, TouchedObject};
 use crate::decide::{conditions::find, policy::InForce};
 use crate::mitigation::{
-    Asked, Engine, Look, MAY_NOT_LOOK, Part, Stop,
+    Asked, Engine, MAY_NOT_LOOK, Part, Stop,
     field::{Change, How},
     gitops, patch,
     record::{HeldField, Record},
 };
 use crate::mutants::{Mutant, seeded};
 use serde_json::{Value, json};
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 /// After this long a change that the operator may not make is tried again; at most four times that.
 const FORBIDDEN_AGAIN: Duration = Duration::from_secs(15);
@@ -94,24 +96,20 @@ impl<'a> Decision<'a> {
             return;
         }
         let Some(id) = self.id.clone() else { return };
-        let planned = engine.parts(&self.scene(&id, target)).and_then(|mut parts| {
-            gitops::prepare(self.m.spec.template.gitops, &id, true, target, &mut parts)?;
-            Ok(parts)
-        });
-        let mut parts = match planned {
+        let mut parts = match self.parts(engine, &self.scene(&id, target)) {
             Ok(parts) => parts,
-            Err(stop) => {
-                let refused = matches!(stop, Stop::Refused(_)) && holdings.iter().all(|h| h.record.is_none());
-                // What another one of this kind changed is not what it will find after that one's release.
-                let holder = refused.then(|| self.same_action(target)).flatten();
-                return match (holder, stop) {
-                    (Some(holder), stop) if self.is_dry_run() => self.nothing_planned(&holder, stop),
-                    (Some(holder), _) => {
-                        self.field_busy(&id, &holder, holder.fields.iter().map(|held| held.path.as_str()))
+            Err(Stop::Refused(refusal)) if !begun && refusal.reason != MAY_NOT_LOOK => {
+                return match self.refused_for_now(engine, &id, target) {
+                    Ok(None) => self.cannot_take(Stop::Refused(refusal), holdings),
+                    Ok(Some(holder)) if self.is_dry_run() => self.nothing_planned(&id, &holder, &refusal),
+                    Ok(Some(holder)) => {
+                        let paths = holder.fields.iter().map(|held| held.path.as_str());
+                        self.field_busy(&id, &holder, paths, Some(&refusal));
                     }
-                    (None, stop) => self.cannot_take(stop, holdings),
+                    Err(stop) => self.cannot_take(stop, holdings),
                 };
             }
+            Err(stop) => return self.cannot_take(stop, holdings),
         };
         let mut held = Vec::new();
         for part in &parts {
@@ -119,12 +117,14 @@ impl<'a> Decision<'a> {
             if let Some(object) = object
                 && let Some(holder) = busy(object, part.changes(), self.seen.holders)
             {
-                let paths = part.changes().iter().map(|c| c.path.as_str());
+                let is_held = |change: &&Change| holder.fields.iter().any(|held| held.overlaps(change));
+                let paths = part.changes().iter().filter(is_held).map(|change| change.path.as_str());
                 if !self.is_dry_run() {
-                    return self.field_busy(&part.id, &holder, paths);
+                    return self.field_busy(&part.id, &holder, paths, None);
                 }
                 // What it would change can be said all the same.
-                held.push(format!("{}; it would wait until that one is released", held_by(&holder, paths)));
+                let told = self.held_by(&part.id, &holder, paths);
+                held.push(format!("{told}; it would wait until that one is released"));
             }
         }
         for other in parts.iter().map(|part| part.id.clone()).filter(|other| *other != id).collect::<Vec<_>>()
@@ -272,23 +272,6 @@ impl<'a> Decision<'a> {
         self.refuse(&refusal);
     }
 
-    /// The record of another mitigation of the same action that holds the target.
-    fn same_action(&self, target: &DynamicObject) -> Option<Record> {
-        let action = self.m.spec.template.action.name();
-        Record::all(target)
-            .find(|record| record.action == action.as_str() && self.seen.holders.contains(&record.uid))
-    }
-
-    fn field_busy<'p>(&mut self, id: &ObjectId, holder: &Record, paths: impl Iterator<Item = &'p str>) {
-        let held = held_by(holder, paths);
-        self.wait("FieldBusy", format!("{held}; this one acts when that one is released"));
-        if Some(id) != self.id.as_ref() {
-            // News of the target is heard anyway, that of other objects is not.
-            self.plan.follow = Some(Look::List { kind: id.kind, labels: None });
-            self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
-        }
-    }
-
     fn forbidden(&mut self, words: &str) {
         let role = self.m.spec.template.action.name().cluster_role();
         let namespace = self.m.metadata.namespace.clone().unwrap_or_default();
@@ -311,23 +294,4 @@ impl<'a> Decision<'a> {
         let unknown = matches!(self.seen.policies, InForce::Unknown(_));
         unknown && told && !known && !self.was_applied() && !self.policies_allow(None)
     }
-}
-
-/// That another mitigation holds these fields, in words.
-pub(super) fn held_by<'p>(holder: &Record, paths: impl Iterator<Item = &'p str>) -> String {
-    let mut paths: Vec<&str> = paths.collect();
-    paths.dedup();
-    format!(
-        "{} is held by mitigation {}{}",
-        paths.join(", "),
-        holder.mitigation,
-        holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
-    )
-}
-
-/// The record of another mitigation that holds one of the fields.
-fn busy(target: &DynamicObject, changes: &[Change], holders: &HashSet<String>) -> Option<Record> {
-    Record::all(target)
-        .filter(|record| holders.contains(&record.uid))
-        .find(|record| record.fields.iter().any(|held| changes.iter().any(|change| held.overlaps(change))))
 }

@@ -996,3 +996,75 @@ fn a_note_of_fields_that_the_action_never_touches_is_taken_off() {
     let prior = &w.mitigation.status.as_ref().unwrap().prior;
     assert_eq!((prior.len(), prior[0].path.as_str()), (1, "/spec/replicas"));
 }
+
+/// A mitigation of a ConfigMap, beside another one when that is given.
+fn flagged(beside: Option<&World>, uid: &str, flag: Value) -> World {
+    let spec =
+        json!({"scale": null, "targetRef": {"kind": "ConfigMap", "name": "flags"}, "featureFlag": flag});
+    let mut w = World::new(spec);
+    w.mitigation.metadata.uid = Some(uid.into());
+    w.target = Some(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "flags", "namespace": "shop", "uid": "target-1", "resourceVersion": "1", "managedFields": []},
+        "data": {"a": "1", "app.yaml": "x: 1\ny: 1\n"}}));
+    if let Some(first) = beside {
+        w.target = first.target.clone();
+        w.holders.insert(first.mitigation.metadata.uid.clone().unwrap());
+        w.mitigation.metadata.name = Some("second".into());
+    }
+    w
+}
+
+#[test]
+fn what_would_be_refused_anyway_is_refused_beside_another_mitigation_and_does_not_wait_for_it() {
+    let holds = [
+        json!({"key": "a", "value": "0"}),
+        json!({"key": "app.yaml", "path": "x", "value": "0"}),
+        json!({"key": "app.yaml", "value": "gone"}),
+    ];
+    for held in holds {
+        let mut first = flagged(None, "aaaaaaaa-1", held.clone());
+        first.run();
+        assert_eq!(first.phase(), Phase::Active);
+        let wrong = [
+            (json!({"key": "nokey", "value": "0"}), "KeyNotFound"),
+            (json!({"key": "app.yaml", "path": "zzz", "value": "0"}), "PathNotFound"),
+        ];
+        for (asked, reason) in wrong {
+            for dry in [false, true] {
+                let mut second = flagged(Some(&first), "bbbbbbbb-2", asked.clone());
+                second.mitigation.spec.template.dry_run = Some(dry);
+                second.run();
+                let stalled = second.condition("Stalled");
+                assert_eq!(
+                    (second.phase(), stalled.reason.as_str()),
+                    (Phase::Refused, reason),
+                    "{held}: {asked}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_the_other_mitigation_makes_impossible_waits_for_it_and_says_what_is_wrong_now() {
+    let mut first = flagged(None, "aaaaaaaa-1", json!({"key": "app.yaml", "value": "gone"}));
+    first.run();
+    let asked = json!({"key": "app.yaml", "path": "y", "value": "0"});
+    let mut second = flagged(Some(&first), "bbbbbbbb-2", asked.clone());
+    second.run();
+    let applied = second.condition("Applied").clone();
+    assert_eq!((second.phase(), applied.reason.as_str()), (Phase::Pending, "FieldBusy"));
+    for words in ["/data/app.yaml is held by mitigation stop", "as it is now, the document under key"] {
+        assert!(applied.message.contains(words), "{}", applied.message);
+    }
+    let mut dry = flagged(Some(&first), "bbbbbbbb-2", asked);
+    dry.mitigation.spec.template.dry_run = Some(true);
+    dry.run();
+    let plan = dry.status().plan.clone().expect("a plan");
+    assert_eq!(plan.summary, "would wait until mitigation stop is released");
+    first.delete().run();
+    second.target = first.target.clone();
+    second.run();
+    assert_eq!(second.phase(), Phase::Active);
+    assert_eq!(second.target.as_ref().unwrap()["data"]["app.yaml"], "x: 1\ny: 0\n");
+}
