@@ -248,7 +248,7 @@ pub struct PlannedChange {
     /// The value before, as JSON; "absent" when there is none.
     #[schemars(length(max = 4096))]
     pub from: String,
-    /// The value after, as JSON.
+    /// The value after, as JSON; for a list of which only one entry comes or goes, which one that is.
     #[schemars(length(max = 4096))]
     pub to: String,
     /// The field manager that wrote the field last.

@@ -288,7 +288,8 @@ impl Engine for FeatureFlag {
 
     fn summary(&self, target: &TargetRef, parts: &[Part]) -> String {
         let changes = parts.first().map(Part::changes).unwrap_or_default();
-        let told = changes.iter().map(|change| {
+        let nothing = changes.iter().all(Change::is_none);
+        let told = changes.iter().filter(|change| nothing || !change.is_none()).map(|change| {
             let inside = match &change.how {
                 field::How::Inside(place) => format!(" {}", place.path.join(".")),
                 _ => String::new(),

@@ -54,6 +54,30 @@ impl Member {
         self.item.as_str() == Some(part.trim())
     }
 
+    /// The list in words; `path` is that of the field.
+    fn list(&self, path: &str) -> String {
+        match &self.of_each {
+            None => path.to_owned(),
+            Some(key) => format!("{key} of each of {path}"),
+        }
+    }
+
+    /// That it is added to the list, or taken out of it.
+    pub fn comes(&self, path: &str, added: bool) -> String {
+        let what = if added { "added to" } else { "taken out of" };
+        format!("{} {what} {}", self.item, self.list(path))
+    }
+
+    /// That it is in the list already.
+    pub fn is_there(&self, path: &str) -> String {
+        format!("{} is in {}", self.item, self.list(path))
+    }
+
+    /// That it is not in the list any more.
+    pub fn is_missing(&self, path: &str) -> String {
+        format!("{} is not in {}", self.item, self.list(path))
+    }
+
     /// The field with the member, or without it and without what is empty then.
     pub fn write(&self, raw: Option<Value>, add: bool) -> Option<Value> {
         let Some(key) = &self.of_each else {

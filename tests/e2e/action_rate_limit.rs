@@ -440,3 +440,51 @@ async fn every_rule_of_an_ingress_route_is_limited_and_one_that_is_not_any_more_
     delete(&namespace, "two").await;
     assert_eq!((spec("la").await, spec("lb").await), (limited(500), limited(900)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_is_told_by_object_and_entry_and_so_is_what_another_mitigation_holds() {
+    crds::install_all(&["traefik"]);
+    let namespace = TestNamespace::new("limitwords").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    classes(&namespace).await;
+    let house = json!({"rateLimit": {"average": 900, "period": "1s", "burst": 100}});
+    namespace.create(middleware("house", house)).await;
+    namespace.create(ingress_route("limited", &[("Path(`/a`)", &["house"])])).await;
+    namespace.create(ingress_route("bare", &[("Path(`/a`)", &["auth"])])).await;
+    namespace.create(ingress("shop", "traefik", json!({MIDDLEWARES: "auth@file"}))).await;
+    let applied = async |name: &str| {
+        let told = says(&namespace, name, "Effective", "NotReported").await;
+        message(&told, "Applied").to_owned()
+    };
+
+    // What has its value already is no change.
+    namespace.create(limit("first", "IngressRoute", "limited", json!({}))).await;
+    let words = applied("first").await;
+    assert!(words.contains("Middleware/house spec.rateLimit.average from 900 to 100"), "{words}");
+    assert!(!words.contains("burst") && !words.contains("period"), "{words}");
+    // What is held is not on the target, so its object is named.
+    namespace.create(limit("second", "IngressRoute", "limited", json!({"per": "Minute"}))).await;
+    let waits = says(&namespace, "second", "Applied", "FieldBusy").await;
+    let words = message(&waits, "Applied");
+    assert!(words.contains("of Middleware/house is held by mitigation first;"), "{words}");
+
+    // An entry comes to a list, which stays.
+    let names = [
+        ("IngressRoute", "bare", "middlewares of each of spec.routes"),
+        ("Ingress", "shop", &format!("metadata.annotations.{MIDDLEWARES}")),
+    ];
+    for (kind, target, list) in names {
+        let asked = with(limit("what-if", kind, target, json!({})), json!({"dryRun": true}));
+        namespace.create(asked).await;
+        let plan = says(&namespace, "what-if", "Ready", "DryRun").await.status.unwrap().plan.expect("a plan");
+        let change =
+            plan.changes.iter().find(|change| change.object.is_none()).expect("a change of the target");
+        assert!(change.from.contains("auth"), "{change:?}");
+        assert!(change.to.ends_with(&format!(" added to {list}")), "{change:?}");
+        delete(&namespace, "what-if").await;
+        namespace.create(limit(target, kind, target, json!({}))).await;
+        let words = applied(target).await;
+        assert!(words.contains(&format!(" added to {list}")), "{words}");
+        assert!(words.contains("mit-") && !words.contains("absent"), "{words}");
+    }
+}

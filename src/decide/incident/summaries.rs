@@ -290,7 +290,11 @@ impl Decision<'_> {
 
 /// What a mitigation changed, in words: `spec.replicas from 3 to 0`. `None` while nothing is changed.
 fn change(m: &Mitigation) -> Option<String> {
-    let fields: Vec<String> = m.status.as_ref()?.prior.iter().map(field_change).collect();
+    let prior = &m.status.as_ref()?.prior;
+    let is_changed = |field: &&PriorValue| field.value != field.applied;
+    let nothing = !prior.iter().any(|field| is_changed(&field));
+    let fields = prior.iter().filter(|field| nothing || is_changed(field)).map(field_change);
+    let fields: Vec<String> = fields.collect();
     (!fields.is_empty()).then(|| one_line(&fields.join("; "), 1024))
 }
 
@@ -306,6 +310,11 @@ fn field_change(field: &PriorValue) -> String {
     let shown = |value: &Option<String>| value.as_ref().map(|v| clip(v, 256));
     if let How::Revision(pin) = &how {
         return format!("{path} {pin}");
+    }
+    if let How::Member(member) = &how
+        && field.value != field.applied
+    {
+        return member.comes(&path, field.applied.is_some());
     }
     match (shown(&field.value), shown(&field.applied)) {
         (before, after) if before == after => {

@@ -23,7 +23,7 @@ impl Decision<'_> {
             let template = &self.m.spec.template;
             if template.dry_run == Some(true) {
                 let (summary, note) = (step.summary(&template.target_ref, &[]), UNDOES_NOTHING.to_owned());
-                return self.tell_plan(&summary, Vec::new(), &step.release(), &[note]);
+                return self.tell_plan(&summary, false, Vec::new(), &step.release(), &[note]);
             }
             if !self.approved(None) {
                 return;

@@ -5,7 +5,7 @@ use crate::api::ConditionStatus::True;
 use crate::api::{MitigationPlan, PlannedChange};
 use crate::mitigation::{
     Asked, Engine, Part,
-    field::{Change, How},
+    field::{Change, How, dotted, field},
     gitops,
     ownership::writer,
     record::Record,
@@ -41,7 +41,7 @@ impl<'a> Decision<'a> {
         let held = self.held_by(id, holder, holder.fields.iter().map(|held| held.path.as_str()));
         let summary = format!("wait until mitigation {} is released", holder.mitigation);
         let warning = format!("{held}, and as it is now {}", refusal.message);
-        self.tell_plan(&summary, Vec::new(), "undoes nothing", &[warning]);
+        self.tell_plan(&summary, false, Vec::new(), "undoes nothing", &[warning]);
     }
 
     pub(super) fn dry_run(
@@ -77,18 +77,19 @@ impl<'a> Decision<'a> {
         }
         let summary = engine.summary(&template.target_ref, parts);
         let changes = parts.iter().flat_map(|part| self.planned(part)).take(super::MAX_PRIOR).collect();
-        self.tell_plan(&summary, changes, &engine.release(), &warnings);
+        self.tell_plan(&summary, true, changes, &engine.release(), &warnings);
     }
 
-    /// The answer of a dry run.
+    /// The answer of a dry run; `accepted`: the API server was asked, too.
     pub(super) fn tell_plan(
         &mut self,
         summary: &str,
+        accepted: bool,
         changes: Vec<PlannedChange>,
         release: &str,
         warnings: &[String],
     ) {
-        let accepted = if changes.is_empty() { "" } else { "; the API server accepts it" };
+        let accepted = if accepted { "; the API server accepts it" } else { "" };
         self.plan.status.plan = Some(MitigationPlan {
             summary: clip(&format!("would {summary}"), 1024),
             changes,
@@ -114,26 +115,28 @@ impl<'a> Decision<'a> {
                 to: text(Some(spec)),
                 written_by: None,
             }],
-            Asked::Change(changes) => changes
-                .iter()
-                .map(|change: &Change| PlannedChange {
-                    object: object.clone(),
-                    path: match &change.how {
-                        How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
-                        How::Plain
-                        | How::Digest
-                        | How::Subset
-                        | How::Member(_)
-                        | How::Revision(_)
-                        | How::Shared => change.path.clone(),
-                    },
-                    from: text(change.from.as_ref()),
-                    to: text(change.to.as_ref()),
-                    written_by: known
-                        .and_then(|object| writer(object, &change.path))
-                        .map(|w| clip(&w.manager, 256)),
-                })
-                .collect(),
+            Asked::Change(changes) => {
+                // What has its value already is no change.
+                let changes = changes.iter().filter(|change| !change.is_none());
+                let told = changes.map(|change: &Change| {
+                    let (from, to) = (text(change.from.as_ref()), text(change.to.as_ref()));
+                    let (path, from, to) = match &change.how {
+                        How::Inside(place) => (format!("{} {}", change.path, place.path.join(".")), from, to),
+                        How::Member(member) => {
+                            let list = known.and_then(|object| field(object, &change.path));
+                            let comes = member.comes(&dotted(&change.path), change.to.is_some());
+                            (change.path.clone(), text(list.as_ref()), clip(&comes, 4096))
+                        }
+                        How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => {
+                            (change.path.clone(), from, to)
+                        }
+                    };
+                    let writer = known.and_then(|object| writer(object, &change.path));
+                    let written_by = writer.map(|w| clip(&w.manager, 256));
+                    PlannedChange { object: object.clone(), path, from, to, written_by }
+                });
+                told.collect()
+            }
         }
     }
 }

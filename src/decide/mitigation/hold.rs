@@ -3,15 +3,15 @@
 use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
     MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
-    Write, Writer, clip, describe_change, patch,
+    Write, Writer, clip, patch,
     release::{DELETER, are_gone},
-    whole_seconds, writer,
+    told, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::decide::conditions::find;
 use crate::{
     api::PriorValue,
-    mitigation::{field, field::How, gitops, ownership::WriterKind},
+    mitigation::{field::How, gitops, ownership::WriterKind},
     mutants::{Mutant, seeded},
 };
 
@@ -153,15 +153,17 @@ impl<'a> Decision<'a> {
         status.prior = prior;
         let held = || records.iter().flat_map(|(_, record)| &record.fields);
         let unchanged = held().all(HeldField::is_unchanged);
-        let told = records.iter().flat_map(|(holding, record)| {
+        let changes = records.iter().flat_map(|(holding, record)| {
             let label = self.label_of(&holding.id).map(|l| format!("{l} ")).unwrap_or_default();
             let made = record.made;
-            record.fields.iter().map(move |held| match made {
+            // What is held beside a change, and had its value before, is no change.
+            let changed = record.fields.iter().filter(move |held| unchanged || !held.is_unchanged());
+            changed.map(move |held| match made {
                 true => format!("{label}made"),
-                false => format!("{label}{}", describe_change(held)),
+                false => format!("{label}{}", told::change(held)),
             })
         });
-        let mut changed = clip(&told.collect::<Vec<_>>().join("; "), 4096);
+        let mut changed = clip(&changes.collect::<Vec<_>>().join("; "), 4096);
         let template = &self.m.spec.template;
         for (holding, record) in records {
             let Some(object) = holding.object else { continue };
@@ -279,7 +281,7 @@ impl<'a> Decision<'a> {
             self.plan.status.undone_by = Some(clip(&name, 256));
             return self.release(&End::Undone);
         }
-        let values = drift(object, record);
+        let values = told::drift(object, record);
         if record.reasserts >= MAX_REASSERTS {
             let fix = match kind {
                 Some(WriterKind::GitOps) => Some(gitops::fix(object, record, &name)),
@@ -381,19 +383,4 @@ fn has_label(object: &DynamicObject) -> bool {
 fn how_text(how: &How) -> String {
     // Plain data can always be written as text.
     serde_json::to_string(how).unwrap_or_default()
-}
-
-/// What the fields are instead of what they should be.
-fn drift(object: &DynamicObject, record: &Record) -> String {
-    let text = |value: Option<Value>| clip(&value.map_or("absent".to_owned(), |v| v.to_string()), 128);
-    let changed = record.fields.iter().filter(|held| !held.is_in_place(object));
-    let told = changed.map(|held| {
-        let has = match held.how {
-            How::Digest | How::Revision(_) => "another value".to_owned(),
-            How::Plain | How::Subset | How::Shared => text(field(object, &held.path)),
-            How::Inside(_) | How::Member(_) => text(held.seen(object)),
-        };
-        format!("{} is {has} instead of {}", held.path, text(held.applied.clone()))
-    });
-    clip(&told.collect::<Vec<_>>().join("; "), 1024)
 }

@@ -19,6 +19,7 @@ mod holdings;
 mod plan;
 mod release;
 mod take;
+mod told;
 
 use super::{
     conditions::{Conditions, clip, whole_seconds},
@@ -397,19 +398,6 @@ impl<'a> Decision<'a> {
     fn wake_at(&mut self, time: Timestamp) {
         self.plan.wake = Some(self.plan.wake.map_or(time, |w| w.min(time)));
     }
-}
-
-fn describe_change(held: &HeldField) -> String {
-    let path = mitigation::field::dotted(&held.path);
-    if let mitigation::field::How::Revision(pin) = &held.how {
-        return format!("{path} {pin}");
-    }
-    let text = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), Value::to_string);
-    let inside = match &held.how {
-        mitigation::field::How::Inside(place) => format!(" {}", place.path.join(".")),
-        _ => String::new(),
-    };
-    format!("{path}{inside} from {} to {}", clip(&text(&held.prior), 256), clip(&text(&held.applied), 256))
 }
 
 #[cfg(test)]

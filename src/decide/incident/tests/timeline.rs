@@ -275,6 +275,16 @@ fn a_change_names_the_field_and_both_values() {
         says(inside).as_deref(),
         Some("pricing.on in data.flags.json of ConfigMap/flags from true to false")
     );
+    let member = r#"{"Member": {"item": "shop-mit@kubernetescrd"}}"#;
+    let entry = json!([{"path": "/metadata/annotations/list", "applied": "\"shop-mit@kubernetescrd\"", "how": member}]);
+    assert_eq!(
+        says(entry).as_deref(),
+        Some(r#""shop-mit@kubernetescrd" added to metadata.annotations.list"#),
+        "the list was there and stays"
+    );
+    let beside = json!([{"path": "/spec/burst", "value": "10", "applied": "10"},
+        {"path": "/spec/average", "value": "500", "applied": "10"}]);
+    assert_eq!(says(beside).as_deref(), Some("spec.average from 500 to 10"), "what stays is no change");
     let large = json!([{"path": "/spec/template", "value": "{\"sha256\":\"a\"}", "applied": "{\"sha256\":\"b\"}", "how": "\"Digest\""}]);
     assert_eq!(says(large).as_deref(), Some("spec.template replaced as a whole"));
     let removed = json!([{"path": "/spec/paused", "value": "true"}]);
