@@ -232,7 +232,10 @@ impl<'a> Decision<'a> {
                     c.set("Effective", Unknown, "Verifying", what.clone());
                     c.set("Ready", False, "Verifying", what);
                 } else {
-                    let message = format!("no effect within {} s: {seen}", timeout.as_secs());
+                    let message = match self.plan.status.effective_time {
+                        None => format!("no effect within {} s: {seen}", timeout.as_secs()),
+                        Some(_) => format!("no longer in effect: {seen}"),
+                    };
                     let mut c = self.conditions();
                     c.set("Effective", False, "NotEffective", message.clone());
                     c.set("Ready", False, "NotEffective", message);

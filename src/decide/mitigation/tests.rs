@@ -1068,3 +1068,22 @@ fn what_only_the_other_mitigation_makes_impossible_waits_for_it_and_says_what_is
     assert_eq!(second.phase(), Phase::Active);
     assert_eq!(second.target.as_ref().unwrap()["data"]["app.yaml"], "x: 1\ny: 0\n");
 }
+
+#[test]
+fn what_worked_once_and_works_no_more_is_not_told_as_what_never_worked() {
+    for (settles, words) in [(false, "no effect within 120 s: "), (true, "no longer in effect: ")] {
+        let mut w = World::new(json!({}));
+        w.run();
+        if settles {
+            w.workload_settles().run();
+            assert_eq!(w.condition("Effective").status, True);
+            w.target.as_mut().unwrap()["status"]["replicas"] = json!(1);
+            w.bump();
+        }
+        w.now += Duration::from_secs(600);
+        w.run();
+        let effective = w.condition("Effective");
+        assert_eq!((effective.status, effective.reason.as_str()), (False, "NotEffective"));
+        assert!(effective.message.starts_with(words), "{}", effective.message);
+    }
+}
