@@ -141,6 +141,11 @@ fn union_rules(names: &[String]) -> Vec<Value> {
         "rule": "!has(self.policyRef) || (has(oldSelf.policyRef) && self.policyRef == oldSelf.policyRef)",
         "message": "policyRef can only be taken out: release this mitigation and add one with another name",
     }));
+    rules.push(json!({
+        // What is in force would stay so, and seem harmless.
+        "rule": "!has(self.dryRun) || !self.dryRun || (has(oldSelf.dryRun) && oldSelf.dryRun)",
+        "message": "dryRun can only be taken out, which carries the plan out: to undo what was done set desiredState: Released, to see a plan add another mitigation with dryRun: true",
+    }));
     for name in names {
         let unchanged = if name == "manual" {
             // The result of a manual step is told later; what is to be done stays.

@@ -56,7 +56,8 @@ pub struct MitigationTemplate {
     pub evidence: Option<EvidencePolicy>,
     /// How a GitOps engine that owns the target is dealt with. Auto is the default.
     pub gitops: Option<GitOpsPolicy>,
-    /// Only work out what would change: the answer is in status.plan, nothing is written to the target.
+    /// Only work out what would change: the answer is in status.plan, nothing is written to the target. Taken out later,
+    /// the plan is carried out; it cannot be set later.
     pub dry_run: Option<bool>,
     /// Act with the rights of this ServiceAccount of the same namespace; the requester needs the verb
     /// impersonate on it.

@@ -3,7 +3,7 @@
 use super::mitigation::{flag, mitigation_of, scale, with};
 use super::support::TestNamespace;
 use super::support::schema::{accepts, accepts_change, rejects, rejects_change};
-use super::support::workload::mitigation;
+use super::support::workload::{incident, mitigation};
 use serde_json::{Value, json};
 
 fn stop() -> Value {
@@ -223,4 +223,30 @@ async fn a_misspelt_field_is_refused_by_name() {
         "targetRef.namespace",
     )
     .await;
+}
+
+/// A change that is in force would stay so, and whoever set dryRun would take it for undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_may_be_carried_out_and_what_was_asked_for_becomes_no_plan() {
+    let namespace = TestNamespace::new("nodry").await;
+    let plan = with(scale("plan", "Deployment", "importer", 0), json!({"dryRun": true}));
+    for change in [json!({"spec": {"dryRun": null}}), json!({"spec": {"dryRun": false}})] {
+        accepts_change(&namespace, plan.clone(), change).await;
+    }
+    accepts_change(&namespace, plan, json!({"spec": {"reason": "still a plan"}})).await;
+    let words = "to undo what was done set desiredState: Released";
+    for (name, dry) in [("absent", Value::Null), ("false", json!(false))] {
+        let asked = with(scale(name, "Deployment", "importer", 0), json!({"dryRun": dry}));
+        rejects_change(&namespace, asked.clone(), json!({"spec": {"dryRun": true}}), words).await;
+        accepts_change(&namespace, asked, json!({"spec": {"dryRun": false}})).await;
+    }
+    let entry = |dry: Value| {
+        json!([{"name": "stop", "reason": "x", "targetRef": {"kind": "Deployment", "name": "importer"},
+            "scale": {"replicas": 0}, "dryRun": dry}])
+    };
+    let outage =
+        |name: &str, dry: bool| incident(name, json!({"title": "t", "mitigations": entry(json!(dry))}));
+    let change = |dry: Value| json!({"spec": {"mitigations": entry(dry)}});
+    rejects_change(&namespace, outage("done", false), change(json!(true)), words).await;
+    accepts_change(&namespace, outage("planned", true), change(Value::Null)).await;
 }

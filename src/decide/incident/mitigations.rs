@@ -218,13 +218,14 @@ impl Decision<'_> {
     }
 }
 
-/// Whether an entry is still the one that an object was made of. Target and action cannot be changed: an entry
-/// that differs in these was taken out, and another put in its place.
+/// Whether an entry is still the one that an object was made of. Target and action cannot be changed, and what was asked
+/// for becomes no dry run: an entry that differs in these was taken out, and another put in its place.
 fn continues(entry: &MitigationTemplate, object: &MitigationTemplate) -> bool {
     let same_action = match (&entry.action, &object.action) {
         // The result of a step by hand is told later.
         (Action::Manual(a), Action::Manual(b)) => a.instructions == b.instructions,
         (a, b) => a == b,
     };
-    same_action && entry.target_ref == object.target_ref
+    let is_dry = |template: &MitigationTemplate| template.dry_run == Some(true);
+    same_action && entry.target_ref == object.target_ref && (is_dry(object) || !is_dry(entry))
 }

@@ -199,6 +199,29 @@ fn incidents_whose_names_run_together_do_not_share_an_object() {
     assert!(second.object("a-b-c").metadata.deletion_timestamp.is_none(), "it is not theirs to delete");
 }
 
+/// Admission lets no entry become a dry run, but one may go and another come in its place while nobody looks.
+#[test]
+fn a_dry_run_in_the_place_of_an_entry_that_was_done_undoes_it_and_the_other_way_round_carries_it_out() {
+    let mut dry = scale("stop");
+    dry["dryRun"] = json!(true);
+    let mut done = World::declared(json!({"mitigations": [scale("stop")]}));
+    done.run();
+    let made = done.made[0].clone();
+    done.edit("alice", json!({"mitigations": [dry.clone()]}));
+    assert!(
+        !done.mitigations.iter().any(|m| m.metadata.deletion_timestamp.is_none()
+            && m.metadata.name.as_deref() == Some(&made)
+            && m.spec.template.dry_run.is_none()),
+        "the first one is released"
+    );
+    let mut planned = World::declared(json!({"mitigations": [dry]}));
+    planned.run();
+    let made = planned.made[0].clone();
+    planned.edit("alice", json!({"mitigations": [scale("stop")]}));
+    let object = planned.object(&made);
+    assert_eq!((object.spec.template.dry_run, object.metadata.deletion_timestamp.is_none()), (None, true));
+}
+
 #[test]
 fn a_standalone_mitigation_of_the_same_name_is_not_taken_for_the_entrys() {
     let mut w = World::declared(json!({"mitigations": [scale("stop")]}));
