@@ -152,6 +152,37 @@ pub fn split(document: &Value, path: &str) -> Vec<String> {
     out
 }
 
+/// Names that are shown of those that are there.
+const SHOWN: usize = 10;
+
+/// What there is as deep as a path leads into a document, in words: for who misspelt the rest of it.
+pub fn nearest(format: Format, text: &str, path: &[String]) -> String {
+    if format == Format::Properties {
+        return format!("it has {}", listed(properties::keys(text).into_iter()));
+    }
+    let Ok(document) = parse(format, text) else { return "it cannot be read".to_owned() };
+    let (mut place, mut depth) = (&document, 0);
+    while let Some(next) = path.get(depth).and_then(|key| step(place, key)) {
+        (place, depth) = (next, depth + 1);
+    }
+    let name = if depth == 0 { "it".to_owned() } else { path[..depth].join(".") };
+    match place {
+        Value::Object(map) => format!("{name} has {}", listed(map.keys().map(String::as_str))),
+        Value::Array(list) => format!("{name} is a list of {}, counted from 0", list.len()),
+        _ => format!("{name} is a single value"),
+    }
+}
+
+fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let all: Vec<&str> = names.collect();
+    let shown: Vec<String> = all.iter().take(SHOWN).map(|name| name.chars().take(64).collect()).collect();
+    match (shown.is_empty(), all.len() - shown.len()) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => shown.join(", "),
+        (false, more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// A document as a value, for looking around in it. Properties have no structure.
 pub fn parse(format: Format, text: &str) -> Result<Value, String> {
     match format {

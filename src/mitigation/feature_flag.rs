@@ -128,8 +128,15 @@ impl FeatureFlag {
                     Format::Properties => vec![path.clone()],
                     Format::Json | Format::Yaml => document::split(&document, path),
                 };
-                let present = place(path.clone()).read(text);
-                let to = self.typed(present.as_ref(), &path.join("."))?;
+                let Some(present) = place(path.clone()).read(text) else {
+                    let (at, nearest) = (path.join("."), document::nearest(format, text, &path));
+                    let message = format!(
+                        "the document under key {:?} has no value at {at} ({nearest}): correct path",
+                        self.key
+                    );
+                    return Err(Refusal::new("PathNotFound", message));
+                };
+                let to = self.typed(&present, &path.join("."))?;
                 vec![set(path, to)]
             }
             FlagMode::Disable => {
@@ -196,27 +203,23 @@ impl FeatureFlag {
     }
 
     /// The value with the type of the one that is there: an application that reads a bool is not given a text.
-    fn typed(&self, present: Option<&Value>, path: &str) -> Result<Value, Refusal> {
+    fn typed(&self, present: &Value, path: &str) -> Result<Value, Refusal> {
         let value = self.value()?;
         let wrong = |kind: &str| {
             Err(Refusal::new("ValueType", format!("{path} is a {kind} and {value:?} is none: correct value")))
         };
         match present {
-            None => Err(Refusal::new(
-                "PathNotFound",
-                format!("the document under key {:?} has no value at {path}: correct path", self.key),
-            )),
-            Some(Value::Bool(_)) => match value.as_str() {
+            Value::Bool(_) => match value.as_str() {
                 "true" => Ok(json!(true)),
                 "false" => Ok(json!(false)),
                 _ => wrong("bool"),
             },
-            Some(Value::Number(_)) => match serde_json::from_str::<serde_json::Number>(value) {
+            Value::Number(_) => match serde_json::from_str::<serde_json::Number>(value) {
                 Ok(number) => Ok(Value::Number(number)),
                 Err(_) => wrong("number"),
             },
-            Some(Value::String(_) | Value::Null) => Ok(json!(value)),
-            Some(Value::Object(_) | Value::Array(_)) => Err(Refusal::new(
+            Value::String(_) | Value::Null => Ok(json!(value)),
+            Value::Object(_) | Value::Array(_) => Err(Refusal::new(
                 "ValueType",
                 format!("{path} is a map or list: name one value in it, or use mode for a flagd flag"),
             )),

@@ -105,6 +105,8 @@ async fn what_a_document_does_not_have_is_refused_with_what_it_has() {
         namespace.create(object).await;
         let refused = reaches(&namespace, name, Phase::Refused).await;
         assert_eq!(condition(&refused, "Stalled").map(|c| c.reason.as_str()), Some(reason));
+        let words = message(&refused, "Stalled");
+        assert!(name != "path" || words.contains("(limits has export, import)"), "{words}");
     }
     assert!(marks(&present(&namespace, &documents()).await).is_empty());
 }

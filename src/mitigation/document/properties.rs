@@ -16,13 +16,28 @@ pub fn write(text: &str, key: &str, value: &str) -> Result<String, String> {
     Ok([&text[..span.start], value, &text[span.end..]].concat())
 }
 
+/// The keys, each once, in their order.
+pub fn keys(text: &str) -> Vec<&str> {
+    let mut keys = Vec::new();
+    for key in text.lines().filter_map(|line| Some(line[..separator(line)?].trim())) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// Where the key of a line ends, unless it is a comment.
+fn separator(line: &str) -> Option<usize> {
+    let is_comment = line.trim_start().starts_with(['#', ';', '!']);
+    line.find(['=', ':']).filter(|_| !is_comment)
+}
+
 fn span(text: &str, key: &str) -> Option<Range<usize>> {
     let (mut start, mut found) = (0, None);
     for line in text.split_inclusive('\n') {
         let body = line.trim_end_matches(['\n', '\r']);
-        let is_comment = body.trim_start().starts_with(['#', ';', '!']);
-        if !is_comment
-            && let Some(separator) = body.find(['=', ':'])
+        if let Some(separator) = separator(body)
             && body[..separator].trim() == key
         {
             let value = &body[separator + 1..];

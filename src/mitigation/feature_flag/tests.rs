@@ -85,7 +85,7 @@ fn one_value_in_a_document_is_set_with_the_type_that_it_has() {
     for (path, value, reason) in [
         ("timeout", "soon", "ValueType"),
         ("flags", "x", "ValueType"),
-        ("flags.nope.state", "x", "PathNotFound"),
+        ("flags.new-pricing.variants.maybe", "x", "PathNotFound"),
     ] {
         assert_eq!(
             told(&inside("flags.json", path, Some(value), None)).unwrap_err().reason,
