@@ -245,10 +245,11 @@ pub struct PlannedChange {
     /// JSON Pointer of the field; empty for an object that is made.
     #[schemars(length(max = 1024))]
     pub path: String,
-    /// The value before, as JSON; "absent" when there is none.
+    /// The value before, as JSON; "absent" when there is none, "not shown" where it may be nobody's business. A list or
+    /// map inside a document as it is written there.
     #[schemars(length(max = 4096))]
     pub from: String,
-    /// The value after, as JSON; for a list of which only one entry comes or goes, which one that is.
+    /// The value after, told likewise; for a list of which only one entry comes or goes, which one that is.
     #[schemars(length(max = 4096))]
     pub to: String,
     /// The field manager that wrote the field last.

@@ -53,6 +53,11 @@ pub fn empty_map() -> Value {
     json!({"raw": "{}"})
 }
 
+/// A value inside a document as people are told it: a list or map as it is written there, anything else as JSON.
+pub fn told(value: &Value) -> String {
+    value.get("raw").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned)
+}
+
 impl Place {
     /// The value, when it is there.
     pub fn read(&self, text: &str) -> Option<Value> {

@@ -297,7 +297,10 @@ impl Engine for FeatureFlag {
                 field::How::Inside(place) => format!(" {}", place.path.join(".")),
                 _ => String::new(),
             };
-            let text = |v: &Option<Value>| v.as_ref().map_or("absent".to_owned(), Value::to_string);
+            if change.how.empties(change.to.as_ref()) {
+                return format!("{} is emptied", inside.trim());
+            }
+            let text = |v: &Option<Value>| change.how.told(v.as_ref());
             format!(
                 "set key {}{inside} of {}/{} from {} to {}",
                 self.key,

@@ -128,6 +128,20 @@ impl How {
         matches!(self, How::Digest | How::Revision(_))
     }
 
+    /// A value as people are told it.
+    pub fn told(&self, value: Option<&Value>) -> String {
+        match (self, value) {
+            (_, None) => "absent".to_owned(),
+            (How::Inside(_), Some(value)) => document::told(value),
+            (_, Some(value)) => value.to_string(),
+        }
+    }
+
+    /// True when what is written takes everything out of a list or map inside a document.
+    pub fn empties(&self, to: Option<&Value>) -> bool {
+        matches!(self, How::Inside(_)) && to == Some(&document::empty_map())
+    }
+
     /// The value that is compared, from the field as it is. `wanted` is what a subset is looked for.
     pub fn seen(&self, raw: Option<&Value>, wanted: Option<&Value>) -> Option<Value> {
         match self {

@@ -1,11 +1,15 @@
 //! The earlier templates of a workload: ReplicaSets of a Deployment, ControllerRevisions of a StatefulSet or DaemonSet.
 
+mod differences;
+
 use super::{CONTROLLER_REVISION, DEPLOYMENT, REPLICA_SET, Scene, Stop, field, workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{fmt, sync::Arc};
+
+pub use differences::{Difference, between};
 
 /// Where the number of a ReplicaSet's revision stands.
 const NUMBER: &str = "deployment.kubernetes.io/revision";

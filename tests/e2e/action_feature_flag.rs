@@ -50,6 +50,10 @@ async fn values_in_documents_change_alone_and_the_documents_come_back_byte_by_by
     for name in ["price", "import", "beta"] {
         effective(&namespace, name).await;
     }
+    let price = effective(&namespace, "price").await;
+    let words = message(&price, "Applied");
+    assert!(words.contains(r#"targeting is emptied, it was {"if": [{"in": ["@corp""#), "{words}");
+    assert!(!words.contains("raw"), "no encoding of ours: {words}");
     let held = present(&namespace, &documents()).await;
     let text = |key: &str| held.data["data"][key].as_str().expect("it is text").to_owned();
     assert_eq!(text("app.yaml"), YAML.replace("100", "0"));
@@ -97,6 +101,14 @@ async fn what_a_document_does_not_have_is_refused_with_what_it_has() {
     let namespace = TestNamespace::new("nopath").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
     namespace.create(documents()).await;
+    let forced =
+        flag_in("plan", "flags.json", "new-pricing", json!({"mode": "ForceVariant", "value": "off"}));
+    namespace.create(with(forced, json!({"dryRun": true}))).await;
+    let planned = says(&namespace, "plan", "Ready", "DryRun").await;
+    let plan = planned.status.and_then(|s| s.plan).expect("it is planned");
+    assert!(plan.summary.ends_with("and flags.new-pricing.targeting is emptied"), "{}", plan.summary);
+    let targeting = plan.changes.last().expect("two changes");
+    assert!(targeting.from.starts_with(r#"{"if": [{"in""#) && targeting.to == "{}", "{targeting:?}");
     for (name, object, reason) in [
         ("path", flag_in("path", "app.yaml", "limits.nope", json!({"value": "0"})), "PathNotFound"),
         ("type", flag_in("type", "app.yaml", "limits.import", json!({"value": "many"})), "ValueType"),

@@ -455,7 +455,13 @@ async fn a_dry_run_names_both_revisions_and_a_take_lists_nothing() {
         "{}",
         plan.summary
     );
-    assert_eq!(plan.changes[0].path, "/spec/template");
+    let images = &plan.changes[0];
+    assert_eq!(images.path, "/spec/template spec.containers[main].image");
+    assert_eq!(
+        (images.from.as_str(), images.to.as_str()),
+        (&*json!(BAD).to_string(), &*json!(GOOD).to_string())
+    );
+    assert!(images.written_by.is_some(), "{images:?}");
     assert_eq!(plan.release.as_deref(), Some("leaves the value"));
     assert_eq!(present(&namespace, &web).await.data["spec"], before.data["spec"]);
     delete(&namespace, "plan").await;

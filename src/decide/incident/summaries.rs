@@ -10,6 +10,7 @@ use crate::api::{
 use crate::decide::conditions::{clip, find, one_line, status as condition};
 use crate::mitigation::field::{How, dotted};
 use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
 
 /// The condition that tells of the evidence of a mitigation.
 const CAPTURED: &str = "EvidenceCaptured";
@@ -307,7 +308,9 @@ fn field_change(field: &PriorValue) -> String {
             format!("{}{object}", dotted(&field.path))
         }
     };
-    let shown = |value: &Option<String>| value.as_ref().map(|v| clip(v, 256));
+    let parsed = |text: &String| serde_json::from_str::<Value>(text).ok();
+    let told = |text: &String| parsed(text).map_or_else(|| text.clone(), |value| how.told(Some(&value)));
+    let shown = |value: &Option<String>| value.as_ref().map(|v| clip(&told(v), 256));
     if let How::Revision(pin) = &how {
         return format!("{path} {pin}");
     }
@@ -322,6 +325,9 @@ fn field_change(field: &PriorValue) -> String {
         }
         // Of a large value only the hash is kept, which tells nobody anything.
         _ if how == How::Digest => format!("{path} replaced as a whole"),
+        (Some(before), _) if how.empties(field.applied.as_ref().and_then(parsed).as_ref()) => {
+            format!("{path} emptied; it was {before}")
+        }
         (None, Some(after)) => format!("{path} set to {after}, where nothing was set"),
         (Some(before), None) => format!("{path} removed; it was {before}"),
         (before, after) => {

@@ -9,8 +9,9 @@ use crate::mitigation::{
     gitops,
     ownership::writer,
     record::Record,
+    revisions::{self, Difference},
 };
-use serde_json::Value;
+use std::collections::HashSet;
 
 impl<'a> Decision<'a> {
     /// One answer for each generation of the spec is enough.
@@ -49,8 +50,11 @@ impl<'a> Decision<'a> {
         engine: &'a dyn Engine,
         target: &DynamicObject,
         parts: &[Part],
-        held: Vec<String>,
+        mut held: Vec<String>,
     ) {
+        // Of several objects that one mitigation holds, this is the same each time.
+        let mut known = HashSet::new();
+        held.retain(|words| known.insert(words.clone()));
         match self.untried(parts) {
             None => {}
             Some(Err(refusal)) => return self.refuse(&refusal),
@@ -105,38 +109,57 @@ impl<'a> Decision<'a> {
 
     fn planned(&self, part: &Part) -> Vec<PlannedChange> {
         let object = self.label_of(&part.id);
-        let text = |value: Option<&Value>| clip(&value.map_or("absent".to_owned(), Value::to_string), 4096);
         let known = self.seen.objects.get(&part.id).and_then(Option::as_ref);
-        match &part.asked {
-            Asked::Create(spec) => vec![PlannedChange {
-                object,
-                path: String::new(),
-                from: "absent".to_owned(),
-                to: text(Some(spec)),
-                written_by: None,
-            }],
-            Asked::Change(changes) => {
-                // What has its value already is no change.
-                let changes = changes.iter().filter(|change| !change.is_none());
-                let told = changes.map(|change: &Change| {
-                    let (from, to) = (text(change.from.as_ref()), text(change.to.as_ref()));
-                    let (path, from, to) = match &change.how {
-                        How::Inside(place) => (format!("{} {}", change.path, place.path.join(".")), from, to),
-                        How::Member(member) => {
-                            let list = known.and_then(|object| field(object, &change.path));
-                            let comes = member.comes(&dotted(&change.path), change.to.is_some());
-                            (change.path.clone(), text(list.as_ref()), clip(&comes, 4096))
-                        }
-                        How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => {
-                            (change.path.clone(), from, to)
-                        }
-                    };
-                    let writer = known.and_then(|object| writer(object, &change.path));
-                    let written_by = writer.map(|w| clip(&w.manager, 256));
-                    PlannedChange { object: object.clone(), path, from, to, written_by }
-                });
-                told.collect()
+        let changes = match &part.asked {
+            Asked::Create(spec) => {
+                return vec![PlannedChange {
+                    object,
+                    path: String::new(),
+                    from: "absent".to_owned(),
+                    to: clip(&spec.to_string(), 4096),
+                    written_by: None,
+                }];
             }
-        }
+            Asked::Change(changes) => changes,
+        };
+        // What has its value already is no change.
+        let told = changes.iter().filter(|change| !change.is_none()).flat_map(|change| {
+            let by = known.and_then(|object| writer(object, &change.path)).map(|w| clip(&w.manager, 256));
+            let all = known.map_or_else(|| vec![as_a_whole(change)], |object| in_words(change, object));
+            all.into_iter().map(move |told| (told, by.clone()))
+        });
+        told.map(|(told, written_by)| PlannedChange {
+            object: object.clone(),
+            path: clip(&told.path, 1024),
+            from: clip(&told.from, 4096),
+            to: clip(&told.to, 4096),
+            written_by,
+        })
+        .collect()
     }
+}
+
+/// What a change does to an object. Of a template that is replaced by another one nobody reads the hashes.
+fn in_words(change: &Change, object: &DynamicObject) -> Vec<Difference> {
+    if let How::Member(member) = &change.how {
+        let list = field(object, &change.path);
+        return vec![Difference {
+            path: change.path.clone(),
+            from: list.as_ref().map_or_else(|| "absent".to_owned(), Value::to_string),
+            to: member.comes(&dotted(&change.path), change.to.is_some()),
+        }];
+    }
+    let (How::Revision(_), Some(to)) = (&change.how, &change.raw) else { return vec![as_a_whole(change)] };
+    let differs = revisions::between(&revisions::present(object), to).into_iter();
+    differs.map(|d| Difference { path: format!("{} {}", change.path, d.path), ..d }).collect()
+}
+
+fn as_a_whole(change: &Change) -> Difference {
+    let path = match &change.how {
+        How::Inside(place) => format!("{} {}", change.path, place.path.join(".")),
+        How::Plain | How::Digest | How::Subset | How::Member(_) | How::Revision(_) | How::Shared => {
+            change.path.clone()
+        }
+    };
+    Difference { path, from: change.how.told(change.from.as_ref()), to: change.how.told(change.to.as_ref()) }
 }

@@ -17,10 +17,14 @@ pub(super) fn change(held: &HeldField) -> String {
         How::Inside(place) => format!(" {}", place.path.join(".")),
         How::Plain | How::Digest | How::Subset | How::Shared => String::new(),
     };
-    let applied = text(held.applied.as_ref(), 256);
+    let told = |value: Option<&Value>| clip(&held.how.told(value), 256);
+    let (prior, applied) = (told(held.prior.as_ref()), told(held.applied.as_ref()));
     match held.is_unchanged() {
         true => format!("{path}{inside} is {applied}"),
-        false => format!("{path}{inside} from {} to {applied}", text(held.prior.as_ref(), 256)),
+        false if held.how.empties(held.applied.as_ref()) => {
+            format!("{path}{inside} is emptied, it was {prior}")
+        }
+        false => format!("{path}{inside} from {prior} to {applied}"),
     }
 }
 

@@ -285,6 +285,12 @@ fn a_change_names_the_field_and_both_values() {
     let beside = json!([{"path": "/spec/burst", "value": "10", "applied": "10"},
         {"path": "/spec/average", "value": "500", "applied": "10"}]);
     assert_eq!(says(beside).as_deref(), Some("spec.average from 500 to 10"), "what stays is no change");
+    let emptied = json!([{"path": "/data/flags.json", "value": r#"{"raw": "{\"if\": [1]}"}"#, "applied": r#"{"raw":"{}"}"#,
+        "how": r#"{"Inside": {"format": "Json", "path": ["pricing", "targeting"]}}"#}]);
+    assert_eq!(
+        says(emptied).as_deref(),
+        Some(r#"pricing.targeting in data.flags.json emptied; it was {"if": [1]}"#)
+    );
     let large = json!([{"path": "/spec/template", "value": "{\"sha256\":\"a\"}", "applied": "{\"sha256\":\"b\"}", "how": "\"Digest\""}]);
     assert_eq!(says(large).as_deref(), Some("spec.template replaced as a whole"));
     let removed = json!([{"path": "/spec/paused", "value": "true"}]);
