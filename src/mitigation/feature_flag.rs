@@ -7,6 +7,7 @@
 
 mod consumers;
 
+use self::consumers::Consumer;
 use super::{
     CONFIG_MAP, Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, Look, POD, Part, REPLICA_SET, Refusal, Rule,
     STATEFUL_SET, Scene, Stop, TargetKind,
@@ -261,18 +262,32 @@ impl Engine for FeatureFlag {
             return Ok(Effect::Seen("the ConfigMap holds the value; no pod reads it from there".to_owned()));
         }
         let stale = consumers::not_restarted(&consumers, scene.applied, scene.short_uid());
+        let seen = |stale: &[Consumer], fix: &str| {
+            let names = consumers::names(stale);
+            format!("the ConfigMap holds the value; {names} read it when they start and started before{fix}")
+        };
+        if !stale.is_empty() && self.restart_consumers != Some(true) {
+            let reached = stale.iter().any(Consumer::may_be_restarted);
+            let fix =
+                if reached { ": restart them, or set restartConsumers" } else { ": restart them by hand" };
+            return Ok(Effect::Unclear { reason: "NeedsRestart", message: seen(&stale, fix) });
+        }
+        // Nothing is awaited of what nobody restarts.
+        let left = consumers::not_among(scene, &stale, scene.touched)?;
+        if !left.is_empty() {
+            let others: Vec<Consumer> = stale.into_iter().filter(|c| !left.contains(c)).collect();
+            let others = match others.is_empty() {
+                true => String::new(),
+                false => format!("; {} are still being restarted", consumers::names(&others)),
+            };
+            let fix = ", and are not restarted by restartConsumers: restart them by hand";
+            return Ok(Effect::Unclear { reason: "NeedsRestart", message: seen(&left, fix) + &others });
+        }
         if !stale.is_empty() {
-            let seen = format!(
-                "the ConfigMap holds the value; {} read it when they start and started before: restart them, or set restartConsumers",
-                consumers::names(&stale)
-            );
-            if self.restart_consumers == Some(true) {
-                return Ok(Effect::Awaited {
-                    what: "waiting until the workloads that read it are restarted".to_owned(),
-                    seen,
-                });
-            }
-            return Ok(Effect::Unclear { reason: "NeedsRestart", message: seen });
+            return Ok(Effect::Awaited {
+                what: "waiting until the workloads that read it are restarted".to_owned(),
+                seen: seen(&stale, ""),
+            });
         }
         Ok(Effect::Seen(format!(
             "the ConfigMap holds the value; {} read it{}",
@@ -327,6 +342,9 @@ impl Engine for FeatureFlag {
         }
         if !fixed.is_empty() && self.restart_consumers != Some(true) {
             warnings.push(format!("{} see it only after a restart", consumers::names(&fixed)));
+        }
+        if self.restart_consumers == Some(true) {
+            warnings.extend(consumers::not_restartable(scene, &self.key, &fixed)?);
         }
         if self.changes(scene.target)?.iter().all(Change::is_none) {
             warnings.push("the key has this value already: nothing will change".to_owned());

@@ -4,7 +4,7 @@ use super::mitigation::*;
 use super::support::{workload, *};
 use incident_operator::api::{ConditionStatus, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use serde_json::{Value, json};
 
 const FLAGD: &str = r#"{
@@ -167,7 +167,7 @@ async fn whoever_reads_the_flag_is_told_by_the_way_in_which_it_is_read() {
     namespace.create(flag("named", map, "beta", "off")).await;
     let told = says(&namespace, "named", "Effective", "NeedsRestart").await;
     let words = message(&told, "Effective");
-    assert!(words.contains("ReplicaSet/by-env-") && words.contains("ReplicaSet/by-path-"), "{words}");
+    assert!(words.contains("Deployment/by-env, Deployment/by-path read it"), "{words}");
     assert!(!words.contains("by-volume"), "it sees it by itself: {words}");
     delete(&namespace, "named").await;
     // Of the other key the volume alone tells.
@@ -199,7 +199,9 @@ async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_th
     next_second().await;
     namespace.create(flag("named", "switches", "beta", "off")).await;
     let told = says(&namespace, "named", "Effective", "NeedsRestart").await;
-    assert!(message(&told, "Effective").contains("ReplicaSet/web-"), "{}", message(&told, "Effective"));
+    let words = message(&told, "Effective");
+    assert!(words.contains("Deployment/other, Deployment/web read it"), "{words}");
+    assert!(words.ends_with("restart them, or set restartConsumers"), "{words}");
     // Somebody restarts them by hand: that is seen.
     next_second().await;
     namespace.kubectl(&["rollout", "restart", "deployment/web", "deployment/other"]).success();
@@ -227,6 +229,34 @@ async fn pods_that_read_the_flag_when_they_start_are_named_and_restarted_when_th
     revision(before + 2).await;
     let web = present(&namespace, &reader("web")).await;
     assert!(marks(&web).is_empty() && !web.data.to_string().contains("restarted-for"), "{}", web.data);
+}
+
+/// Nothing makes a bare pod anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_nothing_restarts_is_named_in_the_plan_and_at_once_after_the_change() {
+    let namespace = TestNamespace::new("bare").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(workload::configmap("switches", &[("beta", "on")])).await;
+    let mut bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare"}});
+    bare["spec"] = reader("web")["spec"]["template"]["spec"].clone();
+    namespace.create(bare).await;
+    wait_status(&namespace.api::<Pod>(), "bare", "start", |pod: &Pod| {
+        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        statuses.filter_map(|s| s.state.as_ref()).any(|state| state.running.is_some())
+    })
+    .await;
+    next_second().await;
+    let block = json!({"featureFlag": {"key": "beta", "value": "off", "restartConsumers": true}});
+    let asked = mitigation_of("plan", "ConfigMap", "switches", block.clone());
+    namespace.create(with(asked, json!({"dryRun": true}))).await;
+    let planned = says(&namespace, "plan", "Ready", "DryRun").await;
+    let warnings = planned.status.and_then(|s| s.plan).expect("it is planned").warnings;
+    assert!(warnings.iter().any(|w| w.starts_with("Pod/bare is not restarted")), "{warnings:?}");
+    namespace.create(mitigation_of("really", "ConfigMap", "switches", block)).await;
+    let told = says(&namespace, "really", "Effective", "NeedsRestart").await;
+    let words = message(&told, "Effective");
+    assert!(words.contains("Pod/bare") && !words.contains("or set restartConsumers"), "{words}");
+    delete(&namespace, "really").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,18 +9,40 @@ use serde_json::Value;
 
 /// Annotation of pods that were restarted for a mitigation.
 const RESTARTED_FOR: &str = "incident-operator.dev/restarted-for";
+/// Label of pods that a Deployment's ReplicaSet made.
+const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// A pod that reads the ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
     /// Kind and name of what made the pod, or the pod itself.
     pub owner: (String, String),
+    /// The Deployment behind a ReplicaSet, where the names tell it.
+    pub deployment: Option<String>,
     /// It sees a change without a restart: through a volume that is not mounted by subPath.
     pub live: bool,
     /// When the first of its containers that read it started; `None` before that.
     pub started: Option<Timestamp>,
     /// The mitigation for which its workload was restarted, when it was.
     pub restarted_for: Option<String>,
+}
+
+impl Consumer {
+    /// Kind and name of the workload, as far as the pod tells: a Deployment names its ReplicaSets after itself and the
+    /// hash that is on their pods.
+    fn workload(&self) -> (&str, &str) {
+        let (kind, name) = (self.owner.0.as_str(), self.owner.1.as_str());
+        match &self.deployment {
+            Some(deployment) => (DEPLOYMENT.kind, deployment),
+            None => (kind, name),
+        }
+    }
+
+    /// Whether its kind of workload is one that is restarted when that is asked for.
+    pub fn may_be_restarted(&self) -> bool {
+        let kinds = [REPLICA_SET.kind, STATEFUL_SET.kind, DAEMON_SET.kind];
+        kinds.contains(&self.owner.0.as_str())
+    }
 }
 
 /// The pods that read the key.
@@ -43,7 +65,13 @@ pub fn not_restarted(consumers: &[Consumer], applied: Option<Timestamp>, uid: &s
 
 /// The workloads behind some pods, in words.
 pub fn names(consumers: &[Consumer]) -> String {
-    let mut names: Vec<String> = consumers.iter().map(|c| format!("{}/{}", c.owner.0, c.owner.1)).collect();
+    let mut names: Vec<String> = consumers
+        .iter()
+        .map(|c| {
+            let (kind, name) = c.workload();
+            format!("{kind}/{name}")
+        })
+        .collect();
     names.sort_unstable();
     names.dedup();
     let more = names.len().saturating_sub(8);
@@ -59,22 +87,8 @@ pub fn workloads<'a>(scene: &Scene<'a>, key: &str) -> Result<Vec<(ObjectId, &'a 
     owners.sort_unstable();
     owners.dedup();
     let mut ids = Vec::new();
-    for (kind, name) in owners {
-        let id = match kind.as_str() {
-            "ReplicaSet" => {
-                let set = scene.one(&ObjectId::new(REPLICA_SET, &name))?;
-                let owner = set.and_then(controller);
-                let Some((kind, name)) = owner.filter(|(kind, _)| kind == "Deployment") else { continue };
-                debug_assert_eq!(kind, "Deployment");
-                ObjectId::new(DEPLOYMENT, name)
-            }
-            "StatefulSet" => ObjectId::new(STATEFUL_SET, name),
-            "DaemonSet" => ObjectId::new(DAEMON_SET, name),
-            _ => continue,
-        };
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
+    for owner in &owners {
+        ids.extend(restartable(scene, owner)?.filter(|id| !ids.contains(id)));
     }
     let mut workloads = Vec::new();
     for id in ids {
@@ -83,6 +97,53 @@ pub fn workloads<'a>(scene: &Scene<'a>, key: &str) -> Result<Vec<(ObjectId, &'a 
         }
     }
     Ok(workloads)
+}
+
+/// The workload that makes the pods of an owner anew when its template changes.
+fn restartable(scene: &Scene<'_>, (kind, name): &(String, String)) -> Result<Option<ObjectId>, Stop> {
+    Ok(match kind.as_str() {
+        "ReplicaSet" => {
+            let set = scene.one(&ObjectId::new(REPLICA_SET, name))?;
+            let owner = set.and_then(controller).filter(|(kind, _)| kind == DEPLOYMENT.kind);
+            owner.map(|(_, name)| ObjectId::new(DEPLOYMENT, name))
+        }
+        "StatefulSet" => Some(ObjectId::new(STATEFUL_SET, name)),
+        "DaemonSet" => Some(ObjectId::new(DAEMON_SET, name)),
+        _ => None,
+    })
+}
+
+/// Those whose workload is none of these.
+pub fn not_among(
+    scene: &Scene<'_>,
+    consumers: &[Consumer],
+    workloads: &[ObjectId],
+) -> Result<Vec<Consumer>, Stop> {
+    let mut left = Vec::new();
+    for consumer in consumers {
+        // Its name tells mostly, and to look costs a request.
+        let by_name = workloads.iter().any(|id| (id.kind.kind, &*id.name) == consumer.workload());
+        if !by_name && restartable(scene, &consumer.owner)?.is_none_or(|id| !workloads.contains(&id)) {
+            left.push(consumer.clone());
+        }
+    }
+    Ok(left)
+}
+
+/// What is to be known of those that no restart of workloads reaches.
+pub fn not_restartable(scene: &Scene<'_>, key: &str, consumers: &[Consumer]) -> Result<Vec<String>, Stop> {
+    let restarted: Vec<ObjectId> = workloads(scene, key)?.into_iter().map(|(id, _)| id).collect();
+    let left = not_among(scene, consumers, &restarted)?;
+    let (bare, others): (Vec<Consumer>, Vec<Consumer>) =
+        left.into_iter().partition(|c| c.owner.0 == POD.kind);
+    let are = |left: &[Consumer], why: &str| {
+        let (names, many) = (names(left), left.iter().any(|c| c.workload() != left[0].workload()));
+        let verb = if many { "are" } else { "is" };
+        (!left.is_empty()).then(|| format!("{names} {verb} not restarted: {why}"))
+    };
+    let bare = are(&bare, "nothing would make a pod without a controller anew");
+    let others = are(&others, "restartConsumers restarts Deployments, StatefulSets and DaemonSets");
+    Ok(bare.into_iter().chain(others).collect())
 }
 
 fn controller(object: &DynamicObject) -> Option<(String, String)> {
@@ -145,7 +206,13 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
         .min();
     let this = || ("Pod".to_owned(), pod.metadata.name.clone().unwrap_or_default());
     let restarted_for = pod.metadata.annotations.as_ref().and_then(|a| a.get(RESTARTED_FOR)).cloned();
-    Some(Consumer { owner: controller(pod).unwrap_or_else(this), live, started, restarted_for })
+    let owner = controller(pod).unwrap_or_else(this);
+    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH));
+    let deployment = hash.filter(|_| owner.0 == REPLICA_SET.kind).and_then(|hash| {
+        let name = owner.1.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+        Some(name.to_owned())
+    });
+    Some(Consumer { owner, deployment, live, started, restarted_for })
 }
 
 /// Whether a volume shows the ConfigMap, by itself or projected with others.

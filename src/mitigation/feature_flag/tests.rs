@@ -224,3 +224,95 @@ fn names_that_a_deployment_generates_are_told() {
     assert!(has_hash_suffix("flags-8h2bt9g7fk"));
     assert!(!has_hash_suffix("flags") && !has_hash_suffix("flags-production"));
 }
+
+#[test]
+fn who_misspells_a_path_is_told_what_there_is_as_deep_as_it_leads() {
+    let many: serde_json::Map<_, _> = (0..12).map(|n| (format!("k{n:02}"), json!(n))).collect();
+    let target =
+        flags(json!({"data": {"flags.json": FLAGD, "app.properties": "# a=1\nbeta=true\nbeta=no\nx: 1\n",
+        "many.json": json!(many).to_string(), "list.yaml": "a: [1, 2]\n"}}));
+    for (key, path, words) in [
+        ("flags.json", "flags.new-prices.state", "(flags has limit, new-pricing)"),
+        ("flags.json", "flags.limit.variants.high", "(flags.limit.variants has low)"),
+        ("flags.json", "flag", "(it has flags, timeout)"),
+        ("flags.json", "timeout.seconds", "(timeout is a single value)"),
+        ("list.yaml", "a.2", "(a is a list of 2, counted from 0)"),
+        ("app.properties", "gamma", "(it has beta, x)"),
+        ("many.json", "x", "k08, k09 and 2 more)"),
+    ] {
+        let refusal = inside(key, path, Some("1"), None).changes(&target).unwrap_err();
+        assert_eq!(refusal.reason, "PathNotFound", "{path}");
+        assert!(refusal.message.contains(words), "{path}: {}", refusal.message);
+    }
+}
+
+#[test]
+fn of_a_forced_variant_the_targeting_is_told_to_be_emptied_and_no_encoding_of_ours_is_shown() {
+    let force = inside("flags.json", "new-pricing", Some("off"), Some(FlagMode::ForceVariant));
+    let changes = force.changes(&flagd()).unwrap();
+    let told = changes[1].how.told(changes[1].from.as_ref());
+    assert_eq!(told, r#"{"if": [true, "on", "off"]}"#);
+    let target: TargetRef = serde_json::from_value(json!({"kind": "ConfigMap", "name": "flags"})).unwrap();
+    let id = crate::mitigation::ObjectId::new(CONFIG_MAP, "flags");
+    assert_eq!(
+        force.summary(&target, &[Part::change(&id, changes)]),
+        "set key flags.json flags.new-pricing.defaultVariant of ConfigMap/flags from \"on\" to \"off\", and \
+         flags.new-pricing.targeting is emptied"
+    );
+}
+
+/// Nothing makes a bare pod anew, whatever is asked for.
+#[test]
+fn what_no_restart_reaches_is_named_before_and_after_and_nothing_is_awaited_of_it() {
+    let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
+    let mut bare = pod("bare", ("X", "x"), env.clone(), volume(), BEFORE);
+    bare["metadata"]["ownerReferences"] = json!([]);
+    let flag = FeatureFlag { restart_consumers: Some(true), ..off() };
+    let alone = stage().with(bare.clone());
+    let warnings = alone.ask(|scene| flag.warnings(scene)).unwrap();
+    assert_eq!(warnings, ["Pod/bare is not restarted: nothing would make a pod without a controller anew"]);
+    let words = |flag: &FeatureFlag, stage: &Stage| match stage.ask(|scene| flag.effect(scene)).unwrap() {
+        Effect::Unclear { reason: "NeedsRestart", message } => message,
+        other => panic!("{other:?}"),
+    };
+    let told = words(&flag, &alone);
+    assert!(told.contains("Pod/bare") && !told.contains("or set restartConsumers"), "{told}");
+    assert!(!words(&off(), &alone).contains("restartConsumers"), "it would not help");
+
+    let mut with_web = alone.with(pod("p", ("StatefulSet", "web"), env.clone(), volume(), BEFORE)).with(
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "uid": "web"}}),
+    );
+    assert_eq!(with_web.ask(|scene| flag.warnings(scene)).unwrap(), warnings, "web is restarted");
+    with_web.touched = vec![crate::mitigation::ObjectId::new(STATEFUL_SET, "web")];
+    let told = words(&flag, &with_web);
+    assert!(told.contains("; Pod/bare read it"), "{told}");
+    assert!(told.ends_with("by hand; StatefulSet/web are still being restarted"), "{told}");
+    assert!(words(&off(), &with_web).contains("or set restartConsumers"));
+    let mut web = stage().with(pod("p", ("StatefulSet", "web"), env, volume(), BEFORE));
+    web.touched = with_web.touched.clone();
+    let effect = web.ask(|scene| flag.effect(scene)).unwrap();
+    assert!(
+        matches!(&effect, Effect::Awaited { seen, .. } if !seen.contains("restartConsumers")),
+        "{effect:?}"
+    );
+}
+
+#[test]
+fn a_deployment_is_named_and_not_its_replicaset_where_the_names_tell_it() {
+    let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
+    for (set, hash, named) in [
+        ("web-5c8978c997", Some("5c8978c997"), "Deployment/web read"),
+        ("web-5c8978c997", None, "ReplicaSet/web-5c8978c997 read"),
+        ("adopted", Some("5c8978c997"), "ReplicaSet/adopted read"),
+    ] {
+        let mut pod = pod("p", ("ReplicaSet", set), env.clone(), volume(), BEFORE);
+        if let Some(hash) = hash {
+            pod["metadata"]["labels"] = json!({"pod-template-hash": hash});
+        }
+        let Effect::Unclear { message, .. } = stage().with(pod).ask(|scene| off().effect(scene)).unwrap()
+        else {
+            panic!("it must be restarted")
+        };
+        assert!(message.contains(named), "{message}");
+    }
+}
