@@ -56,6 +56,8 @@ pub struct Scene<'a> {
     pub now: Timestamp,
     /// What was looked at.
     pub found: &'a Found,
+    /// uids of the mitigations that may hold the target. A record of any other is a leftover.
+    pub holders: &'a HashSet<String>,
     /// Kinds that the operator may not look at. What must be known of them is not known: nobody may take it for absent.
     pub hidden: &'a HashSet<TargetKind>,
 }
@@ -207,6 +209,7 @@ pub(crate) mod tests {
         pub(crate) now: Timestamp,
         pub(crate) incident: Option<&'static str>,
         pub(crate) commander: Option<&'static str>,
+        pub(crate) holders: HashSet<String>,
         pub(crate) hidden: HashSet<TargetKind>,
     }
 
@@ -233,8 +236,18 @@ pub(crate) mod tests {
             let now = "2026-11-23T10:00:00Z".parse().unwrap();
             let others = Vec::new();
             let touched = Vec::new();
-            let hidden = HashSet::new();
-            Stage { target, id, others, touched, applied: None, now, incident: None, commander: None, hidden }
+            Stage {
+                target,
+                id,
+                others,
+                touched,
+                applied: None,
+                now,
+                incident: None,
+                commander: None,
+                holders: HashSet::new(),
+                hidden: HashSet::new(),
+            }
         }
 
         pub(crate) fn with(mut self, other: Value) -> Stage {
@@ -258,6 +271,7 @@ pub(crate) mod tests {
                     applied: self.applied,
                     now: self.now,
                     found: &found,
+                    holders: &self.holders,
                     hidden: &self.hidden,
                 };
                 match asked(&scene) {

@@ -6,7 +6,9 @@
 
 use super::{
     CRON_JOB, Change, Effect, Engine, JOB, Look, ObjectId, Part, Rule, Scene, Stop, TargetKind, Undo, field,
-    prior, record::Record, workload,
+    prior,
+    record::{HeldField, Record},
+    workload,
 };
 use crate::api::{ActionName, MissedRuns, RunningJobs, Suspend, TargetRef};
 use crate::authority::{Authority, extra, on, right};
@@ -60,6 +62,13 @@ fn is_ended(job: &DynamicObject) -> bool {
 
 fn is_suspended(object: &DynamicObject) -> bool {
     field(object, SUSPEND).and_then(|value| value.as_bool()) == Some(true)
+}
+
+/// Whether another mitigation suspended it, which resumes it on its own release.
+fn suspended_by_another(scene: &Scene<'_>) -> bool {
+    let suspends = |held: &HeldField| held.path == SUSPEND && !held.is_unchanged();
+    let others = Record::all(scene.target).filter(|r| r.uid != scene.uid && scene.holders.contains(&r.uid));
+    others.flat_map(|record| record.fields).any(|held| suspends(&held))
 }
 
 fn names(jobs: &[&DynamicObject]) -> String {
@@ -215,7 +224,8 @@ impl Engine for Suspend {
             }
             return Ok(warnings);
         }
-        if is_suspended(scene.target) {
+        // By whom it is held is told anyway.
+        if is_suspended(scene.target) && !suspended_by_another(scene) {
             warnings.push("it is suspended already: it stays so after the release".to_owned());
         }
         let running = running(scene)?;

@@ -242,3 +242,21 @@ async fn an_operator_that_is_killed_while_it_suspends_jobs_finishes_and_undoes_a
     let after = present(&namespace, &cron_job("report")).await;
     assert_eq!((after.data["spec"]["suspend"].as_bool(), marks(&after)), (Some(false), vec![]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_what_another_mitigation_suspended_says_once_who_holds_it_and_not_that_it_stays_so() {
+    let namespace = TestNamespace::new("suspheld").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(cron_job("report")).await;
+    miss_a_run(&namespace, "report");
+    started(&namespace, "report").await;
+    let how = json!({"runningJobs": "Suspend"});
+    namespace.create(suspend("first", "CronJob", "report", how.clone())).await;
+    effective(&namespace, "first").await;
+    namespace.create(with(suspend("plan", "CronJob", "report", how), json!({"dryRun": true}))).await;
+    let planned = says(&namespace, "plan", "Ready", "DryRun").await;
+    let warnings = planned.status.and_then(|s| s.plan).expect("it is planned").warnings;
+    let saying = |words: &str| warnings.iter().filter(|w| w.contains(words)).count();
+    assert_eq!((saying("held by mitigation first"), saying("suspended already")), (1, 0), "{warnings:?}");
+    delete(&namespace, "first").await;
+}

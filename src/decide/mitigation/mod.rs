@@ -380,6 +380,7 @@ impl<'a> Decision<'a> {
             applied: self.plan.status.applied_time.as_ref().map(|t| t.0),
             now: self.now,
             found: self.seen.found,
+            holders: self.seen.holders,
             hidden: self.seen.hidden,
         }
     }

@@ -140,3 +140,22 @@ fn before_a_release_that_skips_missed_runs_the_schedule_is_told_that_nothing_was
     let test_version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"});
     assert_eq!(undo(&skip, Value::Null), Undo::Status(json!([test_uid, test_version, set])));
 }
+
+/// What another mitigation suspended, that one resumes.
+#[test]
+fn it_is_said_to_stay_suspended_only_when_no_mitigation_did_it() {
+    let note = |prior: bool| {
+        json!({"v": 1, "uid": "another-1", "mitigation": "first", "action": "suspend", "target": "c",
+            "at": "2026-11-23T10:00:00Z", "fields": [{"path": "/spec/suspend", "prior": prior, "applied": true}]})
+    };
+    for (prior, holds, stays) in [(false, true, false), (true, true, true), (false, false, true)] {
+        let annotations = json!({"incident-operator.dev/mit-another-": note(prior).to_string()});
+        let mut stage = Stage::new(cron_job(
+            json!({"spec": {"suspend": true}, "metadata": {"annotations": annotations}}),
+        ));
+        stage.holders.extend(holds.then(|| "another-1".to_owned()));
+        let warnings = stage.ask(|scene| asked(None, None).warnings(scene)).unwrap();
+        let told = warnings.iter().any(|w| w.contains("suspended already"));
+        assert_eq!(told, stays, "before: {prior}, held: {holds}: {warnings:?}");
+    }
+}
