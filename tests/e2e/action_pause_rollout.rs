@@ -98,7 +98,9 @@ async fn what_somebody_else_paused_stays_paused_and_what_somebody_resumes_stays_
 
     namespace.kubectl(&["rollout", "resume", "deployment/meanwhile"]).success();
     // The field is gone then, and nothing says who removed it.
-    reaches(&namespace, "meanwhile", Phase::Superseded).await;
+    let ended = reaches(&namespace, "meanwhile", Phase::Superseded).await;
+    let told = message(&ended, "Ready");
+    assert_eq!(told, "somebody removed spec.paused, and nothing notes who did; it stays removed");
     let after = present(&namespace, &workload_of("Deployment", "meanwhile")).await;
     assert_eq!((after.data["spec"].get("paused"), marks(&after)), (None, vec![]));
 }

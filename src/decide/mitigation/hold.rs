@@ -4,7 +4,7 @@ use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
     MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
     Write, Writer, clip, patch,
-    release::{DELETER, are_gone},
+    release::{DELETER, are_gone, changer},
     told, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};
@@ -278,7 +278,8 @@ impl<'a> Decision<'a> {
     ) {
         let machine = by.as_ref().is_some_and(|w| w.kind.is_machine());
         let kind = by.as_ref().map(|w| w.kind);
-        let name = by.map_or("somebody unknown".to_owned(), |w| w.manager);
+        let changed = record.fields.iter().find(|held| !held.is_in_place(object));
+        let name = by.map_or_else(|| changer(object, changed), |w| w.manager);
         let engine = crate::mitigation::engine(&self.m.spec.template.action);
         if !machine || record.made || engine.is_some_and(|engine| engine.gives_way(object, record)) {
             self.plan.status.undone_by = Some(clip(&name, 256));
@@ -371,9 +372,8 @@ impl<'a> Decision<'a> {
         if record.is_in_place(object) {
             return self.put_back(holding, object, &record);
         }
-        let by = record.fields.first().and_then(|held| writer(object, &held.path));
-        let name = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
-        self.plan.status.undone_by.get_or_insert(name);
+        let changed = record.fields.iter().find(|held| !held.is_in_place(object));
+        self.plan.status.undone_by.get_or_insert_with(|| changer(object, changed));
         self.release(&End::Undone);
     }
 }

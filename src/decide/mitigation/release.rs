@@ -6,7 +6,7 @@ use super::{
     Write, clip, on_release, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True};
-use crate::mitigation::{self, NAMESPACE, Stop, Undo, field::dotted, prior};
+use crate::mitigation::{self, NAMESPACE, Stop, Undo, field, field::dotted, prior};
 use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -18,6 +18,20 @@ const DELETION_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Who ended a mitigation by deleting what bore its change.
 pub(super) const DELETER: &str = "somebody who deleted it";
+
+/// Who ended a mitigation by removing a field that it holds: the API server notes who wrote a field, and nobody for one
+/// that is gone.
+const REMOVER: &str = "somebody who removed it";
+
+/// Who changed a field that was held, as far as the object tells.
+pub(super) fn changer(object: &DynamicObject, changed: Option<&HeldField>) -> String {
+    let removed = changed.is_some_and(|held| field(object, &held.path).is_none());
+    match changed.and_then(|held| writer(object, &held.path)) {
+        Some(writer) => clip(&writer.manager, 256),
+        None if removed => REMOVER.to_owned(),
+        None => "somebody unknown".to_owned(),
+    }
+}
 
 /// An object that is there, and what status tells of the change of it.
 type Told<'a> = (&'a Holding<'a>, &'a DynamicObject, Option<Record>);
@@ -138,8 +152,7 @@ impl<'a> Decision<'a> {
         let intact = record.is_in_place(object) || seeded(Mutant::ReleaseWithoutCompare);
         if !undone && !keep && !intact {
             let changed = record.fields.iter().find(|held| !held.is_in_place(object));
-            let by = changed.and_then(|held| writer(object, &held.path));
-            let name = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+            let name = changer(object, changed);
             self.plan.status.undone_by.get_or_insert(name);
             // What else was changed with it goes back.
             let ours = |held: &HeldField| held.is_in_place(object) && !held.is_unchanged();
@@ -314,9 +327,9 @@ impl<'a> Decision<'a> {
             // Let go by a visit that could not say any more why: the object still tells who wrote last.
             let by = told.iter().find_map(|(_, object, record)| {
                 let changed = record.as_ref()?.fields.iter().find(|held| !is_back(object, held))?;
-                writer(object, &changed.path)
+                Some(changer(object, Some(changed)))
             });
-            let who = by.map_or("somebody unknown".to_owned(), |w| clip(&w.manager, 256));
+            let who = by.unwrap_or_else(|| "somebody unknown".to_owned());
             self.plan.status.undone_by = Some(who.clone());
             self.superseded(&who, &told, is_back);
         }
@@ -333,20 +346,37 @@ impl<'a> Decision<'a> {
             let message = "what bore the change was deleted by somebody: nothing is left to undo";
             return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message.to_owned());
         }
-        let mut changed = Vec::new();
+        let (mut held_all, mut changed) = (Vec::new(), Vec::new());
         let mut restored = false;
+        let mut removed = true;
         for (holding, object, record) in told {
             let label = self.label_of(&holding.id).map(|label| format!(" of {label}")).unwrap_or_default();
             for held in record.iter().flat_map(|record| &record.fields) {
+                held_all.push(format!("{}{label}", dotted(&held.path)));
                 match is_back(object, held) {
                     true => restored |= !held.is_unchanged(),
-                    false => changed.push(format!("{}{label}", dotted(&held.path))),
+                    false => {
+                        removed &= field(object, &held.path).is_none();
+                        changed.push(format!("{}{label}", dotted(&held.path)));
+                    }
                 }
             }
         }
-        let what = if changed.is_empty() { "the field".to_owned() } else { changed.join(", ") };
+        let what = match (changed.as_slice(), held_all.as_slice()) {
+            // Who put the prior value back changed it, too.
+            ([], [one]) => one.clone(),
+            ([], _) => "the field".to_owned(),
+            (changed, _) => changed.join(", "),
+        };
         let rest = if restored && !changed.is_empty() { "; what else was changed is back" } else { "" };
-        let message = clip(&format!("{who} changed {what}; that value stands{rest}"), 2048);
+        let said = match (who, removed) {
+            (REMOVER, true) => {
+                format!("somebody removed {what}, and nothing notes who did; it stays removed")
+            }
+            (REMOVER, false) => format!("somebody removed or changed {what}; that stands"),
+            (who, _) => format!("{who} changed {what}; that value stands"),
+        };
+        let message = clip(&format!("{said}{rest}"), 2048);
         self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
     }
 

@@ -348,6 +348,26 @@ fn deleting_it_releases_it_and_the_object_goes_only_when_the_incident_has_the_en
     assert!(w.gone);
 }
 
+/// The API server notes who wrote a field; of one that is gone it notes nobody.
+#[test]
+fn of_a_field_that_was_removed_nobody_is_named_who_may_not_have_done_it() {
+    let mut w = World::new(json!({}));
+    w.run();
+    let target = w.target.as_mut().unwrap();
+    target["spec"].as_object_mut().unwrap().remove("replicas");
+    let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
+    fields.retain(|f| f["manager"] != "incident-operator-scale");
+    // Somebody else wrote something else meanwhile.
+    fields.push(json!({"manager": "kube-controller-manager", "operation": "Update", "subresource": "status",
+        "time": "2026-11-23T10:00:30Z", "fieldsV1": {"f:status": {"f:replicas": {}}}}));
+    w.bump();
+    w.run();
+    assert_eq!(w.phase(), Phase::Superseded);
+    assert_eq!(w.status().undone_by.as_deref(), Some("somebody who removed it"));
+    let told = w.condition("Ready").message.clone();
+    assert_eq!(told, "somebody removed spec.replicas, and nothing notes who did; it stays removed");
+}
+
 #[test]
 fn what_a_person_changes_stands_at_once_and_for_good() {
     let mut w = World::new(json!({}));
