@@ -105,6 +105,9 @@ pub struct MitigationStatus {
     pub approval_digest: Option<String>,
     /// The approval that was given.
     pub approval: Option<ApprovalStatus>,
+    /// Why the last approval counted for nothing, as long as another one is waited for.
+    #[schemars(length(max = 1024))]
+    pub void_approval: Option<String>,
     /// uids of the TimelineEntries that were judged as approvals or rejections of this mitigation, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]

@@ -33,9 +33,9 @@ async fn replicas(namespace: &TestNamespace) -> Option<i32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_else_approves_exactly_what_is_asked_and_the_record_says_who() {
     let namespace = TestNamespace::new("approve").await;
-    let _operator = Operator::start(&namespace, Options::default()).await;
+    let operator = Operator::start(&namespace, Options::default()).await;
     namespace.create_ready(workload::deployment("web", 2)).await;
-    let _policy = Policy::new(
+    let policy = Policy::new(
         &namespace,
         json!({"approval": [{"severities": ["SEV3"], "require": "NotRequired"}, {"require": "Required"}]}),
     )
@@ -55,6 +55,13 @@ async fn somebody_else_approves_exactly_what_is_asked_and_the_record_says_who() 
         condition(m, "Approved").is_some_and(|c| c.message.contains("alice asked for the mitigation"))
     })
     .await;
+    // The entry is in the timeline by now, and whoever describes the mitigation is still told why it was void.
+    wait_gone(&namespace.api::<TimelineEntry>(), "own").await;
+    policy.set(json!({"minInterval": "1s"})).await;
+    operator.requests_once_quiet(audit::mark(), Duration::from_secs(2)).await;
+    let told = namespace.kubectl(&["describe", "mitigation", "outage-stop"]).success();
+    let void = "counted for nothing: alice asked for the mitigation, and somebody else must approve it";
+    assert!(told.contains(void), "{told}");
     // Not of what was changed since.
     let mut changed = outage.clone();
     changed["spec"]["mitigations"][0]["reason"] = json!("floods the database");

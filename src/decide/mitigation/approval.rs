@@ -23,7 +23,7 @@ impl Decision<'_> {
         let action = self.m.spec.template.action.name();
         let Some(need) = approval::need(self.seen.policies.policies(), self.seen.incident.severity, action)
         else {
-            self.plan.status.approval_digest = None;
+            (self.plan.status.approval_digest, self.plan.status.void_approval) = (None, None);
             self.conditions().set("Approved", True, "NotRequired", "no approval is needed");
             return true;
         };
@@ -81,6 +81,7 @@ impl Decision<'_> {
                 digest,
                 entry_uid: entry.metadata.uid.clone(),
             });
+            self.plan.status.void_approval = None;
             // On record before anything is done by it.
             self.plan.effect = Some(Effect::Announce);
             return false;
@@ -99,8 +100,12 @@ impl Decision<'_> {
         if !self.seen.signed {
             message.push_str("; this API server does not sign requests, so nobody can approve");
         }
+        // The entry itself is folded into the timeline and gone before anybody comes to look.
         if let Some(why) = void.last() {
-            message = format!("{message}; {why}");
+            self.plan.status.void_approval = Some(clip(why, 1024));
+        }
+        if let Some(why) = &self.plan.status.void_approval {
+            message = format!("{message}; the last one counted for nothing: {why}");
         }
         if let Some(who) = &self.plan.status.record_changed_by {
             message = format!(

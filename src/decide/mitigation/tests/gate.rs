@@ -223,6 +223,25 @@ fn an_approval_is_void_once_the_spec_or_the_target_is_another() {
     assert_eq!(world.settle().0, Phase::AwaitingApproval);
 }
 
+/// The entry is folded into the timeline a moment later, and whoever wrote it comes to look after that.
+#[test]
+fn why_an_approval_was_void_stays_told_until_it_is_approved() {
+    let mut world = under(json!({}), &[json!({"approval": [{}]})]);
+    world.settle();
+    let digest = world.digest();
+    world.entry("Approval", "alice", &digest, "2026-11-23T10:00:00Z");
+    let words = "counted for nothing: alice asked for the mitigation, and somebody else must approve it";
+    assert!(world.settle().2.contains(words));
+    world.approvals.clear();
+    world.settle();
+    assert!(world.condition("Approved").message.contains(words), "{}", world.condition("Approved").message);
+    assert!(world.status().void_approval.is_some());
+    world.entry("Approval", "bob", &digest, "2026-11-23T10:00:00Z");
+    assert_eq!(world.settle().0, Phase::Active);
+    assert_eq!(world.status().void_approval, None);
+    assert!(!world.condition("Approved").message.contains("alice"));
+}
+
 #[test]
 fn a_rejection_refuses() {
     let mut world = under(json!({}), &[json!({"approval": [{}]})]);
