@@ -123,6 +123,7 @@ pub struct Metrics {
     requests: Family<ApiRequest, Counter>,
     operations: Family<Operation, Counter>,
     events_dropped: Counter,
+    takes_not_kept: Counter,
     config_reads: Family<ConfigRead, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
     channel_failing: Family<ChannelLabels, Gauge>,
@@ -157,6 +158,7 @@ impl Default for Metrics {
             requests: Family::default(),
             operations: Family::default(),
             events_dropped: Counter::default(),
+            takes_not_kept: Counter::default(),
             config_reads: Family::default(),
             deliveries: Family::default(),
             channel_failing: Family::default(),
@@ -205,6 +207,11 @@ impl Default for Metrics {
             "incident_operator_events_dropped",
             docs::help("incident_operator_events_dropped"),
             metrics.events_dropped.clone(),
+        );
+        registry.register(
+            "incident_operator_takes_not_kept",
+            docs::help("incident_operator_takes_not_kept"),
+            metrics.takes_not_kept.clone(),
         );
         registry.register(
             "incident_operator_config_reads",
@@ -317,6 +324,11 @@ impl Metrics {
     /// An Event was not sent.
     pub fn event_dropped(&self) {
         self.events_dropped.inc();
+    }
+
+    /// When a mitigation that is gone took its target could not be kept.
+    pub fn take_not_kept(&self) {
+        self.takes_not_kept.inc();
     }
 
     /// How many objects wait.

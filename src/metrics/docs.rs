@@ -141,6 +141,12 @@ pub const DOCS: &[Doc] = &[
         &[],
         "Kubernetes Events that were not sent; the timeline is complete without them",
     ),
+    doc(
+        "incident_operator_takes_not_kept",
+        Counter,
+        &[],
+        "Mitigations that are gone of which it was not kept when they took their targets; minInterval forgets them at a restart",
+    ),
     doc("incident_operator_build_info", Gauge, &["version"], "The version that runs"),
     doc("controller_runtime_reconcile", Counter, &["controller", "result"], "Reconciles by result"),
     doc(

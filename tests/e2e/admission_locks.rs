@@ -187,6 +187,14 @@ async fn config_maps_of_the_record_are_the_operators_and_others_are_not_touched_
     scribe.create(&configmap("theirs", &[("a", "b")])).await.expect("taken");
     let seized = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "incident-operator"}}});
     refused(scribe.merge(&configmap("theirs", &[]), seized).await, words);
+    // Nor made under the name that the operator needs.
+    let takes = configmap("incident-operator-takes", &[("a", "b")]);
+    let words = "may not make a ConfigMap of the name incident-operator-takes";
+    for made in [scribe.create(&takes).await, namespace.admin().create(&takes).await] {
+        refused(made, words);
+    }
+    refused(scribe.apply(&takes, "x").await, words);
+    scribe.create(&configmap("incident-operator-takes-2", &[("a", "b")])).await.expect("another name");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! MitigationPolicies in force: what they bound, what they pause, what they count.
 
 use super::mitigation::*;
+use super::support::parts::store;
 use super::support::{audit, workload, *};
 use futures::StreamExt;
 use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -289,6 +291,44 @@ async fn between_two_mitigations_of_a_target_lies_the_interval_that_a_policy_wan
         m.status.as_ref().and_then(|s| s.applied_time.as_ref()).expect("it was applied").0.as_second()
     };
     assert!(at(&second) - at(&first) >= 30, "{} s", at(&second) - at(&first));
+}
+
+/// It may have been there before the operator was, and admission with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_of_somebody_else_where_takes_are_kept_is_not_believed_and_that_is_told() {
+    let namespace = TestNamespace::new("foreign").await;
+    let operator = Operator::start(&namespace, Options::default()).await;
+    flags(&namespace, &["flags"]).await;
+    let _policy = Policy::new(&namespace, json!({"minInterval": "1h"})).await;
+    let forged = json!({"target": format!("{}/ConfigMap/flags", namespace.name), "time": Timestamp::now().to_string(),
+        "until": "2099-01-01T00:00:00Z"});
+    let mut foreign = workload::configmap("incident-operator-takes", &[("forged", &forged.to_string())]);
+    foreign["metadata"]["namespace"] = json!(namespace.name);
+    foreign["metadata"]["uid"] = json!("6f0b7a53-0000-4000-8000-000000000001");
+    foreign["metadata"]["creationTimestamp"] = json!("2026-01-05T10:00:00Z");
+    store("", "configmaps", &foreign);
+    let before = namespace.api::<ConfigMap>().get("incident-operator-takes").await.expect("it is there");
+    namespace.create(flag("first", "flags", "mode", "slow")).await;
+    effective(&namespace, "first").await;
+    delete(&namespace, "first").await;
+    wait_for(PATIENCE, "an Event that says so", async || {
+        let reasons = event_reasons(&namespace, "Mitigation", "first").await;
+        if reasons.iter().any(|r| r == "TakeNotKept") { Ok(()) } else { Err(format!("{reasons:?}")) }
+    })
+    .await;
+    assert_eq!(operator.metric("incident_operator_takes_not_kept_total", &[]).await, Some(1.0));
+    let log = operator.log();
+    assert!(log.contains("is not the operator's"), "{log}");
+    let after = namespace.api::<ConfigMap>().get("incident-operator-takes").await.expect("it is there");
+    assert_eq!(after.data, before.data, "what is somebody else's stays as it is");
+    // Once it is away, the operator makes its own.
+    namespace.kubectl(&["delete", "configmap", "incident-operator-takes"]).success();
+    namespace.create(workload::configmap("other", &[("mode", "normal")])).await;
+    namespace.create(flag("second", "other", "mode", "slow")).await;
+    effective(&namespace, "second").await;
+    delete(&namespace, "second").await;
+    let own = namespace.api::<ConfigMap>().get("incident-operator-takes").await.expect("it is kept");
+    assert_eq!(own.data.expect("data").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

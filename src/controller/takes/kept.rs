@@ -3,7 +3,7 @@
 
 use crate::{
     api::{MANAGED_BY, MANAGED_BY_LABEL, Mitigation},
-    controller::{Context, Error, Key, status::FIELD_MANAGER},
+    controller::{Context, Error, Key, events::Note, news::reference, status::FIELD_MANAGER},
 };
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -17,6 +17,11 @@ use tracing::warn;
 
 /// Name of the ConfigMap.
 const NAME: &str = "incident-operator-takes";
+/// Why nothing is kept in a ConfigMap of that name, nor read from it.
+const FOREIGN: &str = "ConfigMap incident-operator-takes is not the operator's (it lacks the label \
+                       app.kubernetes.io/managed-by=incident-operator): delete it, and the operator makes its own";
+/// Why no more is kept.
+const FULL: &str = "ConfigMap incident-operator-takes is full";
 /// Most takes that are kept. A ConfigMap may have 1 MiB, one of them has some 300 bytes.
 const MAX_KEPT: usize = 1024;
 
@@ -52,14 +57,21 @@ fn change(kept: &BTreeMap<String, Take>, uid: &str, take: &Take, now: Timestamp)
 pub async fn takes(ctx: &Context, namespace: &str) -> Result<Vec<Take>, Error> {
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
     match api.get_opt(NAME).await {
-        Ok(there) => Ok(there.as_ref().and_then(read).unwrap_or_default().into_values().collect()),
+        Ok(None) => Ok(Vec::new()),
+        Ok(Some(there)) => Ok(read(&there).map_or_else(
+            || {
+                warn!(namespace, why = FOREIGN, "takes of mitigations that are gone are not known");
+                Vec::new()
+            },
+            |kept| kept.into_values().collect(),
+        )),
         Err(kube::Error::Api(said)) if said.code == 403 => Ok(Vec::new()),
         Err(error) => Err(Error::api(format!("reading config map {namespace}/{NAME}"))(error)),
     }
 }
 
-/// Keeps when a mitigation took its target, before it goes. It goes all the same when that cannot be kept: nobody's
-/// namespace hangs on an interval.
+/// Keeps when a mitigation took its target, before it goes. It goes all the same when that cannot be kept, and that is
+/// told: nobody's namespace hangs on an interval.
 pub async fn keep(ctx: &Context, going: &Mitigation, target: String, interval: Duration) {
     let applied = going.status.as_ref().and_then(|s| s.applied_time.as_ref()).map(|t| t.0);
     let (now, uid) = (Timestamp::now(), going.uid().unwrap_or_default());
@@ -71,12 +83,35 @@ pub async fn keep(ctx: &Context, going: &Mitigation, target: String, interval: D
     }
     let key = Key::of(going);
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    if let Err(error) = write(&api, &uid, &Take { target, time, until }, now).await {
-        warn!(mitigation = %key, %error, "when it took its target is forgotten with the next restart");
-    }
+    let why = match write(&api, &uid, &Take { target, time, until }, now).await {
+        Ok(None) => return,
+        Ok(Some(why)) => why.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    warn!(mitigation = %key, why, "when it took its target is forgotten with the next restart");
+    ctx.metrics.take_not_kept();
+    let message = format!(
+        "when {} was taken is forgotten with the next restart of the operator, and minInterval with it: {why}",
+        going.status.as_ref().and_then(|s| s.target.as_deref()).unwrap_or("the target")
+    );
+    ctx.events.tell(Note {
+        regarding: reference(going),
+        source: None,
+        related: None,
+        reason: "TakeNotKept".to_owned(),
+        message,
+        warning: true,
+        time: now,
+    });
 }
 
-async fn write(api: &Api<ConfigMap>, uid: &str, take: &Take, now: Timestamp) -> Result<(), kube::Error> {
+/// Writes it down; or says why that cannot be.
+async fn write(
+    api: &Api<ConfigMap>,
+    uid: &str,
+    take: &Take,
+    now: Timestamp,
+) -> Result<Option<&'static str>, kube::Error> {
     let there = match api.get_opt(NAME).await? {
         Some(there) => there,
         None => {
@@ -91,16 +126,21 @@ async fn write(api: &Api<ConfigMap>, uid: &str, take: &Take, now: Timestamp) -> 
             let params =
                 PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             match api.create(&params, &object).await {
-                // Another visit was faster.
-                Err(kube::Error::Api(said)) if said.code == 409 => object,
+                // Another visit was faster, or somebody else.
+                Err(kube::Error::Api(said)) if said.code == 409 => api.get(NAME).await?,
                 made => made?,
             }
         }
     };
-    let Some(kept) = read(&there).filter(|kept| kept.len() < MAX_KEPT) else { return Ok(()) };
+    let Some(kept) = read(&there) else { return Ok(Some(FOREIGN)) };
+    if kept.values().filter(|take| take.until > now).count() >= MAX_KEPT {
+        return Ok(Some(FULL));
+    }
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({"data": change(&kept, uid, take, now)}));
-    api.patch(NAME, &params, &patch).await.map(|_| ())
+    // Another one of that name need not be ours.
+    let metadata = json!({"uid": there.metadata.uid});
+    let patch = Patch::Merge(json!({"metadata": metadata, "data": change(&kept, uid, take, now)}));
+    api.patch(NAME, &params, &patch).await.map(|_| None)
 }
 
 #[cfg(test)]

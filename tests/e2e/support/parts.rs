@@ -241,7 +241,9 @@ pub fn store(group: &str, plural: &str, object: &serde_json::Value) {
     let prefix = Part::named("kube-apiserver").flag("etcd-prefix").unwrap_or("/registry".to_owned());
     let meta = &object["metadata"];
     let part = |name: &str| meta[name].as_str().expect("it has a name and a namespace").to_owned();
-    let key = format!("{prefix}/{group}/{plural}/{}/{}", part("namespace"), part("name"));
+    // The kinds of Kubernetes itself lie without their group.
+    let kind = if group.is_empty() { plural.to_owned() } else { format!("{group}/{plural}") };
+    let key = format!("{prefix}/{kind}/{}/{}", part("namespace"), part("name"));
     let value = object.to_string();
     etcd("/v3/kv/put", &serde_json::json!({"key": text(key.as_bytes()), "value": text(value.as_bytes())}));
 }
