@@ -4,7 +4,7 @@
 //! A role can grant `patch deployments`, never `patch spec.replicas`. The API server narrows what the roles grant
 //! to this table, so that an operator that was taken over cannot run an image of its own as "scale".
 
-use crate::mitigation::{engines, patch::pointer, record::HeldField};
+use crate::mitigation::{engines, field::leaves, patch::pointer, record::HeldField};
 use serde_json::{Value, json};
 
 /// Fields that an action may change on existing objects, besides its notes: the annotations
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 pub struct Update {
     /// The objects, each as `resource` or `resource.group`, or `resource.group/status`.
     pub resources: &'static [&'static str],
-    /// Paths in dots; what is below them is free too. A last part that has dots itself stands in brackets.
+    /// Paths in dots; what is below them is free too. A last part that has dots itself stands in brackets; one that ends in
+    /// `/` stands for all keys that begin with it.
     pub fields: &'static [&'static str],
     /// Labels, by key.
     pub labels: &'static [&'static str],
@@ -80,7 +81,7 @@ pub(crate) const fn template(fields: &'static [&'static str]) -> Update {
 /// A flag that is read only at the start needs a restart of its readers.
 /// By no other annotation, since some make an injector run an image.
 pub(crate) const RESTART: Update =
-    template(&["spec.template.metadata.annotations[incident-operator.dev/restarted-for]"]);
+    template(&["spec.template.metadata.annotations[restarted-for.incident-operator.dev/]"]);
 pub(crate) const FLAG: Update = fields(&["configmaps"], &["data"]);
 
 impl Fence {
@@ -150,16 +151,10 @@ impl Fence {
 }
 
 /// Where the values of a map lie that are no maps themselves, as JSON Pointers.
-fn leaves(path: &str, value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            map.iter().flat_map(|(key, value)| leaves(&format!("{path}{}", pointer(&[key])), value)).collect()
-        }
-        _ => vec![path.to_owned()],
-    }
-}
-
 fn is_below(path: &str, field: &str) -> bool {
+    if field.ends_with("~1") {
+        return path.starts_with(field);
+    }
     path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -296,7 +291,7 @@ mod tests {
             (
                 ActionName::FeatureFlag,
                 "deployments.apps",
-                "/spec/template/metadata/annotations/incident-operator.dev~1restarted-for",
+                "/spec/template/metadata/annotations/restarted-for.incident-operator.dev~10123abcd",
                 true,
             ),
             (ActionName::FeatureFlag, "deployments.apps", "/spec/template/metadata/annotations/x", false),
@@ -322,16 +317,19 @@ mod tests {
     #[test]
     fn a_map_that_is_added_around_a_field_is_as_good_as_the_field() {
         for (prior, key, allowed) in [
-            (Value::Null, "incident-operator.dev/restarted-for", true),
-            (Value::Null, "sidecar.istio.io/proxyImage", false),
+            (None, "restarted-for.incident-operator.dev/0123abcd", true),
+            (None, "sidecar.istio.io/proxyImage", false),
             // A release would write all of it.
-            (json!({"x": "y"}), "incident-operator.dev/restarted-for", false),
+            (Some(json!({"x": "y"})), "restarted-for.incident-operator.dev/0123abcd", false),
+            (Some(Value::Null), "restarted-for.incident-operator.dev/0123abcd", false),
         ] {
-            let held =
-                json!({"path": "/spec/template/metadata/annotations", "prior": prior, "applied": {key: "1"}});
+            let mut held = json!({"path": "/spec/template/metadata/annotations", "applied": {key: "1"}});
+            if let Some(prior) = &prior {
+                held["prior"] = prior.clone();
+            }
             let held: HeldField = serde_json::from_value(held).expect("a field");
             let may = fence(ActionName::FeatureFlag).allows("deployments.apps", &held);
-            assert_eq!(may, allowed, "{prior} {key}");
+            assert_eq!(may, allowed, "{prior:?} {key}");
         }
     }
 

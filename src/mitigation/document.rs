@@ -14,13 +14,29 @@ use serde_json::{Value, json};
 use std::ops::Range;
 
 /// Where a value lies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Place {
     /// Format of the document.
     pub format: Format,
     /// The keys that lead to it, from the outside; a number counts the entries of a list. In properties: one key.
     pub path: Vec<String>,
+    /// How a single value was written when it was captured, where that is not how we would write it: `on`, `0644`,
+    /// `1.50` and `'x'` go back as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
 }
+
+/// The same place is the same however its value was written.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.format == other.format && self.path == other.path
+    }
+}
+
+impl Eq for Place {}
+
+/// Bytes of a value that are kept as they were written.
+const MAX_WRITTEN: usize = 1024;
 
 /// Format of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +75,25 @@ pub fn told(value: &Value) -> String {
 }
 
 impl Place {
+    /// A place in a document.
+    pub fn new(format: Format, path: Vec<String>) -> Self {
+        Place { format, path, written: None }
+    }
+
+    /// The place, with how its value is written in the document now.
+    #[must_use]
+    pub fn as_written(&self, text: &str) -> Self {
+        let raw = || {
+            let value = self.read(text).filter(|value| !value.is_object())?;
+            let raw = text.get(self.span(text)?)?;
+            // A text of YAML has several spellings, and which of them is ours depends on what stands there.
+            let spelt = value.to_string();
+            let usual = raw == spelt && !(value.is_string() && self.format == Format::Yaml);
+            (raw.len() <= MAX_WRITTEN && !usual).then(|| raw.to_owned())
+        };
+        Place { written: raw(), ..self.clone() }
+    }
+
     /// The value, when it is there.
     pub fn read(&self, text: &str) -> Option<Value> {
         if self.format == Format::Properties {
@@ -102,8 +137,13 @@ impl Place {
         Err(format!("the document cannot be edited at {path} without changing something else in it"))
     }
 
-    /// The ways to write a value, those first that look like what stands there.
+    /// The ways to write a value: as it was written before, if that is the value, then those that look like what stands
+    /// there.
     fn spellings(&self, old: &str, value: &Value) -> Vec<String> {
+        self.written.clone().into_iter().chain(self.usual_spellings(old, value)).collect()
+    }
+
+    fn usual_spellings(&self, old: &str, value: &Value) -> Vec<String> {
         if let Some(raw) = value.get("raw").and_then(Value::as_str) {
             return vec![raw.to_owned()];
         }
@@ -163,7 +203,7 @@ const SHOWN: usize = 10;
 /// What there is as deep as a path leads into a document, in words: for who misspelt the rest of it.
 pub fn nearest(format: Format, text: &str, path: &[String]) -> String {
     if format == Format::Properties {
-        return format!("it has {}", listed(properties::keys(text).into_iter()));
+        return format!("it has {}", listed(properties::keys(text).iter().map(String::as_str)));
     }
     let Ok(document) = parse(format, text) else { return "it cannot be read".to_owned() };
     let (mut place, mut depth) = (&document, 0);

@@ -23,8 +23,6 @@ use serde_json::{Value, json};
 
 /// Longest value that is captured. Annotations of an object may hold 256 KiB in all; a flag is short.
 const MAX_PRIOR_BYTES: usize = 16 * 1024;
-/// Annotation of a pod template that makes its pods new: the mitigation for which they were.
-const RESTARTED_FOR: &str = "/spec/template/metadata/annotations/incident-operator.dev~1restarted-for";
 /// State of a flag of flagd that is switched off.
 const DISABLED: &str = "DISABLED";
 const ENABLED: &str = "ENABLED";
@@ -120,7 +118,7 @@ impl FeatureFlag {
             let message = "path is missing: name the flag in the document, for example flags.new-pricing";
             return Err(Refusal::new("PathMissing", message));
         };
-        let place = |path: Vec<String>| Place { format, path };
+        let place = |path: Vec<String>| Place::new(format, path);
         let set =
             |path: Vec<String>, to: Value| Change::inside(target, self.pointer(), place(path), Some(to));
         let changes = match self.mode() {
@@ -249,7 +247,9 @@ impl Engine for FeatureFlag {
         let mut parts = vec![Part::change(scene.id, self.changes(scene.target)?)];
         if self.restart_consumers == Some(true) {
             for (id, workload) in consumers::workloads(scene, &self.key)? {
-                let restart = Change::set_deep(workload, RESTARTED_FOR, json!(scene.short_uid()));
+                let key = consumers::restarted_for(scene.short_uid());
+                let path = pointer(&["spec", "template", "metadata", "annotations", &key]);
+                let restart = Change::set_deep(workload, &path, json!("true"));
                 parts.push(Part::change(&id, vec![restart]));
             }
         }

@@ -1,6 +1,10 @@
 //! A held field: how its value is read, compared and written.
 
-use super::{document, patch::pointer_parts, revisions::Pin};
+use super::{
+    document,
+    patch::{pointer, pointer_parts},
+    revisions::Pin,
+};
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -142,6 +146,15 @@ impl How {
         matches!(self, How::Inside(_)) && to == Some(&document::empty_map())
     }
 
+    /// The same, with what is to be known of the field as it is so that it can be put back.
+    #[must_use]
+    pub fn captured(&self, raw: Option<&Value>) -> How {
+        match (self, raw.and_then(Value::as_str)) {
+            (How::Inside(place), Some(text)) => How::Inside(place.as_written(text)),
+            _ => self.clone(),
+        }
+    }
+
     /// The value that is compared, from the field as it is. `wanted` is what a subset is looked for.
     pub fn seen(&self, raw: Option<&Value>, wanted: Option<&Value>) -> Option<Value> {
         match self {
@@ -270,6 +283,31 @@ pub fn field(target: &DynamicObject, path: &str) -> Option<Value> {
         [_] => Some(json!(map)),
         [_, key] => map.get(*key).map(|value| json!(value)),
         _ => None,
+    }
+}
+
+/// The paths of what is in a value and is no map itself.
+pub fn leaves(path: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().flat_map(|(key, value)| leaves(&format!("{path}{}", pointer(&[key])), value)).collect()
+        }
+        _ => vec![path.to_owned()],
+    }
+}
+
+/// A map with what is in another one; where both have a value, that of the other.
+pub fn merged(whole: &Value, part: &Value) -> Value {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            let mut all = whole.clone();
+            for (key, value) in part {
+                let value = whole.get(key).map_or_else(|| value.clone(), |there| merged(there, value));
+                all.insert(key.clone(), value);
+            }
+            Value::Object(all)
+        }
+        _ => part.clone(),
     }
 }
 

@@ -17,6 +17,18 @@ pub fn below(fields: &Value, path: &str) -> Option<Value> {
     parts(path).iter().try_fold(fields, |at, part| at.get(part)).cloned()
 }
 
+/// The part of a value that a set of fields names. Of a list that is all of it, when any of its items is in the set.
+pub fn part(value: &Value, set: &Value) -> Option<Value> {
+    let members = set.as_object().filter(|members| !members.is_empty());
+    let (Some(members), Value::Object(map)) = (members, value) else { return Some(value.clone()) };
+    let kept = map.iter().filter_map(|(key, value)| {
+        let below = members.get(&format!("f:{key}"))?;
+        Some((key.clone(), part(value, below)?))
+    });
+    let kept: serde_json::Map<String, Value> = kept.collect();
+    (!kept.is_empty()).then_some(Value::Object(kept))
+}
+
 /// What of a set of fields goes to whoever changes the value like this.
 pub fn lost(set: &Value, from: Option<&Value>, to: Option<&Value>) -> Option<Value> {
     let members = set.as_object().filter(|members| !members.is_empty());

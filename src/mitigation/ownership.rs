@@ -1,8 +1,10 @@
 //! Who wrote a field, from `metadata.managedFields`, and what kind of writer that is.
 
 use super::{
-    field_set::{below, lost, maps, merged, owns, parts, without, without_leaf},
+    field::leaves,
+    field_set::{below, lost, maps, merged, owns, part, parts, without, without_leaf},
     patch::pointer,
+    record::Record,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::core::DynamicObject;
@@ -139,6 +141,27 @@ pub fn rightful(
         }
     }
     owners
+}
+
+/// What of a map belongs to others: to field managers, and to mitigations but that with this uid.
+pub fn part_of_others(target: &DynamicObject, path: &str, map: &Value, uid: &str) -> Option<Value> {
+    let people = others(target).filter_map(|entry| below(&fields_of(entry), path));
+    let records = Record::all(target).filter(|record| record.uid != uid && !record.restored);
+    let held = records.flat_map(|record| record.fields).filter_map(|held| {
+        let value = held.applied.filter(|_| is_within(&held.path, path) && !held.how.is_part())?;
+        let set = leaves(&held.path, &value).iter().fold(json!({}), |set, leaf| {
+            merged(
+                &set,
+                &parts(leaf).iter().rev().fold(json!({}), |inner, part| json!({part.as_str(): inner})),
+            )
+        });
+        below(&set, path)
+    });
+    people.chain(held).reduce(|all, set| merged(&all, &set)).and_then(|set| part(map, &set))
+}
+
+fn is_within(path: &str, map: &str) -> bool {
+    path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn others(target: &DynamicObject) -> impl Iterator<Item = &ManagedFieldsEntry> {

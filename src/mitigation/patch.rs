@@ -4,8 +4,8 @@
 mod builder;
 
 use super::{
-    field::{Change, How, field},
-    ownership::{Owner, give_back, rightful},
+    field::{Change, How, field, merged},
+    ownership::{Owner, give_back, part_of_others, rightful},
     record::{HeldField, Record, key},
 };
 use crate::api::MITIGATED_LABEL;
@@ -26,10 +26,11 @@ pub fn pointer_parts(pointer: &str) -> Vec<String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect()
 }
 
-/// What is to be written so that held fields get these values; `None` removes a field. `Err`: a document cannot be
-/// edited so that nothing else in it changes.
+/// What the mitigation with this uid is to write so that held fields get these values; `None` removes a field. `Err`: a
+/// document cannot be edited so that nothing else in it changes.
 fn writes<'v>(
     target: &DynamicObject,
+    uid: &str,
     wanted: impl Iterator<Item = (&'v str, &'v How, Option<&'v Value>)>,
 ) -> Result<Vec<(String, Option<Value>)>, String> {
     let mut writes: Vec<(String, Option<Value>)> = Vec::new();
@@ -42,6 +43,10 @@ fn writes<'v>(
         });
         let slot = &mut writes[index].1;
         *slot = match how {
+            // Who put something of their own into a map that was added keeps it.
+            How::Subset if value.is_none() => {
+                slot.take().and_then(|present| part_of_others(target, path, &present, uid))
+            }
             How::Plain | How::Digest | How::Subset | How::Revision(_) | How::Shared => value.cloned(),
             How::Member(member) => member.write(slot.take(), value.is_some()),
             How::Inside(place) => {
@@ -68,7 +73,7 @@ pub fn take(
         patch.test_unchanged();
     }
     let to = changes.iter().map(|c| (c.path.as_str(), &c.how, c.raw.as_ref().or(c.to.as_ref())));
-    let writes = writes(target, to)?;
+    let writes = writes(target, &record.uid, to)?;
     patch.drop_leftovers(record, holders);
     if !(seeded(Mutant::CaptureAfterChange) && changes.iter().any(|change| !change.is_none())) {
         patch.set_record(record);
@@ -96,8 +101,16 @@ pub fn reassert(
     holders: &HashSet<String>,
 ) -> Result<Value, String> {
     let mut patch = Builder::new(target);
-    let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
-    let writes = writes(target, to)?;
+    // What others put into a map beside ours stays.
+    let whole = record.fields.iter().zip(raw).map(|(held, raw)| match (&held.how, raw) {
+        (How::Subset, Some(part)) => {
+            Some(field(target, &held.path).map_or_else(|| part.clone(), |there| merged(&there, part)))
+        }
+        (_, raw) => raw.clone(),
+    });
+    let whole: Vec<Option<Value>> = whole.collect();
+    let to = record.fields.iter().zip(&whole).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
+    let writes = writes(target, &record.uid, to)?;
     let mut record = record.clone();
     for held in record.fields.iter_mut().filter(|held| held.how.is_part()) {
         held.owners = owners(target, held, &writes);
@@ -145,7 +158,7 @@ pub fn restore(
             None => to.push((held.path.as_str(), &held.how, raw.as_ref())),
         }
     }
-    let writes = writes(target, to.into_iter())?;
+    let writes = writes(target, &record.uid, to.into_iter())?;
     patch.write(&writes);
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
     // Who owned a field by now loses it to this write.
@@ -171,7 +184,7 @@ pub fn step(
 ) -> Result<Value, String> {
     let mut patch = Builder::new(target);
     let to = record.fields.iter().zip(raw).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
-    let writes = writes(target, to)?;
+    let writes = writes(target, &record.uid, to)?;
     patch.write(&writes);
     let fields = record.fields.iter().zip(raw);
     let fields = fields.map(|(held, raw)| HeldField { applied: raw.clone(), ..held.clone() }).collect();
@@ -230,7 +243,7 @@ pub fn without(
     let mut patch = Builder::new(target);
     let ours = record.fields.iter().zip(raw).filter(|(held, _)| held.is_in_place(target));
     let to = ours.map(|(held, raw)| (held.path.as_str(), &held.how, raw.as_ref()));
-    patch.write(&writes(target, to).ok()?);
+    patch.write(&writes(target, &record.uid, to).ok()?);
     patch.drop_hold(record, holders);
     let mut object = serde_json::to_value(target).ok()?;
     json_patch::patch(&mut object, &serde_json::from_value::<json_patch::Patch>(patch.build()).ok()?).ok()?;

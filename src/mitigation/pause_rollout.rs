@@ -112,8 +112,7 @@ impl Engine for PauseRollout {
             updates: const {
                 &[
                     fields(&["deployments.apps"], &["spec.paused"]),
-                    fields(&["statefulsets.apps"], &["spec.updateStrategy.rollingUpdate"]),
-                    fields(&["daemonsets.apps"], &["spec.updateStrategy"]),
+                    fields(&["statefulsets.apps", "daemonsets.apps"], &["spec.updateStrategy"]),
                 ]
             },
             makes: &[],

@@ -4,7 +4,7 @@
 //! there, the mitigation is applied; that is what makes a crash at any point harmless.
 
 use super::{
-    field::{Change, How, field},
+    field::{Change, How, field, leaves},
     ownership::{Owner, losers, rightful},
 };
 use crate::api::CAPTURE_PREFIX;
@@ -63,15 +63,20 @@ pub struct HeldField {
     /// How the values are kept and compared.
     #[serde(default, skip_serializing_if = "How::is_plain")]
     pub how: How,
-    /// The value before; left out when the field was absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The value before; left out when the field was absent. `null` is a value: a document may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub prior: Option<Value>,
     /// The value during the mitigation; left out when the field is absent then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub applied: Option<Value>,
     /// Who owned the field before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<Owner>,
+}
+
+/// What is written is there, also when it is `null`.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
@@ -107,7 +112,7 @@ impl HeldField {
             },
             path: change.path.clone(),
             prior: change.how.seen(present.as_ref(), change.to.as_ref()),
-            how: change.how.clone(),
+            how: change.how.captured(present.as_ref()),
             applied: change.to.clone(),
         }
     }
@@ -115,6 +120,12 @@ impl HeldField {
     /// True when the field had the mitigation's value before.
     pub fn is_unchanged(&self) -> bool {
         self.prior == self.applied
+    }
+
+    /// True for the note that restarts the pods of a workload. It has done its work with the change: whoever takes it
+    /// away later, with a template of their own, has started the pods anew and ends nothing.
+    pub fn is_restart_note(&self) -> bool {
+        self.path.starts_with("/spec/template/metadata")
     }
 
     /// The present value, as it is compared.
@@ -162,6 +173,12 @@ impl HeldField {
             (How::Inside(a), How::Inside(b)) if self.path == change.path => a.overlaps(b),
             (How::Member(a), How::Member(b)) if self.path == change.path => a == b,
             (How::Shared, How::Shared) if self.path == change.path => false,
+            // Of a map that was added around a field only what was put into it is held.
+            (How::Subset, _) if self.prior.is_none() => self
+                .applied
+                .iter()
+                .flat_map(|value| leaves(&self.path, value))
+                .any(|leaf| overlaps(&leaf, &change.path)),
             _ => overlaps(&self.path, &change.path),
         }
     }
@@ -216,6 +233,16 @@ pub fn overlaps(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_is_null_is_no_missing_value() {
+        for (prior, applied) in [(Some(Value::Null), None), (None, Some(Value::Null)), (None, None)] {
+            let held =
+                HeldField { path: "/data/a".to_owned(), how: How::Plain, prior, applied, owners: Vec::new() };
+            let text = serde_json::to_string(&held).unwrap();
+            assert_eq!(serde_json::from_str::<HeldField>(&text).unwrap(), held, "{text}");
+        }
+    }
 
     #[test]
     fn fields_overlap_when_they_are_equal_or_nested_and_not_when_names_merely_begin_alike() {

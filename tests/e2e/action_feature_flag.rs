@@ -77,6 +77,39 @@ async fn values_in_documents_change_alone_and_the_documents_come_back_byte_by_by
     assert!(marks(&after).is_empty());
 }
 
+/// `on` is no `true` for everybody who reads the file, and null is a value.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_a_document_come_back_as_they_were_written() {
+    const WRITTEN: &str = "beta: on # why\nmode: 0644\nratio: 1.50\nnothing: ~\ntext: 'v1'\n";
+    let namespace = TestNamespace::new("spelling").await;
+    let mut operator = Operator::start(&namespace, Options::default()).await;
+    let map = workload::configmap(
+        "flags",
+        &[("app.yaml", WRITTEN), ("x.json", r#"{"n": null, "big": 12345678901234567890123}"#)],
+    );
+    namespace.create(map.clone()).await;
+    let cases = [
+        ("beta", "app.yaml", "false"),
+        ("mode", "app.yaml", "7"),
+        ("ratio", "app.yaml", "2"),
+        ("nothing", "app.yaml", "x"),
+        ("text", "app.yaml", "0777"),
+        ("n", "x.json", "x"),
+        ("big", "x.json", "1"),
+    ];
+    for (path, key, value) in cases {
+        namespace.create(flag_in(path, key, path, json!({"value": value}))).await;
+        effective(&namespace, path).await;
+    }
+    operator.restart().await;
+    for (path, _, _) in cases {
+        delete(&namespace, path).await;
+    }
+    let after = present(&namespace, &map).await;
+    assert_eq!(after.data["data"], map["data"]);
+    assert!(marks(&after).is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_mitigations_of_one_document_hold_different_values_and_of_one_value_the_second_waits() {
     let namespace = TestNamespace::new("onedoc").await;

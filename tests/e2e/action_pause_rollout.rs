@@ -104,3 +104,31 @@ async fn what_somebody_else_paused_stays_paused_and_what_somebody_resumes_stays_
     let after = present(&namespace, &workload_of("Deployment", "meanwhile")).await;
     assert_eq!((after.data["spec"].get("paused"), marks(&after)), (None, vec![]));
 }
+
+/// Nothing is to be changed then, and nothing may be: not even again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statefulset_with_ondelete_stands_already_and_is_left_as_it_is() {
+    let namespace = TestNamespace::new("ondelete").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let set = |name: &str| {
+        let mut set = workload_of("StatefulSet", name);
+        set["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+        set
+    };
+    for name in ["web", "control"] {
+        namespace.create_ready(set(name)).await;
+    }
+    namespace.create(mitigation_of("stand", "StatefulSet", "web", json!({"pauseRollout": {}}))).await;
+    effective(&namespace, "stand").await;
+    says(&namespace, "stand", "Applied", "AlreadyPaused").await;
+    let held = present(&namespace, &set("web")).await;
+    holds_for(std::time::Duration::from_secs(2), "it is not written to", async || {
+        let now = present(&namespace, &set("web")).await;
+        (now.metadata.resource_version == held.metadata.resource_version)
+            .then_some(())
+            .ok_or_else(|| "it was written to".to_owned())
+    })
+    .await;
+    delete(&namespace, "stand").await;
+    assert_same(&present(&namespace, &set("web")).await, &present(&namespace, &set("control")).await);
+}

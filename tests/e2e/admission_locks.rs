@@ -392,7 +392,7 @@ async fn each_action_changes_its_own_fields_and_no_others() {
     let runs = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image}]}}}});
     let (earlier, image) = (runs("registry.example/main:0"), runs("registry.example/evil:1"));
     let annotated = |key: &str| json!({"spec": {"template": {"metadata": {"annotations": {key: "now"}}}}});
-    let restart = annotated("incident-operator.dev/restarted-for");
+    let restart = annotated("restarted-for.incident-operator.dev/0123abcd");
     // An injector runs an image by it.
     let injected = annotated("sidecar.istio.io/proxyImage");
     // Manager, object, what it may change, what it may not.

@@ -1,19 +1,25 @@
 {{/*
 True when two maps differ at the given paths at most, as a CEL expression. Takes (dict "new" … "old" …
-"paths" (list (list "spec" "replicas") …)). A path that is absent on one side counts as an empty map.
+"paths" (list (list "spec" "replicas") …)). A path that is absent on one side counts as an empty map; a last part
+that ends in `/` stands for all keys that begin with it.
 */}}
 {{- define "incident-operator.fence.only" -}}
 {{- $below := dict }}
 {{- $whole := list }}
+{{- $begin := "" }}
 {{- range .paths }}
+{{- if and (eq (len .) 1) (hasSuffix "/" (first .)) }}
+{{- $begin = printf "%s || key.startsWith(%s)" $begin (quote (first .)) }}
+{{- else }}
 {{- if eq (len .) 1 }}
 {{- $whole = append $whole (first .) }}
 {{- end }}
 {{- $_ := set $below (first .) (append (default list (get $below (first .))) (rest .)) }}
 {{- end }}
-{{- $keys := keys $below | sortAlpha | toJson -}}
-{{ .new }}.all(key, key in {{ $keys }} || (key in {{ .old }} && {{ .new }}[key] == {{ .old }}[key])) &&
-{{ .old }}.all(key, key in {{ $keys }} || key in {{ .new }})
+{{- end }}
+{{- $free := printf "key in %s%s" (keys $below | sortAlpha | toJson) $begin -}}
+{{ .new }}.all(key, {{ $free }} || (key in {{ .old }} && {{ .new }}[key] == {{ .old }}[key])) &&
+{{ .old }}.all(key, {{ $free }} || key in {{ .new }})
 {{- range $key := keys $below | sortAlpha }}
 {{- $paths := get $below $key }}
 {{- if not (has $key $whole) }} &&

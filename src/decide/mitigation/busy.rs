@@ -1,6 +1,6 @@
 //! Another mitigation is in the way: it holds the field, or what it changed is why this one cannot be done as things are.
 
-use super::{Decision, DynamicObject, Engine, ObjectId, Record, Refusal, Scene, Stop, clip};
+use super::{Decision, DynamicObject, Engine, HeldField, ObjectId, Record, Refusal, Scene, Stop, clip};
 use crate::mitigation::{Found, Look, MAY_NOT_LOOK, Part, Undo, field::Change, gitops, patch, prior};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -9,6 +9,10 @@ impl<'a> Decision<'a> {
     pub(super) fn parts(&self, engine: &dyn Engine, scene: &Scene<'_>) -> Result<Vec<Part>, Stop> {
         let mut parts = engine.parts(scene)?;
         gitops::prepare(self.m.spec.template.gitops, scene.id, true, scene.target, &mut parts)?;
+        debug_assert!(
+            parts.iter().all(|part| is_declared(engine, part)),
+            "{parts:?} changes what the fence of the action does not name"
+        );
         Ok(parts)
     }
 
@@ -103,6 +107,20 @@ impl<'a> Decision<'a> {
             holder.incident.as_ref().map(|i| format!(" of incident {i}")).unwrap_or_default(),
         )
     }
+}
+
+/// Whether an action declares what it is about to change: a note of anything else counts as forged.
+fn is_declared(engine: &dyn Engine, part: &Part) -> bool {
+    part.changes().iter().all(|change| {
+        let held = HeldField {
+            path: change.path.clone(),
+            how: change.how.clone(),
+            prior: change.from.clone(),
+            applied: change.to.clone(),
+            owners: Vec::new(),
+        };
+        engine.fence().allows(&part.id.kind.qualified(), &held)
+    })
 }
 
 /// The record of another mitigation that holds one of the fields.

@@ -145,7 +145,7 @@ fn in_words(change: &Change, object: &DynamicObject) -> Vec<Difference> {
         let list = field(object, &change.path);
         return vec![Difference {
             path: change.path.clone(),
-            from: list.as_ref().map_or_else(|| "absent".to_owned(), Value::to_string),
+            from: list.map_or_else(|| "absent".to_owned(), |list| list.to_string()),
             to: member.comes(&dotted(&change.path), change.to.is_some()),
         }];
     }

@@ -3,7 +3,9 @@
 use super::{
     DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
     MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
-    Write, Writer, clip, patch,
+    Write, Writer, clip,
+    leave::only_restart_notes_differ,
+    patch,
     release::{DELETER, are_gone, changer},
     told, whole_seconds, writer,
 };
@@ -38,12 +40,23 @@ impl<'a> Decision<'a> {
         for holding in holdings {
             match (holding.object, &holding.record) {
                 (Some(object), Some(record)) => {
+                    if only_restart_notes_differ(object, record) {
+                        return self.leave(holding, object, record);
+                    }
                     if let Some(first) = record.fields.iter().find(|held| !held.is_in_place(object)) {
                         let by = writer(object, &first.path);
                         return self.drifted(holding, object, record, by);
                     }
                     if holding.forged || !has_label(object) {
                         return self.put_back(holding, object, record);
+                    }
+                }
+                (Some(object), None) if self.is_left(holding, object) => {
+                    let record = self.record_from_status(&holding.id, object);
+                    match record.filter(|record| self.bears_marks(object, record)) {
+                        // Whoever put another revision in its place took the record away with it, and the label stayed.
+                        Some(record) => return self.leave(holding, object, &record),
+                        None => self.strike(&holding.id),
                     }
                 }
                 (Some(object), None) => return self.capture_removed(holding, object),
@@ -64,6 +77,9 @@ impl<'a> Decision<'a> {
         };
         if !gone.is_empty() {
             held = clip(&format!("{held}; {}", are_gone(&gone)), 2048);
+        }
+        if let Some(left) = self.left_alone() {
+            held = clip(&format!("{held}; {left}"), 2048);
         }
         let reason = match self.taken_back(&records) {
             Some(told) => {
@@ -378,7 +394,7 @@ impl<'a> Decision<'a> {
     }
 }
 
-fn has_label(object: &DynamicObject) -> bool {
+pub(super) fn has_label(object: &DynamicObject) -> bool {
     let labels = object.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.get(MITIGATED_LABEL).is_some_and(|value| value == "true"))
 }

@@ -16,6 +16,7 @@ mod evidence;
 mod gate;
 mod hold;
 mod holdings;
+mod leave;
 mod plan;
 mod release;
 mod take;
@@ -355,10 +356,24 @@ impl<'a> Decision<'a> {
     }
 
     fn wait(&mut self, reason: &str, message: String) {
-        self.plan.status.phase = Some(Phase::Pending);
+        let ours = |object: &DynamicObject| Record::find(object, self.uid()).is_some();
+        let seen = self.seen.objects.iter();
+        let mut changed: Vec<String> = seen
+            .filter(|(_, object)| object.as_deref().is_some_and(ours))
+            .map(|(id, _)| id.to_string())
+            .collect();
+        changed.sort_unstable();
+        let (phase, message, so_far) = match changed.is_empty() {
+            true => (Phase::Pending, message, "nothing is changed yet".to_owned()),
+            false => {
+                let so_far = format!("changed so far: {}", clip(&changed.join(", "), 1024));
+                (Phase::Applying, format!("{message}; {so_far}"), so_far)
+            }
+        };
+        self.plan.status.phase = Some(phase);
         let mut c = self.conditions();
         c.set("Applied", False, reason, message.clone());
-        c.set("Effective", Unknown, "NotApplied", "nothing is changed yet");
+        c.set("Effective", Unknown, "NotApplied", so_far);
         c.set("Stalled", False, "Progressing", "nothing is in the way");
         c.set("Ready", False, reason, message);
     }

@@ -3,7 +3,7 @@
 
 use super::{
     Decision, DynamicObject, Effect, End, HeldField, Holding, ObjectId, OnRelease, Phase, Record, Refused,
-    Write, clip, on_release, patch, whole_seconds, writer,
+    Write, clip, leave::only_restart_notes_differ, on_release, patch, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True};
 use crate::mitigation::{self, NAMESPACE, Stop, Undo, field, field::dotted, prior};
@@ -150,7 +150,7 @@ impl<'a> Decision<'a> {
         let keep = self.keeps() && !matches!(end, End::Refused(_));
         let undone = record.restored || !record.made && record.fields.iter().all(HeldField::is_unchanged);
         let intact = record.is_in_place(object) || seeded(Mutant::ReleaseWithoutCompare);
-        if !undone && !keep && !intact {
+        if !undone && !keep && !intact && !only_restart_notes_differ(object, record) {
             let changed = record.fields.iter().find(|held| !held.is_in_place(object));
             let name = changer(object, changed);
             self.plan.status.undone_by.get_or_insert(name);
@@ -308,7 +308,8 @@ impl<'a> Decision<'a> {
         }
         // Who waited for the field may have it by now, before our end was recorded.
         let back = told.iter().all(|(_, object, record)| {
-            record.as_ref().is_none_or(|record| record.fields.iter().all(|held| is_back(object, held)))
+            let mut fields = record.iter().flat_map(|record| &record.fields);
+            fields.all(|held| is_back(object, held) || held.is_restart_note())
         });
         if back {
             let gone: Vec<String> = holdings
@@ -322,7 +323,8 @@ impl<'a> Decision<'a> {
                 (false, false) => are_gone(&gone),
                 (_, true) => "the prior value is back".to_owned(),
             };
-            self.finish(Phase::Released, end.reason(), clip(&format!("{said}; {because}"), 2048));
+            let left = self.left_alone().map(|left| format!("; {left}")).unwrap_or_default();
+            self.finish(Phase::Released, end.reason(), clip(&format!("{said}; {because}{left}"), 2048));
         } else {
             // Let go by a visit that could not say any more why: the object still tells who wrote last.
             let by = told.iter().find_map(|(_, object, record)| {
@@ -381,7 +383,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Whether status tells of a change of this object.
-    fn has_prior(&self, id: &ObjectId) -> bool {
+    pub(super) fn has_prior(&self, id: &ObjectId) -> bool {
         let label = self.label_of(id);
         self.plan.status.prior.iter().any(|prior| prior.object == label)
     }

@@ -73,10 +73,12 @@ impl<'a> Decision<'a> {
             return self.release(&End::TargetGone);
         }
         let target = self.plan.status.target.clone().unwrap_or_default();
-        self.wait(
-            "TargetNotFound",
-            format!("there is no {target} in this namespace; the change is made as soon as it appears"),
-        );
+        let unknown = self.id.as_ref().map(|id| id.kind).filter(|kind| self.seen.hidden.contains(kind));
+        let there_is_no = match unknown {
+            Some(kind) => format!("there is no {target}: this cluster has no {}", kind.qualified()),
+            None => format!("there is no {target} in this namespace"),
+        };
+        self.wait("TargetNotFound", format!("{there_is_no}; the change is made as soon as it appears"));
         self.plan.await_target = true;
     }
 
@@ -162,8 +164,9 @@ impl<'a> Decision<'a> {
             return;
         }
         self.plan.status.phase = Some(Phase::Applying);
-        let only_the_target =
-            matches!(parts.as_slice(), [part] if part.id == id && !part.changes().is_empty());
+        // What was announced before may have become less.
+        let only_the_target = self.plan.status.objects.is_empty()
+            && matches!(parts.as_slice(), [part] if part.id == id && !part.changes().is_empty());
         if !only_the_target && self.announce(&parts, holdings) {
             return;
         }

@@ -30,7 +30,7 @@ flags:
 ";
 
 fn place(format: Format, path: &[&str]) -> Place {
-    Place { format, path: path.iter().map(|&p| p.to_owned()).collect() }
+    Place::new(format, path.iter().map(|&p| p.to_owned()).collect())
 }
 
 /// Writes, checks that one stretch of text alone differs, and writes back.
@@ -40,7 +40,51 @@ fn there_and_back(format: Format, text: &str, path: &[&str], value: &Value, look
     let written = place.write(text, Some(value)).unwrap();
     assert!(written.contains(looks), "{written}");
     assert_eq!(place.read(&written).as_ref(), Some(value));
-    assert_eq!(place.write(&written, Some(&before)).unwrap(), text, "byte by byte as before");
+    let back = place.as_written(text).write(&written, Some(&before));
+    assert_eq!(back.unwrap(), text, "byte by byte as before");
+}
+
+/// Whoever reads the file may take `on`, `0644` and `1.50` for something else than `true`, `644.0` and `1.5`.
+#[test]
+fn a_value_comes_back_as_it_was_written_however_that_was() {
+    for written in [
+        "on",
+        "Yes",
+        "TRUE",
+        "1.50",
+        "0644",
+        "0xFF",
+        "+5",
+        "1e3",
+        "~",
+        "null",
+        "'v1'",
+        "v1",
+        "\"v1\"",
+        "12345678901234567890123",
+        "a plain text",
+    ] {
+        let text = format!("# flags\nflag: {written}   # why\nother: 1\n");
+        let place = place(Format::Yaml, &["flag"]);
+        let before = place.read(&text).unwrap_or_else(|| panic!("{written}"));
+        for ours in [json!("0777"), json!("x: y"), json!(false), json!(7)] {
+            let held = place.write(&text, Some(&ours)).unwrap();
+            assert_eq!(place.read(&held), Some(ours));
+            let back = place.as_written(&text).write(&held, Some(&before)).unwrap();
+            assert_eq!(back, text);
+        }
+    }
+    for written in ["12345678901234567890123", "1e3", "-0", "1.50", r#""http:\/\/a\u00e9""#, "null", "\"x\""]
+    {
+        let text = format!("{{\"flag\": {written} , \"other\": 1}}");
+        there_and_back(Format::Json, &text, &["flag"], &json!("ours"), "\"flag\": \"ours\" ,");
+    }
+    let long = format!("flag: \"{}\"\n", "x".repeat(4096));
+    assert_eq!(
+        place(Format::Yaml, &["flag"]).as_written(&long).written,
+        None,
+        "it is kept as the value alone"
+    );
 }
 
 #[test]
@@ -108,6 +152,30 @@ fn a_line_of_properties_changes_alone() {
     there_and_back(Format::Properties, text, &["flag"], &json!("off"), "flag = off  \n");
     assert!(place(Format::Properties, &["nope"]).write(text, Some(&json!("x"))).is_err());
     assert!(place(Format::Properties, &["flag"]).write(text, Some(&json!("x\ny"))).is_err());
+}
+
+#[test]
+fn a_value_that_would_not_be_read_as_it_is_meant_is_not_written_into_properties() {
+    let text = "a=1,\\\n  b=2\nflag=on\n# c=3 \\\nd=4\n";
+    let write = |key: &str, value: &str| place(Format::Properties, &[key]).write(text, Some(&json!(value)));
+    for value in [" off", "off ", "off\\"] {
+        assert!(write("flag", value).unwrap_err().contains("would not be read"), "{value:?}");
+    }
+    assert!(write("a", "2").unwrap_err().contains("goes on in the next line"));
+    assert!(write("b", "3").unwrap_err().contains("no line with the key"), "it is part of another value");
+    assert!(write("d", "5").unwrap().contains("\nd=5\n"), "a comment does not go on");
+    assert_eq!(write("flag", "c:\\\\").unwrap(), text.replace("flag=on", "flag=c:\\\\"));
+}
+
+#[test]
+fn a_key_that_stands_in_several_sections_is_named_with_its_section() {
+    let text = "top=1\n[a]\nflag=on\nonly=x\n[ b ]\nflag=on\n";
+    let write = |key: &str| place(Format::Properties, &[key]).write(text, Some(&json!("off")));
+    assert_eq!(write("a.flag").unwrap(), text.replacen("flag=on", "flag=off", 1));
+    assert_eq!(write("b.flag").unwrap(), format!("{}flag=off\n", &text[..text.len() - 8]));
+    assert!(write("only").is_ok() && write("top").is_ok());
+    assert!(write("flag").is_err(), "which of them is not said");
+    assert!(nearest(Format::Properties, text, &["flag".to_owned()]).contains("top, a.flag, only, b.flag"));
 }
 
 #[test]

@@ -7,8 +7,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-/// Annotation of pods that were restarted for a mitigation.
-const RESTARTED_FOR: &str = "incident-operator.dev/restarted-for";
+/// Annotation of pods that were restarted for a mitigation, which its uid tells. Each has its own: several flags may have
+/// the same reader.
+pub fn restarted_for(uid: &str) -> String {
+    format!("{RESTARTED_FOR}{uid}")
+}
+
+const RESTARTED_FOR: &str = "restarted-for.incident-operator.dev/";
 /// Label of pods that a Deployment's ReplicaSet made.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
@@ -23,8 +28,8 @@ pub struct Consumer {
     pub live: bool,
     /// When the first of its containers that read it started; `None` before that.
     pub started: Option<Timestamp>,
-    /// The mitigation for which its workload was restarted, when it was.
-    pub restarted_for: Option<String>,
+    /// The mitigations for which its workload was restarted.
+    pub restarted_for: Vec<String>,
 }
 
 impl Consumer {
@@ -59,7 +64,7 @@ pub fn not_restarted(consumers: &[Consumer], applied: Option<Timestamp>, uid: &s
         (Some(_), None) => true,
         (None, _) => false,
     };
-    let for_this = |c: &Consumer| c.restarted_for.as_deref() == Some(uid);
+    let for_this = |c: &Consumer| c.restarted_for.iter().any(|known| known == uid);
     consumers.iter().filter(|c| !c.live && !for_this(c) && before(c)).cloned().collect()
 }
 
@@ -205,7 +210,9 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
         })
         .min();
     let this = || ("Pod".to_owned(), pod.metadata.name.clone().unwrap_or_default());
-    let restarted_for = pod.metadata.annotations.as_ref().and_then(|a| a.get(RESTARTED_FOR)).cloned();
+    let annotations = pod.metadata.annotations.iter().flatten();
+    let restarted_for =
+        annotations.filter_map(|(key, _)| key.strip_prefix(RESTARTED_FOR).map(str::to_owned)).collect();
     let owner = controller(pod).unwrap_or_else(this);
     let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH));
     let deployment = hash.filter(|_| owner.0 == REPLICA_SET.kind).and_then(|hash| {

@@ -191,7 +191,7 @@ fn a_pod_that_was_restarted_for_this_mitigation_is_new_in_the_very_second_of_the
     let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
     for (restarted_for, new) in [("01234567", true), ("another", false)] {
         let mut pod = pod("p", ("StatefulSet", "web"), env.clone(), volume(), "2026-11-23T09:30:00Z");
-        pod["metadata"]["annotations"] = json!({"incident-operator.dev/restarted-for": restarted_for});
+        pod["metadata"]["annotations"] = json!({consumers::restarted_for(restarted_for): "true"});
         let effect = stage().with(pod).ask(|scene| off().effect(scene)).unwrap();
         assert_eq!(matches!(effect, Effect::Seen(_)), new, "{effect:?}");
     }

@@ -225,7 +225,7 @@ fn whoever_holds_a_part_of_a_field_knows_whose_it_is_by_now() {
         json!([{"manager": manager, "operation": "Update", "apiVersion": "v1",
             "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:doc": {}}}}])
     };
-    let place = |part: &str| document::Place { format: document::Format::Yaml, path: vec![part.to_owned()] };
+    let place = |part: &str| document::Place::new(document::Format::Yaml, vec![part.to_owned()]);
     let mut now = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"doc": "one: 1\ntwo: 1\n"},
         "metadata": {"name": "c", "uid": "t", "resourceVersion": "7", "labels": {}, "annotations": {},
             "managedFields": own("kubectl")}});
@@ -271,4 +271,83 @@ fn whoever_holds_a_part_of_a_field_knows_whose_it_is_by_now() {
     let target = object(now.clone());
     let patch = restore(&target, &Record::find(&target, two).unwrap(), &[Some(json!(1))], &nobody()).unwrap();
     assert!(!patch.to_string().contains("mit-aaaaaaaa"), "{patch}");
+}
+
+/// A template without annotations gets a map of them with the take; a person adds one of their own to it.
+#[test]
+fn what_others_put_into_a_map_that_was_added_stays_when_the_mitigation_goes() {
+    let path = "/spec/template/metadata/annotations";
+    let held = |uid: &str, path: &str, applied: Value| {
+        let mut record = record(None);
+        record.uid = uid.into();
+        record.fields[0] = HeldField {
+            path: path.into(),
+            how: How::Subset,
+            prior: None,
+            applied: Some(applied),
+            owners: vec![],
+        };
+        record
+    };
+    let ours = held("0123456789", path, json!({"ours": "1"}));
+    let beside = held("abcdefghij", &format!("{path}/beside"), json!("1"));
+    let with = |annotations: Value, managed: Value, other: Option<&Record>| {
+        let mut object = deployment(json!({"annotations": {key(&ours.uid): ours.to_text()}}));
+        if let Some(other) = other {
+            object["metadata"]["annotations"][key(&other.uid)] = json!(other.to_text());
+        }
+        object["metadata"]["managedFields"] = json!([
+            {"manager": "incident-operator-scale", "operation": "Update", "fieldsV1":
+                {"f:spec": {"f:template": {"f:metadata": {"f:annotations": {".": {}, "f:ours": {}, "f:beside": {}}}}}}},
+            {"manager": "kubectl", "operation": "Update", "fieldsV1":
+                {"f:spec": {"f:template": {"f:metadata": {"f:annotations": managed}}}}},
+        ]);
+        object["spec"]["template"] = json!({"metadata": {"annotations": annotations}});
+        object
+    };
+    let after = |object: &Value| {
+        let after = apply(object, &back(object, &ours)).unwrap();
+        after.pointer(path).cloned()
+    };
+    let alone = with(json!({"ours": "1"}), json!({}), None);
+    assert_eq!(
+        after(&{
+            let mut o = alone;
+            o["metadata"]["managedFields"].as_array_mut().unwrap().pop();
+            o
+        }),
+        None
+    );
+    let edited = with(json!({"ours": "1", "theirs": {"a": "2"}}), json!({"f:theirs": {"f:a": {}}}), None);
+    assert_eq!(after(&edited), Some(json!({"theirs": {"a": "2"}})));
+    let both = with(json!({"ours": "1", "beside": "1"}), json!({"f:x": {}}), Some(&beside));
+    assert_eq!(after(&both), Some(json!({"beside": "1"})), "another mitigation holds one of its own");
+
+    // A machine changes ours: taking it back leaves theirs.
+    let raw = [ours.fields[0].applied.clone()];
+    let changed = with(json!({"ours": "0", "theirs": "2"}), json!({"f:theirs": {}}), None);
+    let again = reassert(&object(changed.clone()), &ours, &raw, &nobody()).unwrap();
+    let again = apply(&changed, &again).unwrap();
+    assert_eq!(again.pointer(path), Some(&json!({"ours": "1", "theirs": "2"})));
+}
+
+#[test]
+fn of_a_map_that_was_added_only_what_was_put_into_it_is_held() {
+    let held = HeldField {
+        path: "/spec/behavior".into(),
+        how: How::Subset,
+        prior: None,
+        applied: Some(json!({"scaleUp": {"selectPolicy": "Disabled"}})),
+        owners: vec![],
+    };
+    let target = object(json!({"apiVersion": "v1", "kind": "X", "spec": {"behavior": {}}}));
+    for (path, overlaps) in [
+        ("/spec/behavior/scaleUp/selectPolicy", true),
+        ("/spec/behavior/scaleUp", true),
+        ("/spec/behavior", true),
+        ("/spec/behavior/scaleDown", false),
+        ("/spec/minReplicas", false),
+    ] {
+        assert_eq!(held.overlaps(&Change::set(&target, path, json!(1))), overlaps, "{path}");
+    }
 }
