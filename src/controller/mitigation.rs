@@ -62,7 +62,7 @@ struct Visit<'a> {
     mitigation: Mitigation,
     objects: Objects,
     found: Found,
-    /// Kinds that the operator may not look at.
+    /// Kinds that the cluster does not have, or that the operator may not look at.
     hidden: HashSet<TargetKind>,
     refused: Option<Refused>,
     dry_run_passed: HashSet<ObjectId>,
@@ -109,6 +109,8 @@ impl<'a> Visit<'a> {
                 objects.insert(id, Some(object));
             }
         }
+        let absent = objects.iter().filter(|(_, object)| object.is_none()).map(|(id, _)| id.kind);
+        let hidden = absent.filter(|kind| ctx.targets.lacks(*kind)).collect();
         Ok(Visit {
             ctx,
             key,
@@ -117,7 +119,7 @@ impl<'a> Visit<'a> {
             stored: known,
             objects,
             found: Found::new(),
-            hidden: HashSet::new(),
+            hidden,
             refused: None,
             dry_run_passed: HashSet::new(),
             leftovers: HashSet::new(),

@@ -43,6 +43,8 @@ pub struct Targets {
     awaited: Mutex<HashSet<(TargetKind, Key)>>,
     /// Kinds that are watched because somebody touched one.
     begun: Mutex<HashSet<TargetKind>>,
+    /// Kinds that the cluster did not have when one was read last.
+    missing: Mutex<HashSet<TargetKind>>,
 }
 
 /// What was read, and when.
@@ -70,6 +72,7 @@ impl Targets {
             recent: Mutex::default(),
             awaited: Mutex::default(),
             begun: Mutex::default(),
+            missing: Mutex::default(),
         }
     }
 
@@ -102,10 +105,20 @@ impl Targets {
         self.cache(id.kind).get(&key_of(namespace, id))
     }
 
-    /// Reads the object.
+    /// Reads the object. Where the cluster has no such kind, there is none either; see [`Targets::lacks`].
     pub async fn read(&self, namespace: &str, id: &ObjectId) -> Result<Option<DynamicObject>, Error> {
         let api = api_in(&self.requests, id.kind, Some(namespace));
-        let read = api.get_opt(&id.name).await.map_err(Error::api(format!("reading {id} in {namespace}")))?;
+        let (lacks, read) = match api.get_opt(&id.name).await {
+            // Of a kind that it knows, the API server says in a Status that there is none of that name.
+            Err(kube::Error::Api(status)) if status.code == 404 => (true, None),
+            read => (false, read.map_err(Error::api(format!("reading {id} in {namespace}")))?),
+        };
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        match lacks {
+            true => missing.insert(id.kind),
+            false => missing.remove(&id.kind),
+        };
+        drop(missing);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|_, (since, _)| since.elapsed() < RECENT);
         if let Some(object) = read.as_ref().filter(|object| !is_held(object)) {
@@ -118,6 +131,11 @@ impl Targets {
             self.cache(id.kind).was_read(object.clone());
         }
         Ok(read)
+    }
+
+    /// Whether the cluster had no such kind when an object of it was read last.
+    pub fn lacks(&self, kind: TargetKind) -> bool {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains(&kind)
     }
 
     /// What was read a moment ago of a target that nothing is held of.

@@ -145,6 +145,28 @@ fn when_the_operator_is_gone_nothing_wedges_and_prior_values_are_still_on_their_
             ]);
         }
     }
+    // A kind that this cluster does not have is named, and what waits for one can go.
+    let mut routes = super::mitigation::mitigation_of(
+        "routes",
+        "HTTPRoute",
+        "web",
+        json!({"blockWrites": {"level": "Routes"}}),
+    );
+    routes["metadata"]["namespace"] = "shop".into();
+    apply(&routes);
+    let missing = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=TargetNotFound";
+    cluster.kubectl(&[
+        "wait",
+        "mitigation/routes",
+        "-n",
+        "shop",
+        &format!("--for={missing}"),
+        "--timeout=60s",
+    ]);
+    let told = cluster.kubectl(&["describe", "mitigation/routes", "-n", "shop"]);
+    assert!(told.contains("this cluster has no httproutes.gateway.networking.k8s.io"), "{told}");
+    cluster.kubectl(&["delete", "mitigation/routes", "-n", "shop", "--timeout=60s"]);
+
     // Gone in the middle of it, and the release with it.
     drop(process);
     let gone = ["uninstall", "incident-operator", "-n", "incident-operator", "--no-hooks", "--wait"];

@@ -132,8 +132,15 @@ impl Visit<'_> {
     pub(super) async fn read(&mut self, id: &ObjectId) -> Result<(), Error> {
         self.watch(id);
         let object = self.ctx.targets.read(&self.key.namespace, id).await?;
-        self.objects.insert(id.clone(), object.map(Arc::new));
+        self.have_read(id, object);
         Ok(())
+    }
+
+    fn have_read(&mut self, id: &ObjectId, object: Option<DynamicObject>) {
+        if object.is_none() && self.ctx.targets.lacks(id.kind) {
+            self.hidden.insert(id.kind);
+        }
+        self.objects.insert(id.clone(), object.map(Arc::new));
     }
 
     /// Reads an object, and asks side by side with it what will be asked next anyway.
@@ -145,7 +152,7 @@ impl Visit<'_> {
         let asking = access::ask(&self.ctx.client, &self.key.namespace, questions);
         let (answers, read) = tokio::join!(asking, self.ctx.targets.read(&self.key.namespace, id));
         self.watch(id);
-        self.objects.insert(id.clone(), read?.map(Arc::new));
+        self.have_read(id, read?);
         // What could not be asked now is asked for by itself.
         self.answers = answers.unwrap_or_default();
         self.asked = Instant::now();

@@ -27,7 +27,7 @@ pub struct Observed<'a> {
     pub objects: &'a Objects,
     /// What else was looked at.
     pub found: &'a Found,
-    /// Kinds of the cluster's scope that the operator may not look at.
+    /// Kinds that the cluster does not have, and those of the cluster's scope that the operator may not look at.
     pub hidden: &'a HashSet<TargetKind>,
     /// The incident it belongs to.
     pub incident: Incident,
