@@ -38,7 +38,7 @@ impl Decision<'_> {
         let clock = self.clock(name);
         let told = clock.and_then(|c| c.last_update_time.as_ref()).map(|t| t.0);
         let first = clock.and_then(|c| c.first_update_time.as_ref()).map(|t| t.0);
-        let detected = self.status.milestones.detected_time.as_ref().map_or(self.created(), |t| t.0);
+        let detected = self.detected();
         // What is dated before that told nobody of it.
         let since = |begin: Timestamp| told.map_or(begin, |told| told.max(begin));
         let (from, within, then) = match name {
@@ -200,8 +200,16 @@ impl Decision<'_> {
         }
     }
 
+    fn detected(&self) -> Timestamp {
+        self.status.milestones.detected_time.as_ref().map_or(self.created(), |t| t.0)
+    }
+
     fn refreshed(&mut self, name: ClockName, at: Timestamp, message: Option<&str>) {
         let declared = whole_seconds(self.created()).0;
+        let begins = match name {
+            ClockName::Internal | ClockName::Executives => self.detected(),
+            ClockName::Public | ClockName::Document => declared,
+        };
         let clock = self.clock_mut(name);
         clock.withheld_time = None;
         if clock.reopened_time.as_ref().is_some_and(|reopened| reopened.0 <= at) {
@@ -211,10 +219,18 @@ impl Decision<'_> {
         let news = clock.last_update_time.as_ref().is_none_or(|last| last.0 <= at);
         if news {
             clock.last_update_time = Some(whole_seconds(at));
-            clock.missed_time = None;
-            clock.missed_in_a_row = None;
-            clock.counted_time = None;
             clock.message = message.map(|m| clip(m, 4096));
+        }
+        // What is dated before the clock began moves no deadline.
+        if news && at >= begins {
+            // What was counted after it, before it was written down, stays counted; and with that all that had passed
+            // before the interval was in force, which counts as one.
+            let later = counted(clock).filter(|counted| counted.0 > at);
+            let later = later
+                .and_then(|counted| clock.since_time.iter().cloned().chain([counted]).max_by_key(|t| t.0));
+            clock.missed_time = None;
+            clock.missed_in_a_row = later.is_some().then_some(0);
+            clock.counted_time = later;
         }
         if name == ClockName::Public && at < declared {
             return;

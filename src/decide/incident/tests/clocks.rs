@@ -288,6 +288,76 @@ fn an_update_that_is_written_down_late_counts_from_when_it_was_given() {
     assert_eq!(due(&w, ClockName::Internal), ("10:29:00".into(), 1, false), "what was told stays told");
 }
 
+/// What was said internally at this time, and is written down now.
+fn said(at: &str) -> Value {
+    let mut late = update("Internal");
+    late["occurredTime"] = json!(format!("2026-11-23T{at}Z"));
+    late
+}
+
+fn told_of_internal(w: &World) -> usize {
+    w.told("UpdateOverdue").iter().filter(|r| r.message.starts_with("internal")).count()
+}
+
+#[test]
+fn updates_that_are_written_down_late_one_after_the_other_count_no_deadline_again() {
+    let mut w = World::declared(json!({"severity": "SEV4", "communication": {"updateInterval": "10s"}}));
+    w.run();
+    w.sleep_until(time("10:01:05"));
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:00:10".into(), 6, true));
+    let told = told_of_internal(&w);
+    for (at, next) in [("10:00:03", "10:00:13"), ("10:00:13", "10:00:23"), ("10:00:23", "10:00:33")] {
+        w.wait(1).entry("carol", said(at)).run();
+        // The one of 10:01:03 is new; all others were counted before the update was written down.
+        assert_eq!(due(&w, ClockName::Internal), (next.into(), 7, true), "{at}");
+    }
+    assert_eq!(told_of_internal(&w), told + 1, "{:#?}", w.told("UpdateOverdue"));
+    w.now = time("10:01:14");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal).1, 8, "the one of 10:01:13 counts");
+}
+
+#[test]
+fn updates_of_before_the_declaration_do_not_make_the_record_look_worse() {
+    let mut w = World::declared(json!({"severity": "SEV1", "detection": {"time": "2026-11-23T04:02:00Z"}}));
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("04:17:00".into(), 1, true), "nobody could have met those");
+    for (at, next, overdue) in [
+        ("04:10:00", "04:25:00", true),
+        ("05:31:00", "05:46:00", true),
+        // Due after the last one that is counted, and before the declaration.
+        ("09:44:00", "09:59:00", true),
+        ("09:50:00", "10:05:00", false),
+    ] {
+        w.wait(1).entry("carol", said(at)).run();
+        assert_eq!(due(&w, ClockName::Internal), (next.into(), 1, overdue), "{at}");
+    }
+    assert_eq!(told_of_internal(&w), 1, "{:#?}", w.told("UpdateOverdue"));
+    w.now = time("10:21:00");
+    w.run();
+    assert_eq!(due(&w, ClockName::Internal), ("10:05:00".into(), 3, true), "those of 10:05 and 10:20");
+}
+
+#[test]
+fn what_is_dated_before_the_incident_counts_no_deadline_again() {
+    let mut w = World::declared(public("SEV1"));
+    w.run();
+    w.now = time("10:20:00");
+    w.run();
+    let overdue = w.told("UpdateOverdue").len();
+    for (audience, name, first) in
+        [("Internal", ClockName::Internal, "10:15:00"), ("Public", ClockName::Public, "10:05:00")]
+    {
+        assert_eq!(due(&w, name), (first.into(), 1, true), "{audience}");
+        let mut old = update(audience);
+        old["occurredTime"] = json!("2025-11-23T10:00:00Z");
+        w.wait(1).entry("carol", old).run();
+        assert_eq!(due(&w, name), (first.into(), 1, true), "{audience}: it told nobody of this");
+    }
+    assert_eq!(w.told("UpdateOverdue").len(), overdue);
+}
+
 #[test]
 fn nothing_is_due_once_it_is_resolved_and_reopened_it_is_due_again_without_a_debt() {
     let mut w = World::declared(json!({"severity": "SEV1"}));
