@@ -161,7 +161,10 @@ impl Decision<'_> {
     pub(super) fn declare(&mut self) {
         let spec = &self.seen.incident.spec;
         let detected = spec.detection.as_ref().and_then(|d| d.time.as_ref()).map_or(self.created(), |t| t.0);
-        let started = spec.start_time.as_ref().map_or(detected, |t| t.0);
+        // Who declares it has found it, and what was found has begun: a slip in a date must not silence the clocks until
+        // then. `FactsConsistent` says what is stated.
+        let detected = detected.min(self.created());
+        let started = spec.start_time.as_ref().map_or(detected, |t| t.0).min(detected);
         let milestones = &mut self.status.milestones;
         let first = milestones.detected_time.is_none();
         // People correct these two as they learn more; they are what is asserted, not what was first seen.

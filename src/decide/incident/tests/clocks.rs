@@ -359,6 +359,36 @@ fn what_is_dated_before_the_incident_counts_no_deadline_again() {
 }
 
 #[test]
+fn a_detection_or_a_start_that_is_stated_ahead_silences_no_clock() {
+    for (stated, detected, started) in [
+        (json!({"detection": {"time": "2026-11-25T10:00:00Z"}}), "10:00:00", "10:00:00"),
+        (
+            json!({"detection": {"time": "2027-11-23T10:00:00Z"}, "startTime": "2026-11-23T09:30:00Z"}),
+            "10:00:00",
+            "09:30:00",
+        ),
+        (json!({"startTime": "2026-12-23T10:00:00Z"}), "10:00:00", "10:00:00"),
+        (
+            json!({"detection": {"time": "2026-11-23T09:50:00Z"}, "startTime": "2026-11-23T09:55:00Z"}),
+            "09:50:00",
+            "09:50:00",
+        ),
+    ] {
+        let mut w = World::declared(stated.clone());
+        w.run().edit("alice", json!({"severity": "SEV1"}));
+        let m = &w.status().milestones;
+        let expected = [detected, started].map(|t| Some(whole_seconds(time(t))));
+        assert_eq!([m.detected_time.clone(), m.started_time.clone()], expected, "{stated}");
+        let found = time(detected);
+        for (name, seconds) in [(ClockName::Internal, 900), (ClockName::Executives, 1800)] {
+            let next = clock(&w, name).next_due_time.unwrap().0;
+            assert_eq!(next.as_second(), found.as_second() + seconds, "{name:?}, {stated}");
+        }
+        assert_eq!(w.says("FactsConsistent").0, False, "and it is said: {stated}");
+    }
+}
+
+#[test]
 fn nothing_is_due_once_it_is_resolved_and_reopened_it_is_due_again_without_a_debt() {
     let mut w = World::declared(json!({"severity": "SEV1"}));
     w.run().wait(55).edit("alice", json!({"resolution": {"summary": "fixed"}}));
