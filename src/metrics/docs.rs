@@ -84,7 +84,7 @@ pub const DOCS: &[Doc] = &[
         "incident_operator_time_to_resolve_seconds",
         Histogram,
         &["severity", "drill"],
-        "From the start of the impact to the resolution; an incident that was reopened counts once",
+        "From the start of the impact to the resolution; one that is resolved again after a reopening counts once, unless the entry of the earlier resolution has moved to the archive",
     ),
     doc("incident_operator_mitigations", Gauge, &["action", "phase"], "Mitigations by action and phase"),
     doc(

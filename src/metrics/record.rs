@@ -168,8 +168,9 @@ impl Record {
         if old.mitigated_time.is_none() && new.milestones.mitigated_time.is_some() {
             count(&self.mitigate, took.mitigate_seconds);
         }
-        let reopened = new.timeline.iter().any(|r| r.reason == "Reopened");
-        if old.resolved_time.is_none() && new.milestones.resolved_time.is_some() && !reopened {
+        // A mitigation that was undone is told as a reopening, too: only an earlier resolution was counted.
+        let resolutions = new.timeline.iter().filter(|r| r.reason == "Resolved").count();
+        if old.resolved_time.is_none() && new.milestones.resolved_time.is_some() && resolutions < 2 {
             count(&self.resolve, took.resolve_seconds);
         }
     }
@@ -228,17 +229,32 @@ mod tests {
 
     #[test]
     fn a_resolution_counts_once_and_not_again_after_a_reopening() {
-        let record = Record::default();
+        let status = |reasons: &[&str]| {
+            let entry = |reason| {
+                json!({"time": "2026-11-23T10:05:00Z", "recordedTime": "2026-11-23T10:05:00Z",
+                "reason": reason, "message": "m"})
+            };
+            json!({"milestones": {"startedTime": "2026-11-23T10:00:00Z", "resolvedTime": "2026-11-23T10:10:00Z"},
+                "timeline": reasons.iter().map(entry).collect::<Vec<_>>()})
+        };
         let open = incident(json!({"milestones": {"startedTime": "2026-11-23T10:00:00Z"}}));
-        let resolved = json!({"milestones": {"startedTime": "2026-11-23T10:00:00Z", "resolvedTime": "2026-11-23T10:10:00Z"}});
-        let mut again = resolved.clone();
-        again["timeline"] = json!([{"time": "2026-11-23T10:11:00Z", "recordedTime": "2026-11-23T10:11:00Z",
-            "reason": "Reopened", "message": "m"}]);
-        record.reached(&open, &incident(resolved.clone()));
-        record.reached(&incident(resolved.clone()), &incident(resolved));
-        record.reached(&open, &incident(again));
-        let text = text(&record);
-        assert!(text.contains("resolve_count{severity=\"SEV1\",drill=\"false\"} 1"), "{text}");
-        assert!(text.contains("resolve_sum{severity=\"SEV1\",drill=\"false\"} 600"), "{text}");
+        // What is on record once it is resolved, and whether that is counted.
+        for (reasons, counts) in [
+            (&["Declared", "Mitigated", "Resolved"][..], true),
+            // Somebody undid the mitigation, or it was cancelled for a while; it was not resolved before.
+            (&["Mitigated", "Reopened", "Resolved"], true),
+            (&["Resolved", "Reopened", "Resolved"], false),
+            (&["Mitigated", "Reopened", "Mitigated", "Resolved", "Reopened", "Resolved"], false),
+        ] {
+            let record = Record::default();
+            let resolved = incident(status(reasons));
+            record.reached(&open, &resolved);
+            record.reached(&resolved, &resolved);
+            let text = text(&record);
+            let line = "resolve_count{severity=\"SEV1\",drill=\"false\"} 1";
+            assert_eq!(text.contains(line), counts, "{reasons:?}: {text}");
+            let sum = "resolve_sum{severity=\"SEV1\",drill=\"false\"} 600";
+            assert_eq!(text.contains(sum), counts, "{reasons:?}: {text}");
+        }
     }
 }
