@@ -14,6 +14,16 @@ use crate::decide::{
 
 pub(super) type Rule = (ConditionStatus, &'static str, String);
 
+/// Reason of `Mitigated` where the incident was resolved and no mitigation was asked for.
+const WITHOUT: &str = "ResolvedWithout";
+/// Reason of `Mitigated` where the incident was resolved although mitigations were lacking.
+const ANYWAY: &str = "ResolvedAnyway";
+
+/// Whether `Mitigated` holds for its own sake, and not only because the incident is resolved.
+pub(super) fn is_mitigated(status: ConditionStatus, reason: &str) -> bool {
+    status == True && ![WITHOUT, ANYWAY].contains(&reason)
+}
+
 impl Decision<'_> {
     pub(super) fn acknowledged(&self) -> Rule {
         let Some((who, confirmed)) = self.commander() else {
@@ -57,8 +67,11 @@ impl Decision<'_> {
 
     pub(super) fn mitigated(&self, m: &Standing, resolved: bool) -> Rule {
         let spec = &self.seen.incident.spec;
-        if !m.lacking.is_empty() && !resolved {
-            return (False, "NotEffective", m.lacking.join("; "));
+        if !m.lacking.is_empty() && resolved {
+            return (True, ANYWAY, format!("the incident was resolved while {}", m.lacking.join("; ")));
+        }
+        if !m.lacking.is_empty() {
+            return (False, "NotEffective", format!("{}{}", m.lacking.join("; "), m.way_on()));
         }
         if m.working > 0 {
             return (
@@ -71,7 +84,7 @@ impl Decision<'_> {
             return (True, "NoneNeeded", format!("no mitigation is needed: {why}"));
         }
         if resolved {
-            return (True, "ResolvedWithout", "the incident was resolved without a mitigation".into());
+            return (True, WITHOUT, "the incident was resolved without a mitigation".into());
         }
         (
             False,

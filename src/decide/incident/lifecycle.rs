@@ -4,7 +4,7 @@
 
 use super::{
     Decision, Original,
-    gates::{Rule, gate},
+    gates::{Rule, gate, is_mitigated},
     mitigations::declared_resolution,
     standing::Standing,
 };
@@ -26,7 +26,7 @@ impl Decision<'_> {
 
         self.milestone_acknowledged(acknowledged.0);
         self.milestone("Triaged", triaged.0, "severity and impact are stated");
-        self.milestone_mitigated(mitigations, &mitigated);
+        self.milestone_mitigated(mitigations, &mitigated, resolved.0 == True);
         self.milestone_resolved(&resolved);
         let learned = self.learned(resolved.0 == True);
 
@@ -157,9 +157,13 @@ impl Decision<'_> {
         }
     }
 
-    fn milestone_mitigated(&mut self, m: &Standing, rule: &Rule) {
-        let was = condition(&self.status.conditions, "Mitigated") == True;
-        if rule.0 == True {
+    /// That it is resolved makes no mitigation of what was none; and what happens after the resolution is no part of
+    /// how long the mitigation took.
+    fn milestone_mitigated(&mut self, m: &Standing, rule: &Rule, resolved: bool) {
+        let old = find(&self.status.conditions, "Mitigated");
+        let was = old.is_some_and(|c| is_mitigated(c.status, &c.reason));
+        let is_after = resolved && condition(&self.status.conditions, "Resolved") == True;
+        if is_mitigated(rule.0, rule.1) && !is_after {
             // An effect that was known before is not what made the difference.
             let effect_is_news = self.added.iter().any(|r| r.reason == "MitigationEffective");
             let time = m.latest_effect.filter(|_| effect_is_news).unwrap_or(self.now);
@@ -169,8 +173,10 @@ impl Decision<'_> {
             } else if !was {
                 self.tell(self.now, "Mitigated", None, &format!("mitigated again: {}", rule.2));
             }
-        } else if was {
-            self.tell(self.now, "Reopened", None, &format!("no longer mitigated: {}", rule.2));
+        } else if rule.0 != True && was {
+            // What to do about it is said by the condition, as long as it is to be done.
+            let why = if m.lacking.is_empty() { rule.2.clone() } else { m.lacking.join("; ") };
+            self.tell(self.now, "Reopened", None, &format!("no longer mitigated: {why}"));
         }
     }
 

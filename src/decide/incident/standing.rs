@@ -18,6 +18,10 @@ pub(super) struct Standing {
     pub working: usize,
     /// What the others lack, in words.
     pub lacking: Vec<String>,
+    /// Entries whose mitigation somebody else ended, or its target did.
+    pub overtaken: Vec<String>,
+    /// The same of Mitigations that stand alone.
+    pub overtaken_alone: Vec<String>,
     /// In force, or on the way to or from it: name of the object, if it is made, and of the entry.
     pub active: Vec<(String, Option<String>)>,
     /// What is not as requested yet, in words; `Ready` waits for it.
@@ -28,6 +32,25 @@ pub(super) struct Standing {
     pub ended: Vec<String>,
     /// When the last of the working ones took effect.
     pub latest_effect: Option<Timestamp>,
+}
+
+impl Standing {
+    /// What helps where a mitigation has ended otherwise than asked, which nothing will change any more: to be added
+    /// to what is lacking.
+    pub(super) fn way_on(&self) -> String {
+        let mut ways = Vec::new();
+        if !self.overtaken.is_empty() {
+            ways.push(format!(
+                "take {} out of spec.mitigations (what has worked counts), or ask for it there again under another name",
+                self.overtaken.join(", ")
+            ));
+        }
+        if !self.overtaken_alone.is_empty() {
+            let names = self.overtaken_alone.join(", ");
+            ways.push(format!("delete Mitigation {names} (what has worked counts)"));
+        }
+        if ways.is_empty() { String::new() } else { format!("; to go on, {}", ways.join("; and ")) }
+    }
 }
 
 impl Decision<'_> {
@@ -97,7 +120,13 @@ impl Decision<'_> {
                 sum.lacking.push(format!("{label} is {}: {says}", s.phase));
                 match matches!(s.phase, Phase::Refused | Phase::Failed) {
                     true => sum.failed.push(format!("{label}: {says}")),
-                    false => sum.ended.push(format!("{label} is {}: {says}", s.phase)),
+                    false => {
+                        sum.ended.push(format!("{label} is {}: {says}", s.phase));
+                        match s.entry {
+                            Some(_) => sum.overtaken.push(label.to_owned()),
+                            None => sum.overtaken_alone.push(label.to_owned()),
+                        }
+                    }
                 }
             }
             // Ended on purpose, or about to: it counts if it worked, and does not stand in the way if it did not.

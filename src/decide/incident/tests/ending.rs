@@ -98,6 +98,73 @@ fn a_resolved_incident_that_was_never_acknowledged_is_past_all_that_came_before(
 }
 
 #[test]
+fn what_nobody_mitigated_is_not_on_record_as_mitigated_because_it_is_resolved() {
+    use Phase::{Abandoned, Active, Released, Superseded};
+    // What the mitigations go through; how often it is mitigated on record; and what is said once it is resolved.
+    let cases: [(&[&[Phase]], usize, &str, &str); 4] = [
+        (&[], 0, "ResolvedWithout", "the incident was resolved without a mitigation"),
+        (
+            &[&[Superseded]],
+            0,
+            "ResolvedAnyway",
+            "the incident was resolved while a is Superseded: says Superseded",
+        ),
+        (
+            &[&[Active, Superseded]],
+            1,
+            "ResolvedAnyway",
+            "the incident was resolved while a is Superseded: says Superseded",
+        ),
+        (
+            &[&[Superseded], &[Abandoned], &[Active, Released]],
+            0,
+            "ResolvedAnyway",
+            "the incident was resolved while a is Superseded: says Superseded; b is Abandoned: says Abandoned",
+        ),
+    ];
+    for (lives, told, reason, message) in cases {
+        let names = &["a", "b", "c"][..lives.len()];
+        let entries: Vec<_> = names.iter().map(|name| scale(name)).collect();
+        let mut w = World::declared(json!({"severity": "SEV1", "mitigations": entries}));
+        w.run();
+        for (name, life) in names.iter().zip(lives) {
+            for phase in *life {
+                w.gets_to(&format!("checkout-{name}"), *phase, True).run();
+            }
+        }
+        w.wait(60).edit("alice", json!({"resolution": {"summary": "it healed"}}));
+        assert_eq!(w.stage(), Stage::Postmortem, "{lives:?}");
+        assert_eq!((w.says("Mitigated"), w.told("Mitigated").len()), ((True, reason), told), "{lives:?}");
+        assert_eq!(w.condition("Mitigated").message, message);
+        assert_eq!(w.status().milestones.mitigated_time.is_some(), told > 0, "{lives:?}");
+        let reopened = w.told("Reopened").len();
+        assert_eq!(reopened, told, "what was undone before the resolution: {lives:?}");
+        // It goes on: nothing was mitigated that would not be any more.
+        w.wait(60).edit("alice", json!({"resolution": null}));
+        let last = w.told("Reopened")[reopened..].iter().map(|r| r.message.clone()).collect::<Vec<_>>();
+        assert_eq!(last, ["reopened: the resolution was taken back"], "{lives:?}");
+        assert_eq!(w.condition("Mitigated").status, False);
+        w.wait(60).edit("alice", json!({"mitigations": [], "noMitigationNeeded": "it healed"}));
+        assert_eq!(w.told("Mitigated").len(), told + 1, "{lives:?}");
+        assert!(w.status().milestones.mitigated_time.is_some());
+    }
+}
+
+#[test]
+fn what_begins_to_work_after_the_resolution_is_not_when_the_incident_was_mitigated() {
+    let mut w = World::declared(json!({"severity": "SEV1", "mitigations": [scale("stop")]}));
+    let waivers = json!([{"mitigation": "stop", "reason": "until monday"}]);
+    w.run().edit("alice", json!({"resolution": {"summary": "it healed", "waivers": waivers}}));
+    assert_eq!(w.says("Mitigated"), (True, "ResolvedAnyway"));
+    w.wait(60).works("checkout-stop");
+    assert_eq!((w.says("Mitigated"), w.told("Mitigated").len()), ((True, "Effective"), 0));
+    assert_eq!(w.status().milestones.mitigated_time, None, "it would be later than the resolution");
+    w.wait(60).edit("alice", json!({"resolution": null}));
+    assert_eq!(w.told("Mitigated").len(), 1, "it goes on, and is mitigated");
+    assert!(w.status().milestones.mitigated_time.is_some());
+}
+
+#[test]
 fn a_postmortem_is_drafted_once_when_the_severity_requires_one_and_only_then() {
     for (severity, required) in
         [(json!("SEV1"), true), (json!("SEV2"), true), (json!("SEV3"), false), (json!(null), false)]

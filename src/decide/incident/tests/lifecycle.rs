@@ -357,8 +357,27 @@ fn what_ended_otherwise_than_asked_keeps_nobody_waiting_and_is_not_told_as_in_pl
     assert_eq!(message, "stop is Abandoned: says Abandoned; nothing further will be done");
     w.reaches("checkout-slow", Phase::Superseded);
     assert!(w.condition("Ready").message.contains("slow is Superseded"));
+    assert_eq!(
+        w.condition("Mitigated").message,
+        "stop is Abandoned: says Abandoned; slow is Superseded: says Superseded; to go on, take stop, slow out of \
+         spec.mitigations (what has worked counts), or ask for it there again under another name"
+    );
+    let told = w.told("Reopened");
+    assert_eq!(
+        told[0].message, "no longer mitigated: stop is Abandoned: says Abandoned",
+        "the record advises nobody"
+    );
     w.edit("alice", json!({"mitigations": []}));
     assert_eq!(w.says("Ready"), (True, "Settled"), "it is not asked for any more");
+    assert_eq!(w.says("Mitigated"), (True, "Effective"), "and that is the way on that was told");
+    // One that stands alone has no entry that could be taken out.
+    let mut alone = World::declared(json!({"severity": "SEV2"}));
+    alone.run().alone("bob", "drain").run().works("drain").reaches("drain", Phase::Superseded);
+    let message = alone.condition("Mitigated").message.clone();
+    assert!(message.ends_with("to go on, delete Mitigation drain (what has worked counts)"), "{message}");
+    alone.delete("drain");
+    alone.run();
+    assert_eq!(alone.says("Mitigated"), (True, "Effective"));
 }
 
 #[test]

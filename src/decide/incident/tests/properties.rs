@@ -74,7 +74,7 @@ pub struct Known {
     pub told: BTreeMap<&'static str, usize>,
     pub notes: usize,
     pub milestones: Milestones,
-    pub before: Option<(Stage, [bool; 4])>,
+    pub before: Option<(Stage, [bool; 5])>,
     pub deputy: Option<usize>,
     /// Mitigations whose entry was taken out.
     pub taken_out: BTreeSet<String>,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Life {
     /// The table: what is true now, told from what people and controllers stated.
-    fn table(&self) -> (Stage, [bool; 4]) {
+    fn table(&self) -> (Stage, [bool; 5]) {
         let spec = &self.w.incident.spec;
         let cancelled = spec.outcome == Some(Outcome::FalseAlarm);
         let declared = spec.resolution.as_ref().filter(|r| !r.summary.is_empty());
@@ -53,7 +53,8 @@ impl Life {
         let acknowledged = self.known.leader.is_some();
         let triaged = spec.severity.is_some() && spec.impact.is_some();
         let resolved = declared.is_some() && done && unwaived == 0;
-        let mitigated = resolved || lacking == 0 && (working > 0 || spec.no_mitigation_needed.is_some());
+        let works = lacking == 0 && (working > 0 || spec.no_mitigation_needed.is_some());
+        let mitigated = resolved || works;
         let required = matches!(spec.severity, Some(Severity::SEV1 | Severity::SEV2)) && !cancelled;
         let reviewed = self
             .w
@@ -70,7 +71,7 @@ impl Life {
             (_, _, _, _, false) => Stage::Mitigate,
             _ => Stage::Resolve,
         };
-        (stage, [acknowledged, triaged, mitigated, resolved])
+        (stage, [acknowledged, triaged, mitigated, resolved, works])
     }
 
     /// What must be true whenever nothing is left to do.
@@ -116,11 +117,18 @@ impl Life {
         self.w.wait(3600).run();
     }
 
-    fn tell_transitions(&mut self, now: (Stage, [bool; 4])) {
-        let (stage, [_, _, mitigated, resolved]) = self.known.before.unwrap_or((Stage::Detect, [false; 4]));
+    fn tell_transitions(&mut self, now: (Stage, [bool; 5])) {
+        let (stage, [_, _, _, resolved, worked]) = self.known.before.unwrap_or((Stage::Detect, [false; 5]));
+        let [_, _, mitigated, is_resolved, works] = now.1;
+        // That it is resolved makes nobody's mitigation of it, and what comes after is no part of it.
+        let is_first = self.known.milestones.mitigated_time.is_none();
+        if works && (is_first || !worked) && !(resolved && is_resolved) {
+            self.tell("Mitigated");
+        } else if worked && !mitigated {
+            self.tell("Reopened");
+        }
         for (reason, before, after) in [
-            ("Mitigated", mitigated, now.1[2]),
-            ("Resolved", resolved, now.1[3]),
+            ("Resolved", resolved, is_resolved),
             ("Cancelled", stage == Stage::Cancelled, now.0 == Stage::Cancelled),
         ] {
             match (before, after) {
@@ -157,13 +165,13 @@ impl Life {
             let Some(reached) = reached else { continue };
             assert!(reached.0 >= new.detected_time.as_ref().unwrap().0 && reached.0 <= self.w.now);
         }
-        let (_, [acknowledged, triaged, mitigated, resolved]) = self.known.before.unwrap();
+        let (_, [acknowledged, triaged, _, resolved, works]) = self.known.before.unwrap();
         assert!(!acknowledged || new.acknowledged_time.is_some());
         assert!(!triaged || new.triaged_time.is_some());
-        assert!(!mitigated || new.mitigated_time.is_some());
+        assert!(!works || resolved || new.mitigated_time.is_some());
         assert_eq!(resolved, new.resolved_time.is_some());
         if let Some(time) = &new.resolved_time {
-            assert!(new.mitigated_time.as_ref().unwrap().0 <= time.0);
+            assert!(new.mitigated_time.as_ref().is_none_or(|mitigated| mitigated.0 <= time.0));
             assert!(old.resolved_time.as_ref().is_none_or(|old| old.0 <= time.0));
         }
         assert_eq!(matches!(self.w.stage(), Stage::Closed | Stage::Cancelled), new.closed_time.is_some());
