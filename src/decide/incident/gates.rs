@@ -96,6 +96,9 @@ impl Decision<'_> {
     pub(super) fn resolved(&self, m: &Standing) -> Rule {
         let spec = &self.seen.incident.spec;
         let Some(resolution) = declared_resolution(self.seen.incident) else {
+            if self.cancelled() {
+                return (False, "Cancelled", "the incident is cancelled: there is nothing to resolve".into());
+            }
             let message = match &spec.resolution {
                 Some(_) => {
                     "spec.resolution declares nothing yet: state what resolved it in spec.resolution.summary"

@@ -165,6 +165,16 @@ fn what_begins_to_work_after_the_resolution_is_not_when_the_incident_was_mitigat
 }
 
 #[test]
+fn nobody_is_asked_to_resolve_what_is_cancelled() {
+    let mut w = World::declared(json!({"severity": "SEV1", "outcome": "FalseAlarm"}));
+    w.run();
+    assert_eq!((w.stage(), w.says("Resolved")), (Stage::Cancelled, (False, "Cancelled")));
+    assert_eq!(w.condition("Resolved").message, "the incident is cancelled: there is nothing to resolve");
+    w.edit("alice", json!({"outcome": "Genuine"}));
+    assert_eq!(w.says("Resolved"), (False, "NotDeclared"));
+}
+
+#[test]
 fn a_postmortem_is_drafted_once_when_the_severity_requires_one_and_only_then() {
     for (severity, required) in
         [(json!("SEV1"), true), (json!("SEV2"), true), (json!("SEV3"), false), (json!(null), false)]
