@@ -3,11 +3,13 @@
 //! What happened, who leads, what was done and whether it works, what is due next, what is missing. It is put together
 //! from what the rest of the status says, and changes when that does.
 
-use super::{Decision, clocks, gates::gate, roles::title, texts, warnings::WARNINGS};
+use super::{
+    Decision, clocks, gates::gate, mitigations::declared_resolution, roles::title, texts, warnings::WARNINGS,
+};
 use crate::api::{
     ChecklistState, ClockName,
     ConditionStatus::{False, True},
-    MitigationPhase as Phase, MitigationSummary, Role,
+    MitigationPhase as Phase, MitigationSummary, Role, Stage,
 };
 use crate::decide::conditions::{find, one_line};
 
@@ -17,10 +19,13 @@ const MAX_MITIGATIONS: usize = 8;
 impl Decision<'_> {
     /// Writes it.
     pub(super) fn brief(&mut self) {
-        let mut lines = vec![self.what(), self.who()];
+        let mut lines = vec![self.what()];
+        lines.extend(self.ended());
+        lines.push(self.who());
         lines.extend(self.done());
         lines.extend(self.said());
         lines.extend(self.missing());
+        lines.extend(self.unresolved());
         lines.extend(self.late());
         lines.extend(self.next());
         lines.extend(self.better());
@@ -35,11 +40,30 @@ impl Decision<'_> {
         let since = self.status.milestones.started_time.as_ref().map_or(self.created(), |t| t.0);
         let impact = spec.impact.as_ref().and_then(texts::impact);
         let impact = impact.unwrap_or_else(|| "not stated".to_owned());
+        // When it ended nobody states; that it is over is in the next line.
+        let word = if self.is_over() { "began" } else { "since" };
         format!(
-            "{drill}{severity}{stage}: {}. Impact since {}: {impact}",
+            "{drill}{severity}{stage}: {}. Impact {word} {}: {impact}",
             one_line(&spec.title, 256),
             texts::time(since)
         )
+    }
+
+    /// When and by what it came to its end.
+    fn ended(&self) -> Option<String> {
+        let milestones = &self.status.milestones;
+        match self.status.stage? {
+            Stage::Cancelled => {
+                let at = milestones.closed_time.as_ref()?;
+                Some(format!("Cancelled at {}: {}", texts::time(at.0), self.why_cancelled()))
+            }
+            Stage::Postmortem | Stage::Closed => {
+                let at = milestones.resolved_time.as_ref()?;
+                let by = find(&self.status.conditions, "Resolved")?;
+                Some(format!("Resolved at {}: {}", texts::time(at.0), by.message))
+            }
+            Stage::Detect | Stage::Triage | Stage::Mitigate | Stage::Resolve => None,
+        }
     }
 
     fn who(&self) -> String {
@@ -89,6 +113,15 @@ impl Decision<'_> {
     fn missing(&self) -> Option<String> {
         let says = find(&self.status.conditions, gate(self.status.stage?)?)?;
         (says.status != True).then(|| format!("To go on: {}", says.message))
+    }
+
+    /// What a resolution that is declared waits for, in a stage that waits for something else: it passes all that comes
+    /// before.
+    fn unresolved(&self) -> Option<String> {
+        declared_resolution(self.seen.incident)?;
+        let gate = gate(self.status.stage?)?;
+        let says = find(&self.status.conditions, "Resolved").filter(|c| c.status != True)?;
+        (gate != "Resolved").then(|| format!("The declared resolution waits: {}", says.message))
     }
 
     fn late(&self) -> Option<String> {

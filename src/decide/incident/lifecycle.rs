@@ -66,6 +66,18 @@ impl Decision<'_> {
         }
     }
 
+    /// Why it is cancelled, in words.
+    pub(super) fn why_cancelled(&self) -> String {
+        let spec = &self.seen.incident.spec;
+        match spec.outcome.unwrap_or_default() {
+            Outcome::Duplicate => {
+                let other = spec.duplicate_of.as_ref().map_or("another", |r| &r.name);
+                format!("it is a duplicate of {other}")
+            }
+            Outcome::FalseAlarm | Outcome::Genuine => "it was a false alarm".to_owned(),
+        }
+    }
+
     fn enter(&mut self, before: Option<Stage>, stage: Stage, mitigations: &Standing) {
         let closed = matches!(stage, Stage::Closed | Stage::Cancelled);
         if closed {
@@ -86,15 +98,8 @@ impl Decision<'_> {
         }
         match stage {
             Stage::Cancelled => {
-                let why = match self.seen.incident.spec.outcome.unwrap_or_default() {
-                    Outcome::Duplicate => {
-                        let other =
-                            self.seen.incident.spec.duplicate_of.as_ref().map_or("another", |r| &r.name);
-                        format!("it is a duplicate of {other}")
-                    }
-                    Outcome::FalseAlarm | Outcome::Genuine => "it was a false alarm".to_owned(),
-                };
-                self.tell(self.now, "Cancelled", author.as_deref(), &format!("incident cancelled: {why}"));
+                let message = format!("incident cancelled: {}", self.why_cancelled());
+                self.tell(self.now, "Cancelled", author.as_deref(), &message);
             }
             Stage::Closed => {
                 let left = match mitigations.active.is_empty() {

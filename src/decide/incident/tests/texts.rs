@@ -1,7 +1,10 @@
 //! The texts to paste, and the briefing.
 
-use super::{world::scale, *};
-use crate::api::{ClockName, MitigationPhase as Phase};
+use super::{
+    world::{mitigated, scale},
+    *,
+};
+use crate::api::{ClockName, MitigationPhase as Phase, Stage};
 use serde_json::{Value, json};
 
 fn text(w: &World, name: ClockName) -> Option<String> {
@@ -156,6 +159,57 @@ fn the_briefing_says_what_is_in_the_way_and_asks_nobody_to_lead_what_is_over() {
     w.original = Some(Original::Found);
     w.run();
     assert!(has(&w, "Lead: nobody has command"), "{:#?}", w.status().briefing);
+}
+
+#[test]
+fn the_briefing_of_what_is_over_says_when_and_by_what_it_ended() {
+    let has = |w: &World, line: &str| {
+        assert!(w.status().briefing.iter().any(|l| l == line), "{line}: {:#?}", w.status().briefing);
+    };
+    let mut w = mitigated("SEV1");
+    has(&w, "SEV1, stage Resolve: Checkout fails. Impact since 2026-11-23 10:00 UTC: 0 tenants");
+    let waivers = json!([{"mitigation": "stop", "reason": "until monday"}]);
+    w.wait(600).edit("alice", json!({"resolution": {"summary": "rate fixed", "waivers": waivers}}));
+    let resolved = "Resolved at 2026-11-23 10:10 UTC: rate fixed; stays in force: stop (until monday)";
+    has(&w, "SEV1, stage Postmortem: Checkout fails. Impact began 2026-11-23 10:00 UTC: 0 tenants");
+    has(&w, resolved);
+    w.wait(600).reviewed().run();
+    assert_eq!(w.stage(), Stage::Closed);
+    has(&w, resolved);
+    w.wait(60).edit("alice", json!({"resolution": null}));
+    assert!(!w.status().briefing.iter().any(|l| l.starts_with("Resolved at")), "it goes on");
+    w.wait(600).edit("alice", json!({"outcome": "Duplicate", "duplicateOf": {"name": "cart"}}));
+    w.original = Some(Original::Found);
+    w.run();
+    has(&w, "Cancelled at 2026-11-23 10:31 UTC: it is a duplicate of cart");
+}
+
+#[test]
+fn the_briefing_says_what_a_declared_resolution_waits_for_whatever_the_stage() {
+    let lines = |w: &World| {
+        let waits = |line: &&String| line.starts_with("To go on: ") || line.contains("resolution");
+        w.status().briefing.iter().filter(waits).cloned().collect::<Vec<_>>()
+    };
+    let mut w = World::declared(
+        json!({"severity": "SEV2", "impact": {"summary": "x"}, "mitigations": [scale("stop")],
+        "roles": {"incidentCommander": "alice"}, "exitCriteria": [{"description": "errors < 1 %"}]}),
+    );
+    w.run().fails("checkout-stop");
+    assert_eq!(lines(&w), ["To go on: stop is not effective: says Active"]);
+    w.edit("alice", json!({"resolution": {"summary": "it healed"}}));
+    let waits = "exit criteria are not done: \"errors < 1 %\"; mitigations are still active: stop; release them, or \
+                 waive each in spec.resolution.waivers";
+    assert_eq!(w.stage(), Stage::Mitigate);
+    assert_eq!(
+        lines(&w),
+        [
+            "To go on: stop is not effective: says Active".to_owned(),
+            format!("The declared resolution waits: {waits}")
+        ]
+    );
+    w.works("checkout-stop");
+    assert_eq!(w.stage(), Stage::Resolve);
+    assert_eq!(lines(&w), [format!("To go on: {waits}")], "said once");
 }
 
 #[test]
