@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// The condition that tells of the evidence of a mitigation.
 const CAPTURED: &str = "EvidenceCaptured";
+/// The word for what ended before it changed anything.
+const WITHDRAWN: &str = "MitigationWithdrawn";
 /// Most mitigations that are kept in the status of an incident.
 const MAX_SUMMARIES: usize = 64;
 /// Most of them that may be Mitigations which stand alone; the incident's own entries always find a place.
@@ -244,6 +246,8 @@ impl Decision<'_> {
 
         if before != Some(new.phase)
             && let Some(reason) = end_of(new)
+            // A dry run was not announced: there is nothing to take back.
+            && !(reason == WITHDRAWN && new.dry_run == Some(true))
         {
             let since = match &status.released_time {
                 Some(time) => time.0,
@@ -374,7 +378,7 @@ fn is_past_take(phase: Phase) -> bool {
 
 fn end_of(summary: &MitigationSummary) -> Option<&'static str> {
     match summary.phase {
-        Phase::Released if summary.applied_time.is_none() => Some("MitigationWithdrawn"),
+        Phase::Released if summary.applied_time.is_none() => Some(WITHDRAWN),
         Phase::Released => Some("MitigationReleased"),
         Phase::Kept => Some("MitigationKept"),
         Phase::Superseded => Some("MitigationSuperseded"),

@@ -418,4 +418,8 @@ fn what_was_withdrawn_before_anything_was_changed_is_not_told_as_a_release() {
     let mut w = World::declared(json!({"severity": "SEV2", "mitigations": [dry]}));
     w.run();
     assert!(w.status().briefing.contains(&"Done: nothing yet".to_owned()), "{:?}", w.status().briefing);
+    // A dry run was never announced, so there is nothing to take back.
+    w.reaches("checkout-slow", Phase::Pending).wait(60);
+    w.edit("bob", json!({"mitigations": []})).reaches("checkout-slow", Phase::Released);
+    assert!(w.told("MitigationWithdrawn").is_empty(), "{:#?}", w.record());
 }
