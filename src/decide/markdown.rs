@@ -1,8 +1,8 @@
 //! A postmortem as a Markdown document, to be published.
 //!
-//! The same postmortem gives the same bytes: nothing but spec, the record in status and the archive of its timeline goes
-//! in, and no clock, locale or order of a map. All times are UTC. Every required section is there; one that is missing says so. What may be left
-//! out and was is left out.
+//! The same postmortem gives the same bytes: nothing but spec, the record in status and the archive of its timeline
+//! goes in, and no clock, locale or order of a map. All times are UTC. Every required section is there; one that is
+//! missing says so. What may be left out and was is left out.
 //!
 //! Text of people cannot leave its place. In front matter, headings, tables and the diagram it is plain text and
 //! escaped for that place ([`escape`]); sections are Markdown and stay Markdown, without raw HTML and below the
