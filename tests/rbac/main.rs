@@ -36,7 +36,8 @@ const WHOLE_CLUSTER: &str = "an operator of one namespace leaves the status of p
 const PUT_BACK: &str = "the note that somebody took off what was made is put back";
 
 /// Namespaces of tests that take rights away on purpose, or delete the namespace with its roles in it.
-const TAKEN_AWAY: &[&str] = &["t-rights-", "t-room-", "t-doomed-", "t-going-", "t-leaves-", "t-wedge-"];
+const TAKEN_AWAY: &[&str] =
+    &["t-rights-", "t-room-", "t-doomed-", "t-going-", "t-leaves-", "t-wedge-", "t-export-unbound-"];
 
 /// `verb resource.group/subresource`.
 type Right = String;
