@@ -98,9 +98,24 @@ fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase)
 }
 
+/// The sentences of a text, which end with their lines. A dot inside an address, a name or a number ends none.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let ends = |&(at, c): &(usize, char)| {
+            let next = rest[at + c.len_utf8()..].chars().next();
+            c == '\n' || c == '。' || matches!(c, '.' | '!' | '?') && next.is_none_or(char::is_whitespace)
+        };
+        let end = rest.char_indices().find(ends).map_or(rest.len(), |(at, c)| at + c.len_utf8());
+        let (sentence, after) = rest.split_at(end);
+        rest = after;
+        (!sentence.is_empty()).then_some(sentence)
+    })
+}
+
 /// The first sentence that says when it will be over. When the next update comes may be promised.
 fn promise(text: &str) -> Option<&str> {
-    text.split_inclusive(['\n', '.', '!', '?']).map(str::trim).find(|sentence| {
+    sentences(text).map(str::trim).find(|sentence| {
         let all: Vec<String> = words(sentence).collect();
         let has = |list: &[&str]| all.iter().any(|w| list.contains(&w.as_str()));
         let eta = has(&["eta", "etas"]);
@@ -218,6 +233,21 @@ mod tests {
             "We are working on it.",
         ] {
             assert_eq!(lint(text, None), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_that_promises_an_end_is_quoted_whole_whatever_dots_are_in_it() {
+        for sentence in [
+            "We expect full recovery by 18:00 UTC; see https://status.example.com/incidents/1.",
+            "Version 2.5 will be back within 1.5 hours!",
+            "ETA 14.30",
+        ] {
+            let found = lint(&format!("Cards fail. {sentence}\nWe are sorry."), None);
+            assert_eq!(
+                found,
+                [format!("\"{sentence}\" promises an end: say what is known and when the next update comes")]
+            );
         }
     }
 
