@@ -31,7 +31,7 @@ const QUIET: [&str; 6] = [
 const WEIGHT: [&str; 6] =
     ["Declared", "Cancelled", "Resolved", "Reopened", "StatusUpdate", "SeverityChanged"];
 /// What the public is told at the end.
-const PUBLIC_END: &str = "This incident has been resolved.";
+pub(super) const PUBLIC_END: &str = "This incident has been resolved.";
 /// Longest line of an internal message.
 const MAX_LINE: usize = 1024;
 

@@ -3,7 +3,7 @@
 //! They change with facts and never with the clock, so "in 15m" stands beside the time that it means. What the public
 //! reads is only ever what a Public StatusUpdate said, and in which state the incident is.
 
-use super::Decision;
+use super::{Decision, deliveries::PUBLIC_END};
 use crate::api::{ClockName, ComponentState, DataRisk, Impact, Stage};
 use crate::decide::conditions::{clip, one_line};
 use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
@@ -66,7 +66,9 @@ impl Decision<'_> {
             _ => Some("as soon as there is news".to_owned()),
         };
         let next = next.map(|next| format!("\nNext update: {next}")).unwrap_or_default();
-        Some(format!("{}\n\nStatus: {status}{next}", message.trim()))
+        // The last update may say that people are still looking into it.
+        let end = if self.is_over() { format!("\n\n{PUBLIC_END}") } else { String::new() };
+        Some(format!("{}{end}\n\nStatus: {status}{next}", message.trim()))
     }
 }
 

@@ -73,7 +73,11 @@ fn the_public_text_is_what_a_public_update_said_and_nothing_else_of_the_incident
         "no promise that is broken already"
     );
     w.edit("alice", json!({"resolution": {"summary": "secret-resolution"}}));
-    assert_eq!(text(&w, ClockName::Public).unwrap(), "Payments by card fail in Europe.\n\nStatus: Resolved");
+    assert_eq!(
+        text(&w, ClockName::Public).unwrap(),
+        "Payments by card fail in Europe.\n\nThis incident has been resolved.\n\nStatus: Resolved",
+        "what is pasted says the same as what is sent"
+    );
     w.edit("alice", json!({"communication": {"visibility": "Internal"}}));
     assert_eq!(text(&w, ClockName::Public), None, "it is not public any more");
 }
