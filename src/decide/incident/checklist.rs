@@ -77,7 +77,7 @@ const FIRST_FIFTEEN_MINUTES: [Item; 6] = [
     ),
     item(
         "public-draft-ready",
-        "The public was told, by a StatusUpdate with audience Public",
+        "The public was told since the declaration, by a StatusUpdate with audience Public",
         Role::CommunicationsLead,
         15,
         Sign::PublicDraft,

@@ -146,6 +146,17 @@ fn a_tick_is_of_who_ticked_and_on_record_once() {
 }
 
 #[test]
+fn what_the_public_was_told_before_the_declaration_ticks_nothing_and_the_item_says_so() {
+    let mut w = World::declared(json!({"communication": {"visibility": "Public"}}));
+    let before =
+        json!({"type": "StatusUpdate", "audience": "Public", "occurredTime": "2026-11-23T09:50:00Z"});
+    w.run().entry("carol", before).run();
+    let told = item(&w, "public-draft-ready");
+    assert_eq!(told.state, State::Todo);
+    assert!(told.description.contains("since the declaration"), "{}", told.description);
+}
+
+#[test]
 fn what_is_needed_again_and_was_done_is_ticked_at_once() {
     let mut w = World::declared(json!({"communication": {"visibility": "Public"}}));
     w.run().entry("carol", json!({"type": "StatusUpdate", "audience": "Public"}));
