@@ -329,7 +329,7 @@ pub struct MitigationSummary {
     /// Why it was asked for.
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// What it changed, in words; absent while nothing is changed.
+    /// What it changed, in words, or what was asked of whom to be done by hand; absent while nothing is changed.
     #[schemars(length(max = 1024))]
     pub change: Option<String>,
     /// Where it stands.

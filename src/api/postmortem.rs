@@ -308,7 +308,7 @@ pub struct MitigationRecord {
     /// Why it was done.
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// What it changed, in words.
+    /// What it changed, in words, or what was asked of whom to be done by hand.
     #[schemars(length(max = 1024))]
     pub change: Option<String>,
     /// How it ended, or where it stood.

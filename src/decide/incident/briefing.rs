@@ -7,7 +7,7 @@ use super::{
     Decision, clocks, gates::gate, mitigations::declared_resolution, roles::title, texts, warnings::WARNINGS,
 };
 use crate::api::{
-    ChecklistState, ClockName,
+    ActionName, ChecklistState, ClockName,
     ConditionStatus::{False, True},
     MitigationPhase as Phase, MitigationSummary, Role, Stage,
 };
@@ -167,7 +167,16 @@ fn line(m: &MitigationSummary) -> String {
         format!("{} {}", m.action.as_deref().unwrap_or_default(), m.target.as_deref().unwrap_or(&m.name));
     let change = m.change.as_ref().map(|c| format!(": {c}")).unwrap_or_default();
     let says = m.message.as_ref().map(|s| format!(" ({s})")).unwrap_or_default();
+    // What a person does is done when somebody says so, and not when it was asked for.
+    let undone = m.effective_time.is_none() && m.action.as_deref() == Some(ActionName::Manual.as_str());
     let (word, stands) = match m.phase {
+        Phase::Active if undone && m.effective.as_deref() == Some("False") => {
+            ("Not done", m.message.clone().unwrap_or_else(|| "it failed".to_owned()))
+        }
+        Phase::Active if undone => ("Asked", format!("no answer yet{says}")),
+        Phase::Releasing | Phase::Released | Phase::Kept if undone && m.applied_time.is_some() => {
+            ("Not done", "ended, and nobody said that it was done".to_owned())
+        }
         Phase::Pending | Phase::AwaitingApproval | Phase::Applying => {
             ("Under way", format!("{}{says}", m.phase))
         }

@@ -15,6 +15,7 @@ mod record;
 mod roles;
 mod severity;
 mod standing;
+mod steps;
 mod summaries;
 mod texts;
 mod warnings;
@@ -154,6 +155,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
     d.roles();
     d.severity();
     let mitigations = d.mitigations();
+    d.steps();
     d.lifecycle(&mitigations);
     d.configured();
     d.edited();

@@ -10,6 +10,7 @@ mod lifecycle;
 mod properties;
 mod replay;
 mod roles;
+mod steps;
 mod table;
 mod texts;
 mod timeline;

@@ -2,8 +2,8 @@
 
 use super::{Known, NOTHING, Page, escape, has_seconds, in_prose, time_in_table};
 use crate::api::{
-    ActionItem, ActionItemState, Audience, DataRisk, INCIDENT_LABEL, INCIDENT_UID_ANNOTATION, Impact,
-    MitigationPhase, MitigationRecord, Role, Time, names,
+    ActionItem, ActionItemState, ActionName, Audience, DataRisk, INCIDENT_LABEL, INCIDENT_UID_ANNOTATION,
+    Impact, MitigationPhase, MitigationRecord, Role, Time, names,
 };
 use crate::decide::postmortem::{due_date, in_words, is_placeholder};
 use k8s_openapi::jiff::Timestamp;
@@ -267,7 +267,13 @@ pub(super) fn mitigations(page: &mut Page, known: &Known<'_>) -> Option<String> 
 }
 
 fn outcome(page: &mut Page, m: &MitigationRecord) -> String {
-    let worked = if m.effective_time.is_some() { "worked" } else { "never took effect" };
+    let by_hand = m.action.as_deref() == Some(ActionName::Manual.as_str());
+    let worked = match (m.effective_time.is_some(), by_hand) {
+        (true, true) => "done",
+        (true, false) => "worked",
+        (false, true) => "nobody said that it was done",
+        (false, false) => "never took effect",
+    };
     let by = |page: &mut Page| {
         m.undone_by.as_deref().map(|by| format!(" by {}", page.cell(by))).unwrap_or_default()
     };
@@ -276,12 +282,15 @@ fn outcome(page: &mut Page, m: &MitigationRecord) -> String {
             format!("not applied ({})", prose(m.phase).to_lowercase())
         }
         MitigationPhase::Active => {
+            let stands = if by_hand { "still open" } else { "still in force" };
             let waiver =
                 m.waiver.as_deref().map(|w| format!("; may stay: {}", page.cell(w))).unwrap_or_default();
-            format!("{worked}; still in force{waiver}")
+            format!("{worked}; {stands}{waiver}")
         }
         MitigationPhase::Releasing => format!("{worked}; being released"),
+        MitigationPhase::Released if by_hand => format!("{worked}; ended"),
         MitigationPhase::Released => format!("{worked}; released"),
+        MitigationPhase::Kept if by_hand => format!("{worked}; ended, and what was done stays"),
         MitigationPhase::Kept => format!("{worked}; the value was kept"),
         MitigationPhase::Superseded => format!("{worked}; superseded{}", by(page)),
         MitigationPhase::Abandoned => format!("{worked}; its target is gone"),

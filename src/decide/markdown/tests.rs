@@ -161,6 +161,26 @@ fn every_required_section_is_there_and_a_missing_one_says_so_and_nothing_else_th
 }
 
 #[test]
+fn a_step_by_hand_tells_what_was_asked_and_is_done_when_somebody_said_so() {
+    let row = |phase: &str, done: bool| {
+        let mut value = example();
+        let step = json!({"name": "bank", "uid": "m1", "action": "manual", "target": "Service/bank",
+            "reason": "payments hang", "change": "bob was asked: Call the bank", "phase": phase,
+            "appliedTime": "2026-11-23T10:08:00Z", "effectiveTime": done.then_some("2026-11-23T10:09:00Z")});
+        value["status"]["incident"]["mitigations"] = json!([step]);
+        let page = render(&postmortem(value));
+        let row = page.lines().find(|line| line.starts_with("| M1 | manual Service/bank |")).unwrap();
+        assert!(row.contains("| bob was asked: Call the bank |"), "{row}");
+        row.rsplit(" | ").next().unwrap().trim_end_matches(" |").to_owned()
+    };
+    assert_eq!(row("Active", false), "nobody said that it was done; still open");
+    assert_eq!(row("Released", false), "nobody said that it was done; ended");
+    assert_eq!(row("Active", true), "done; still open");
+    assert_eq!(row("Released", true), "done; ended");
+    assert_eq!(row("Kept", true), "done; ended, and what was done stays");
+}
+
+#[test]
 fn times_have_seconds_only_where_seconds_are_known_and_names_of_the_api_are_words() {
     let mut value = example();
     let document = render(&postmortem(value.clone()));
