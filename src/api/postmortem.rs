@@ -24,11 +24,17 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".spec.state",
     printcolumn(name = "Incident", type_ = "string", json_path = ".spec.incidentRef.name"),
-    printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Missing", type_ = "integer", json_path = ".status.missingCount"),
     printcolumn(name = "Open-Actions", type_ = "integer", json_path = ".status.openActionItems"),
     printcolumn(name = "Due", type_ = "string", json_path = ".status.dueTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Overdue-Actions",
+        type_ = "string",
+        json_path = ".status.overdueActionItems",
+        priority = 1
+    ),
     printcolumn(name = "Title", type_ = "string", json_path = ".spec.title", priority = 1)
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -139,6 +145,8 @@ pub struct CuratedEntry {
 pub struct PostmortemStatus {
     /// The generation of the spec that this status is about.
     pub observed_generation: Option<i64>,
+    /// How far it is, as spec.state says; Draft where that is left out.
+    pub state: Option<PostmortemState>,
     /// Sections that are missing, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 512)), extend("x-kubernetes-list-type" = "atomic"))]

@@ -66,6 +66,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> PostmortemStatus {
     let settings = seen.settings;
     let mut status = seen.postmortem.status.clone().unwrap_or_default();
     status.observed_generation = seen.postmortem.metadata.generation;
+    status.state = Some(seen.postmortem.spec.state.unwrap_or_default());
     let other = take_over(seen, &mut status, now).into_iter().chain(namesakes(seen)).collect::<Vec<_>>();
     // From here on the postmortem counts with the record that was just taken over.
     let mut postmortem = seen.postmortem.clone();

@@ -64,6 +64,14 @@ fn with_item(item: Value) -> Value {
     spec
 }
 
+#[test]
+fn how_far_it_is_stands_in_the_status_also_where_the_spec_leaves_it_out() {
+    use crate::api::PostmortemState::{Draft, InReview};
+    let state = |spec: Value| decide_at(spec, "2026-11-20T12:00:00Z").state;
+    assert_eq!(state(json!({})), Some(Draft));
+    assert_eq!(state(json!({"state": "InReview"})), Some(InReview));
+}
+
 fn reason(status: &PostmortemStatus, type_: &str) -> String {
     find(&status.conditions, type_).unwrap().reason.clone()
 }
