@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod file;
 mod networks;
 mod read;
+pub(crate) mod words;
 
 use crate::api::{Priority, Role, Severity};
 use crate::mitigation::scalable::Stated;

@@ -5,6 +5,7 @@
 
 use super::schema;
 use crate::api::{API_VERSION, GROUP, Postmortem};
+use crate::config::words::InWords;
 use crate::decide::{
     archive::Archived,
     markdown,
@@ -198,8 +199,8 @@ fn read(path: &Path) -> anyhow::Result<Input> {
         fs::read(path).with_context(|| format!("reading {file}"))?
     };
     let text = String::from_utf8(bytes).with_context(|| format!("{file} is not UTF-8"))?;
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple(&text).map_err(|error| anyhow::anyhow!("{file}: {}", error.render()))?;
+    let values: Vec<Value> = serde_saphyr::from_multiple(&text)
+        .map_err(|error| anyhow::anyhow!("{file}: {}", error.render_with_formatter(&InWords)))?;
     let mut found = Vec::new();
     for value in values {
         match value.get("items").and_then(Value::as_array) {
@@ -407,6 +408,16 @@ spec:
         };
         assert!(error(b"spec: [").contains("line 1"));
         assert!(error(b"title: \"\\ud800\"").contains("line 1"));
+        assert!(
+            error(b"spec: {summary: one, summary: two}")
+                .contains("line 1 column 22: summary is there twice\n")
+        );
+        assert!(error(b"spec: &a {links: *a}").contains("an alias stands inside of what it repeats"));
+        let bomb = (b'b'..=b'i').fold("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, c| {
+            let (name, last) = (char::from(c), char::from(c - 1));
+            format!("{text}{name}: &{name} [{}]\n", vec![format!("*{last}"); 9].join(","))
+        });
+        assert!(error(bomb.as_bytes()).contains("there is too much of it, or it is nested too deeply"));
         assert!(error(b"\xff\xfe").contains("UTF-8"));
         assert!(error(b"").contains("holds no Postmortem"));
         assert!(error(b"kind: Postmortem\napiVersion: other.dev/v1").contains("holds no Postmortem"));

@@ -7,9 +7,9 @@ use super::{ChannelAudience, ChannelType};
 use crate::api::{Role, Severity};
 use k8s_openapi::jiff::civil::Date;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_saphyr::Spanned;
-use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// The operator's configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -83,6 +83,7 @@ pub struct SeverityFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PostmortemFile {
     /// Whether one is required.
+    #[serde(deserialize_with = "truth")]
     pub required: bool,
     /// Days until its review is due; 5 when left out.
     #[schemars(range(min = 1, max = 255))]
@@ -243,6 +244,29 @@ pub struct OutgoingFile {
     /// PEM file with certificate authorities that are trusted beside the public ones.
     #[schemars(with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
+}
+
+/// True or false, as the chart's schema takes them: in quotes either is text, whatever it says.
+fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    struct Truth;
+
+    impl Visitor<'_> for Truth {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true or false")
+        }
+
+        fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
+            Ok(value)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<bool, E> {
+            Err(E::custom(format!("{text:?} is text: write true or false, without quotes")))
+        }
+    }
+
+    deserializer.deserialize_any(Truth)
 }
 
 /// A length of time in hours, minutes and seconds, such as 15m or 1h30m, or never.

@@ -4,11 +4,12 @@ use super::{
     Calendar, Channel, ChannelAudience, ChannelType, Network, Outgoing, PostmortemDeadline, ScalableKind,
     Settings, SeverityRules, defaults,
     file::{ChannelFile, Day, DayKind, File, Interval, OutgoingFile, ScalableKindFile, SeverityFile},
+    words::InWords,
 };
 use crate::api::{Priority, Severity};
 use crate::mitigation::scalable;
 use k8s_openapi::jiff::{civil::Weekday, tz::TimeZone};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Error, Location, SnippetMode, Spanned, render_options};
 use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
 
 /// What is wrong with a file.
@@ -79,7 +80,7 @@ fn parse(text: &str) -> Result<File, Mistake> {
         }
         // What knows its own place in the text holds its value one step deeper.
         let field = field.replace("].value", "]").replace("timeZone.value", "timeZone");
-        let field = if field == "." { String::new() } else { field.replace(".?", "") };
+        let field = if matches!(&*field, "." | "?") { String::new() } else { field.replace(".?", "") };
         Mistake { line, column, field, message: words(&error) }
     })
 }
@@ -87,24 +88,18 @@ fn parse(text: &str) -> Result<File, Mistake> {
 /// What is wrong with a text that is no YAML.
 fn broken(text: &str) -> Option<Mistake> {
     let error = serde_saphyr::from_str::<serde::de::IgnoredAny>(text).err()?;
-    let message = words(&error);
     let (line, column) = error.location().map_or((0, 0), |l| (l.line(), l.column()));
-    (!message.starts_with("duplicate")).then(|| Mistake { line, column, field: String::new(), message })
+    // What is there twice is told with its field.
+    let twice = matches!(error.without_snippet(), Error::DuplicateMappingKey { .. });
+    (!twice).then(|| Mistake { line, column, field: String::new(), message: words(&error) })
 }
 
 /// What the parser says, without the place, which is told by itself, and in words for who writes the file.
-fn words(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+fn words(error: &Error) -> String {
+    let options = render_options! { formatter: &InWords, snippets: SnippetMode::Off };
+    let text = error.render_with_options(options);
     let first = text.lines().next().unwrap_or_default();
-    let first = first.split(" at line ").next().unwrap_or(first).trim();
-    match first {
-        "invalid u8" => "write a whole number from 0 to 255".to_owned(),
-        "invalid u16" => "write a whole number from 0 to 65535".to_owned(),
-        "invalid boolean" => "write true or false".to_owned(),
-        "expected mapping start" => "fields are expected here, each as name: value".to_owned(),
-        "expected sequence start" => "a list is expected here".to_owned(),
-        other => other.split(", set DuplicateKeyPolicy").next().unwrap_or(other).to_owned(),
-    }
+    first.split(" at line ").next().unwrap_or(first).trim().to_owned()
 }
 
 /// What the chart's schema refuses is refused here, too, so that a file that was checked is taken.

@@ -127,7 +127,27 @@ fn what_is_wrong_is_named_with_line_column_and_field() {
             "severities:\n  SEV1: {internalUpdate: 15}\n",
             "line 2, column 26: severities.SEV1.internalUpdate: \"15\" is no length",
         ),
-        ("severities:\n  SEV1: {internalUpdate: 1m, internalUpdate: 2m}\n", "duplicate"),
+        (
+            "severities:\n  SEV1: {internalUpdate: 1m, internalUpdate: 2m}\n",
+            "line 2, column 30: severities.SEV1: internalUpdate is there twice",
+        ),
+        ("severities: {}\nseverities: {}\n", "line 2, column 1: severities is there twice"),
+        (
+            "severities: {}\n---\nseverities: {}\n",
+            "line 3, column 1: a second document begins here, and one is expected",
+        ),
+        (
+            "severities: &a\n  SEV1: *a\n",
+            "line 2, column 9: an alias stands inside of what it repeats: write out what is meant",
+        ),
+        (
+            "severities:\n  SEV1: {postmortem: {required: \"yes\"}}\n",
+            "severities.SEV1.postmortem.required: \"yes\" is text: write true or false, without quotes",
+        ),
+        (
+            "severities:\n  SEV1: {postmortem: {required: 1}}\n",
+            "severities.SEV1.postmortem.required: invalid type: integer `1`, expected true or false",
+        ),
         (
             "severities:\n  SEV1: {requiredRoles: [Boss]}\n",
             "line 2, column 26: severities.SEV1.requiredRoles[0]: unknown variant `Boss`",
