@@ -53,8 +53,39 @@ fn finish_parts(parts: &mut Value, reconciled: bool) {
         if !described {
             schema.insert("description".to_owned(), json!(prose));
         }
+        if part == "spec" {
+            bound_times(schema);
+        }
         if part == "status" && reconciled {
             schema.insert("default".to_owned(), json!({"observedGeneration": -1}));
+        }
+    }
+}
+
+/// A text that the API server, its rules and the operator all take for a time. The format `date-time` alone lets in more
+/// digits of a second and other offsets than any clock knows, and small letters, which no rule can read.
+const TIME_PATTERN: &str = r"^.{10}T.{8}([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
+
+/// The first year that is too late: in its last days another offset leads to a year of five digits.
+pub const END_OF_TIME: i16 = 9999;
+
+/// What people are told of a time that is too late.
+pub const TOO_LATE: &str = "write a time before the year 9999";
+
+/// Rules for the times that people write. One that the API server takes and the operator cannot read would make the
+/// whole object unreadable. What was stored before these rules stays as it is until it is changed.
+fn bound_times(schema: &mut Map<String, Value>) {
+    if schema.get("format").and_then(Value::as_str) == Some("date-time") {
+        schema.insert("pattern".to_owned(), json!(TIME_PATTERN));
+        let rule = json!({"rule": format!("self.getFullYear() < {END_OF_TIME}"), "message": TOO_LATE});
+        schema.insert("x-kubernetes-validations".to_owned(), json!([rule]));
+    }
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    let children = properties.into_iter().flat_map(|properties| properties.values_mut());
+    children.filter_map(Value::as_object_mut).for_each(bound_times);
+    for part in ["items", "additionalProperties"] {
+        if let Some(child) = schema.get_mut(part).and_then(Value::as_object_mut) {
+            bound_times(child);
         }
     }
 }
@@ -280,6 +311,28 @@ mod tests {
             }
         });
         assert!(without.is_empty(), "no description: {without:#?}");
+    }
+
+    #[test]
+    fn every_time_that_people_write_is_one_that_the_operator_can_read() {
+        let mut times = Vec::new();
+        each_schema_of_all(&mut |path, schema| {
+            if schema["format"] == "date-time" && path.contains(".spec") {
+                assert_eq!(schema["pattern"], TIME_PATTERN, "{path}");
+                assert_eq!(schema["x-kubernetes-validations"][0]["message"], TOO_LATE, "{path}");
+                times.push(path.to_owned());
+            }
+        });
+        times.sort();
+        assert_eq!(
+            times,
+            [
+                "Incident.spec.detection.time",
+                "Incident.spec.startTime",
+                "Postmortem.spec.timeline[].time",
+                "TimelineEntry.spec.occurredTime",
+            ]
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use kube::{
     api::{ApiResource, Patch, PatchParams},
     core::{DynamicObject, ObjectMeta, Resource},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -52,7 +53,7 @@ impl Default for Reports {
 impl Reports {
     /// Reports an object that cannot be read, unless that was done for this very error of this
     /// very generation.
-    pub async fn report<K: Resource<DynamicType = ()>>(
+    pub async fn report<K: Resource<DynamicType = ()> + DeserializeOwned>(
         &self,
         ctx: &Context,
         metadata: &ObjectMeta,
@@ -75,17 +76,21 @@ impl Reports {
             }
         }
         warn!(kind, object = %key, error = error_text, "object cannot be read");
-        let message = format!(
-            "this version of the operator cannot read the object: {error_text}; correct it, or run the version that wrote it"
-        );
+        let mut message = in_words(error_text);
         // Also a standby comes here, whose writes are held back until it leads.
         for attempt in 0.. {
             let marked = {
                 // Never closed.
                 let _marker = self.markers.acquire().await;
-                condition::<K>(ctx, &key, metadata, &message).await
+                condition::<K>(ctx, &key, metadata, error_text).await
             };
-            let Err(error) = marked else { break };
+            let error = match marked {
+                Ok(told) => {
+                    message = told.unwrap_or(message);
+                    break;
+                }
+                Err(error) => error,
+            };
             if !is_held_back(&error) {
                 warn!(kind, object = %key, %error, "the object that cannot be read could not be marked");
             }
@@ -125,34 +130,78 @@ impl Reports {
     }
 }
 
-/// Sets `Ready` and `Stalled` on an object whose content is unknown to us, and nothing else.
-async fn condition<K: Resource<DynamicType = ()>>(
+/// What is told of an object that cannot be read.
+fn in_words(error: &str) -> String {
+    format!(
+        "this version of the operator cannot read the object: {error}; correct it, or run the version that wrote it"
+    )
+}
+
+/// What is wrong with an object and in which field, as far as that is known: inside of what may be one of several
+/// things, such as an action, the field around it is named. `None` when nothing is wrong.
+fn wrong_field<K: DeserializeOwned>(object: Value) -> Option<String> {
+    let error = serde_path_to_error::deserialize::<_, K>(object).err()?;
+    let path = error.path().to_string();
+    Some(match path.as_str() {
+        "." | "?" => error.into_inner().to_string(),
+        path => format!("{path}: {}", error.inner()),
+    })
+}
+
+/// Sets `Ready` and `Stalled` on an object whose content is unknown to us, and nothing else. Answers what it says there,
+/// unless the object is gone or is another's to tell of.
+async fn condition<K: Resource<DynamicType = ()> + DeserializeOwned>(
     ctx: &Context,
     key: &Key,
     metadata: &ObjectMeta,
-    message: &str,
-) -> Result<(), kube::Error> {
+    error_text: &str,
+) -> Result<Option<String>, kube::Error> {
     let resource = ApiResource::erase::<K>(&());
     let api: Api<DynamicObject> = match &*key.namespace {
         // Several operators, each of one namespace, share what lies in none: none of them speaks for all.
-        "" if ctx.namespace.is_some() => return Ok(()),
+        "" if ctx.namespace.is_some() => return Ok(None),
         "" => Api::all_with(ctx.client.clone(), &resource),
         namespace => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
     };
-    let Some(object) = api.get_opt(&key.name).await? else { return Ok(()) };
+    let Some(object) = api.get_opt(&key.name).await? else { return Ok(None) };
+    let whole = serde_json::to_value(&object).map_err(kube::Error::SerdeError)?;
+    let message = in_words(wrong_field::<K>(whole).as_deref().unwrap_or(error_text));
     let present = object.data.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
     let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
     let mut c = Conditions::new(&mut conditions, metadata.generation, Timestamp::now());
-    c.set("Ready", ConditionStatus::False, "InvalidObject", message);
-    c.set("Stalled", ConditionStatus::True, "InvalidObject", message);
+    c.set("Ready", ConditionStatus::False, "InvalidObject", &message);
+    c.set("Stalled", ConditionStatus::True, "InvalidObject", &message);
     let wanted: Value = serde_json::to_value(&conditions).map_err(kube::Error::SerdeError)?;
     if wanted == present {
-        return Ok(());
+        return Ok(Some(message));
     }
     let patch = json!({
         "metadata": {"resourceVersion": object.metadata.resource_version, "uid": object.metadata.uid},
         "status": {"observedGeneration": metadata.generation, "conditions": wanted},
     });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(&key.name, &params, &Patch::Merge(patch)).await.map(|_| ())
+    api.patch_status(&key.name, &params, &Patch::Merge(patch)).await.map(|_| Some(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Incident;
+
+    #[test]
+    fn the_field_that_cannot_be_read_is_named() {
+        let wrong = |spec: Value| {
+            let object = json!({"apiVersion": "incident-operator.dev/v1alpha1", "kind": "Incident",
+                "metadata": {"name": "a"}, "spec": spec});
+            wrong_field::<Incident>(object)
+        };
+        assert_eq!(wrong(json!({"title": "t"})), None);
+        let late = wrong(json!({"title": "t", "detection": {"time": "9999-12-31T23:59:59Z"}})).unwrap();
+        assert!(late.starts_with("spec.detection.time: "), "{late}");
+        let mitigation = json!({"name": "a", "reason": "r", "targetRef": {"kind": "Deployment", "name": "d"}, "teleport": {}});
+        let newer = wrong(json!({"title": "t", "mitigations": [mitigation]})).unwrap();
+        assert!(newer.starts_with("spec.mitigations[0]"), "{newer}");
+        let lacking = wrong(json!({})).unwrap();
+        assert!(lacking.contains("missing field `title`"), "{lacking}");
+    }
 }

@@ -1,9 +1,10 @@
 //! Input at its limits, and input that this version cannot read.
 
+use super::support::parts::{born, store};
 use super::support::record::{incident_says, incident_when, says, told};
 use super::support::workload::{configmap, entry, incident};
 use super::support::*;
-use incident_operator::api::{Incident, Mitigation, TimelineEntry};
+use incident_operator::api::{GROUP, Incident, Mitigation, TimelineEntry};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A time that the schema takes and no clock knows.
-const NO_TIME: &str = "2026-01-05T10:00:00+99:99";
+/// A time that no clock knows. The schema refuses it; what was stored before it did may hold it.
+const NO_TIME: &str = "9999-12-31T23:59:59Z";
 
 fn off(key: &str, value: &str) -> Value {
     json!({
@@ -86,10 +87,12 @@ async fn an_incident_that_cannot_be_read_is_told_so_and_stops_nothing_else() {
     let namespace = TestNamespace::new("unreadable").await;
     let mut operator = Operator::start(&namespace, Options::default()).await;
     namespace.create(configmap("flags", &[("a", "on"), ("b", "on")])).await;
-    namespace.create(incident("odd", json!({"title": "t", "startTime": NO_TIME}))).await;
+    let odd = born(incident("odd", json!({"title": "t", "startTime": NO_TIME})), &namespace.name);
+    store(GROUP, "incidents", &odd);
     let reported = |i: &Value| {
         let text = i["status"]["conditions"].to_string();
-        text.contains("InvalidObject") && text.contains("this version of the operator cannot read the object")
+        text.contains("InvalidObject")
+            && text.contains("this version of the operator cannot read the object: spec.startTime: ")
     };
     let odd = namespace.raw("Incident");
     let first = wait_status(&odd, "odd", "report", |i| reported(&i.data)).await;
@@ -132,8 +135,9 @@ async fn what_an_incident_holds_is_held_while_it_cannot_be_read_and_released_whe
     namespace.create(incident("held", json!({"title": "t", "mitigations": [off("a", "off")]}))).await;
     incident_when_raw(&namespace, "held", "Mitigated").await;
     let incidents = namespace.raw("Incident");
-    let spoil = json!({"spec": {"startTime": NO_TIME}});
-    incidents.patch("held", &PatchParams::default(), &Patch::Merge(spoil)).await.expect("taken");
+    let mut held = incidents.get("held").await.expect("it exists");
+    held.data["spec"]["startTime"] = NO_TIME.into();
+    store(GROUP, "incidents", &serde_json::to_value(held).expect("JSON"));
     wait_status(&incidents, "held", "report", |i| {
         i.data["status"]["conditions"].to_string().contains("InvalidObject")
     })
@@ -166,13 +170,13 @@ async fn an_entry_that_cannot_be_read_is_told_so_and_the_others_are_folded() {
     namespace.create(incident("talk", json!({"title": "t"}))).await;
     let mut odd = entry("talk", "Note", "when?");
     odd["metadata"] = json!({"name": "odd"});
-    // Another kind of time that no clock here knows: rules of this kind would not take the first.
-    odd["spec"]["occurredTime"] = "9999-12-31T23:59:59Z".into();
-    namespace.create(odd).await;
+    odd["spec"]["occurredTime"] = NO_TIME.into();
+    store(GROUP, "timelineentries", &born(odd, &namespace.name));
     namespace.create(entry("talk", "Note", "fine")).await;
     incident_when(&namespace, "talk", "the other note", |i| told(i, "Note").len() == 1).await;
     wait_status(&namespace.raw("TimelineEntry"), "odd", "report", |e| {
-        e.data["status"]["conditions"].to_string().contains("InvalidObject")
+        let text = e.data["status"]["conditions"].to_string();
+        text.contains("InvalidObject") && text.contains("spec.occurredTime: ")
     })
     .await;
     let api = namespace.api::<TimelineEntry>();

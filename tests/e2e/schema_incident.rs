@@ -2,6 +2,7 @@
 
 use super::support::TestNamespace;
 use super::support::cluster::Cluster;
+use super::support::parts::{born, store};
 use super::support::schema::{accepts, accepts_change, rejects, rejects_change};
 use super::support::workload::{incident, ours};
 use serde_json::{Value, json};
@@ -24,6 +25,64 @@ fn entry(spec: Value) -> Value {
 
 fn stop(name: &str) -> Value {
     json!({"name": name, "reason": "r", "targetRef": {"kind": "Deployment", "name": "d"}, "scale": {"replicas": 0}})
+}
+
+/// What the check of files says of the same texts is in src/cli/schema.rs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_the_operator_could_not_read_is_refused_wherever_people_write_one() {
+    let moment = |time: &str| {
+        [
+            with("startTime", json!(time)),
+            with("detection", json!({"time": time})),
+            entry(json!({"occurredTime": time})),
+            ours("Postmortem", "a", json!({"timeline": [{"time": time, "message": "m"}]})),
+        ]
+    };
+    for time in [
+        "2026-11-20T10:00:00Z",
+        "2026-11-20T10:00:00.123456789+09:00",
+        "0001-01-01T00:00:00Z",
+        "9998-12-31T23:59:59Z",
+    ] {
+        for object in moment(time) {
+            accepts(object).await;
+        }
+    }
+    for (time, part) in [
+        ("9999-01-01T00:00:00Z", "write a time before the year 9999"),
+        ("9999-12-31T23:59:59Z", "write a time before the year 9999"),
+        ("2026-11-20T10:00:00.1234567890Z", "should match"),
+        ("2026-11-20T10:00:00+99:99", "should match"),
+        ("2026-11-20t10:00:00z", "should match"),
+        ("2026-11-20 10:00:00Z", "date-time"),
+        ("2026-11-20T10:00Z", "date-time"),
+        ("2026-11-20T10:00:00+09", "date-time"),
+        ("2026-11-20T23:59:60Z", "date-time"),
+    ] {
+        for object in moment(time) {
+            rejects(object, part).await;
+        }
+    }
+}
+
+/// What was stored before the rules on times can still be edited elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_from_before_the_rule_stands_in_the_way_of_no_other_edit() {
+    let namespace = TestNamespace::new("late").await;
+    let late = "9999-12-31T23:59:59Z";
+    let stored = [
+        ("incidents", with("startTime", json!(late)), json!({"spec": {"title": "b"}})),
+        (
+            "postmortems",
+            ours("Postmortem", "a", json!({"timeline": [{"time": late, "message": "m"}]})),
+            json!({"spec": {"title": "b"}}),
+        ),
+    ];
+    for (plural, object, change) in stored {
+        let old = born(object.clone(), &namespace.name);
+        store("incident-operator.dev", plural, &old);
+        accepts_change(&namespace, object, change).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ mod certificates;
 mod fairness;
 
 use super::support::leadership::{Load, Pace, in_full, leader_among, works};
-use super::support::parts::{Part, Parts, api_server_is_ready, etcd, store};
+use super::support::parts::{Part, Parts, api_server_is_ready, born, etcd, store};
 use super::support::record::{incident_says, incident_when, told};
 use super::support::workload::{configmap, deployment, incident};
 use super::support::*;
@@ -331,14 +331,8 @@ async fn an_action_of_a_newer_version_is_told_on_its_object_and_stops_nothing() 
     });
     let mut alone = new_action.clone();
     alone.as_object_mut().expect("an object").remove("name");
-    let object = |kind: &str, name: &str, spec: Value| {
-        let mut object = workload::ours(kind, name, spec);
-        object["metadata"] = json!({
-            "name": name, "namespace": namespace.name, "generation": 1, "creationTimestamp": "2026-01-05T10:00:00Z",
-            "uid": format!("{:08x}-0000-4000-8000-{:012x}", fastrand::u32(..), fastrand::u32(..)),
-        });
-        object
-    };
+    let object =
+        |kind: &str, name: &str, spec: Value| born(workload::ours(kind, name, spec), &namespace.name);
     // The API server learns of the field by a watch of its own, and prunes what it does not know.
     wait_for(PATIENCE, "newer definitions", async || {
         store(

@@ -233,6 +233,16 @@ pub fn etcd(path: &str, body: &serde_json::Value) -> serde_json::Value {
     serde_json::from_str(answer).expect("JSON")
 }
 
+/// An object with what the API server gives one that is created, to be stored by [`store`].
+pub fn born(mut object: serde_json::Value, namespace: &str) -> serde_json::Value {
+    object["metadata"] = serde_json::json!({
+        "name": object["metadata"]["name"], "namespace": namespace, "generation": 1,
+        "creationTimestamp": "2026-01-05T10:00:00Z",
+        "uid": format!("{:08x}-0000-4000-8000-{:012x}", fastrand::u32(..), fastrand::u32(..)),
+    });
+    object
+}
+
 /// Stores an object as it is, past the schema and admission: as another version, or another policy, let it in.
 pub fn store(group: &str, plural: &str, object: &serde_json::Value) {
     let text = |bytes: &[u8]| {
