@@ -84,6 +84,57 @@ async fn what_examples_and_documentation_tell_to_apply_is_taken_by_the_api_serve
     assert!(taken >= 25 && configured >= 2, "{taken} manifests and {configured} configurations were found");
 }
 
+/// Output of kubectl by lines and words, without what differs from run to run: the columns' widths, times and ages.
+fn told(output: &str) -> Vec<Vec<&str>> {
+    let is_time = |word: &str| word.len() == 20 && word.ends_with('Z');
+    let is_age = |word: &str| word.strip_suffix('s').is_some_and(|n| n.parse::<u32>().is_ok());
+    let steady = move |word| match word {
+        time if is_time(time) => "TIME",
+        age if is_age(age) => "AGE",
+        word => word,
+    };
+    let lines = output.lines().map(|line| line.split_whitespace().map(steady).collect::<Vec<_>>());
+    lines.filter(|words| !words.is_empty()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_shows_first_is_what_its_commands_answer() {
+    let namespace = TestNamespace::new("readme").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("readable");
+    let shown =
+        readme.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = |file: &str| {
+        let text = fs::read_to_string(root.join(file)).expect("readable");
+        let path = folder.path().join(file.rsplit('/').next().unwrap_or_default());
+        let text = text.replace("namespace: shop", &format!("namespace: {}", namespace.name));
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let shop = here("examples/shop.yaml");
+    namespace.kubectl(&["apply", "-f", &shop]).success();
+    for deployment in ["checkout", "importer"] {
+        namespace
+            .kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout=60s"])
+            .success();
+    }
+    let _alice = namespace.person("alice", &["patch deployments.apps/scale", "patch configmaps"]).await;
+    let commands: Vec<Vec<&str>> =
+        shown.lines().filter_map(|l| l.strip_prefix("$ kubectl ")).map(|l| l.split(' ').collect()).collect();
+    let [apply, get] = commands.as_slice() else { panic!("two commands are shown: {commands:?}") };
+    let ["apply", "-f", file, "--as", "alice"] = apply.as_slice() else { panic!("{apply:?}") };
+    let ["get", kinds, "-n", "shop"] = get.as_slice() else { panic!("{get:?}") };
+    let expected = told(shown).into_iter().filter(|words| words[0] != "$").collect::<Vec<_>>();
+    let applied = namespace.kubectl(&["apply", "-f", &here(file), "--as", "alice"]).success();
+    wait_for(PATIENCE, "what the README shows", async || {
+        let output = format!("{applied}\n{}", namespace.kubectl(&["get", kinds]).stdout);
+        if told(&output) == expected { Ok(()) } else { Err(output) }
+    })
+    .await;
+}
+
 /// Every field that was sent is there.
 fn assert_kept(place: &str, sent: &Value, kept: &Value) {
     match sent {
