@@ -7,11 +7,11 @@ use super::{
 };
 
 impl Decision<'_> {
-    /// Lets a workload go that was restarted and has another template by now.
+    /// Lets a workload go that was restarted and has another template by now. It is struck from the list with the next look,
+    /// when it bears no marks any more: the write may be refused, or its answer be lost.
     pub(super) fn leave(&mut self, holding: &Holding<'_>, object: &DynamicObject, record: &Record) {
         let patch = patch::let_go(object, record, self.seen.holders, false);
         self.plan.effect = Some(Effect::Write { object: holding.id.clone(), what: Write::LetGo, patch });
-        self.strike(&holding.id);
     }
 
     /// Whether an object that bears no record is none that is held: it was let go before, or never changed.
