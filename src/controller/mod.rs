@@ -26,6 +26,7 @@ mod orphans;
 mod policies;
 mod postmortem;
 mod queue;
+mod renew;
 mod run;
 mod settings;
 mod status;

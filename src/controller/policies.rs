@@ -7,6 +7,7 @@ use super::{
     cache::{Cache, Index, News},
     client::watch_config,
     indexes::WAITING,
+    renew::Renewal,
     status, supervise,
 };
 use crate::{
@@ -101,7 +102,7 @@ impl Context {
         supervise::spawn("watch of namespaces", move || {
             let (ctx, api, config) = (ctx.clone(), api.clone(), config.clone());
             async move {
-                let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+                let mut events = std::pin::pin!(watcher(api, config).backoff(Renewal::default()));
                 while let Some(event) = events.next().await {
                     let event = match event {
                         Ok(event) => event.modify(slim),

@@ -9,6 +9,7 @@ use super::{
     error::{Error, code},
     json_patch::{self, Part},
     key::Key,
+    renew::Renewal,
 };
 use crate::{
     api::MITIGATED_LABEL,
@@ -92,7 +93,7 @@ impl Targets {
         if let (false, Some(namespace)) = (kind.is_namespaced(), namespace) {
             config = config.fields(&format!("metadata.name={namespace}"));
         }
-        watcher(api_in(&self.watches, kind, namespace), config).default_backoff()
+        watcher(api_in(&self.watches, kind, namespace), config).backoff(Renewal::default())
     }
 
     /// True the first time: objects of this kind are to be watched from now on.
@@ -312,7 +313,8 @@ impl Targets {
         let config = watch_config().fields(&format!("metadata.name={}", id.name));
         tokio::spawn(async move {
             // A target that never appears costs one renewed watch while somebody wants it.
-            let mut events = std::pin::pin!(watcher(api, config).default_backoff().applied_objects());
+            let mut events =
+                std::pin::pin!(watcher(api, config).backoff(Renewal::default()).applied_objects());
             let mut look = tokio::time::interval(LOOK_AGAIN);
             loop {
                 tokio::select! {

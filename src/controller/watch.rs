@@ -8,7 +8,9 @@ use super::{
     client::watch_config,
     guard::Guarded,
     invalid::Reports,
-    postmortem, supervise,
+    postmortem,
+    renew::Renewal,
+    supervise,
     targets::news_text,
 };
 use crate::{
@@ -127,7 +129,7 @@ fn follow<K>(
     supervise::spawn(format!("watch of {}", K::kind(&())), move || {
         let (ctx, reports, api) = (ctx.clone(), reports.clone(), api.clone());
         async move {
-            let events = watcher(api, watch_config()).default_backoff();
+            let events = watcher(api, watch_config()).backoff(Renewal::default());
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let event = match event {

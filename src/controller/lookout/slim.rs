@@ -2,7 +2,7 @@
 //! them it is only asked who converts them and where a scale subresource keeps its numbers: the rest is skipped while it is read, and never takes memory.
 
 use crate::{
-    controller::targets::api_in,
+    controller::{renew::Renewal, targets::api_in},
     mitigation::{API_SERVICE, CUSTOM_RESOURCE_DEFINITION, TargetKind},
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -25,11 +25,11 @@ pub fn watch(
     let without_bookkeeping = |object: &mut DynamicObject| object.managed_fields_mut().clear();
     if [CUSTOM_RESOURCE_DEFINITION, API_SERVICE].contains(&kind) {
         let api: Api<Slim> = Api::all_with(client.clone(), &kind.resource());
-        let events = watcher(api, config).default_backoff();
+        let events = watcher(api, config).backoff(Renewal::default());
         return events.map(|event| event.map(dynamic)).boxed();
     }
     let api = api_in(client, kind, namespace);
-    watcher(api, config).modify(without_bookkeeping).default_backoff().boxed()
+    watcher(api, config).modify(without_bookkeeping).backoff(Renewal::default()).boxed()
 }
 
 fn dynamic(event: watcher::Event<Slim>) -> watcher::Event<DynamicObject> {

@@ -2,7 +2,9 @@
 //! changes or deletes is written again.
 
 use super::{
-    super::{Context, Key, client::watch_config, indexes::BY_EXPORT, supervise, watch::interrupted},
+    super::{
+        Context, Key, client::watch_config, indexes::BY_EXPORT, renew::Renewal, supervise, watch::interrupted,
+    },
     export::POSTMORTEM_LABEL,
 };
 use futures::StreamExt;
@@ -27,7 +29,7 @@ pub fn watch(ctx: &Arc<Context>, client: &Client, namespace: Option<&str>) {
             // Which name which of them is known from their status.
             ctx.postmortems.wait_synced().await;
             let config = watch_config().labels(POSTMORTEM_LABEL);
-            let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+            let mut events = std::pin::pin!(watcher(api, config).backoff(Renewal::default()));
             let mut listing = HashMap::new();
             while let Some(event) = events.next().await {
                 match event {
