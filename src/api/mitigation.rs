@@ -208,6 +208,9 @@ pub struct PriorValue {
     /// The value during the mitigation, as JSON.
     #[schemars(length(max = 65536))]
     pub applied: Option<String>,
+    /// Which field managers owned the field before, as JSON: they get it back. Left out when nobody did.
+    #[schemars(length(max = 8192))]
+    pub owners: Option<String>,
 }
 
 /// What would change, or was changed.

@@ -84,12 +84,22 @@ pub fn take(
     Ok(patch.build())
 }
 
-/// Who is to own a field of which we hold a part, once this is written.
+/// Who is to own a field once this is written. A field of which we hold a part belongs to nobody when it is gone.
 fn owners(target: &DynamicObject, held: &HeldField, writes: &[(String, Option<Value>)]) -> Vec<Owner> {
     match writes.iter().find(|(path, _)| *path == held.path) {
         None => held.owners.clone(),
-        Some((_, None)) => Vec::new(),
-        Some((path, to)) => rightful(target, path, field(target, path).as_ref(), to.as_ref(), &held.owners),
+        Some((_, None)) if held.how.is_part() => Vec::new(),
+        Some((path, to)) => {
+            let present = field(target, path);
+            let mut owners = rightful(target, path, present.as_ref(), to.as_ref(), &held.owners);
+            if held.how.is_plain() && present == held.prior {
+                // Had it not been for us, whoever wrote the value that was there before would own it along with the others.
+                let known = |owner: &&Owner| !owners.iter().any(|other| other.is_same(owner));
+                let before: Vec<Owner> = held.owners.iter().filter(known).cloned().collect();
+                owners.extend(before);
+            }
+            owners
+        }
     }
 }
 
@@ -112,7 +122,8 @@ pub fn reassert(
     let to = record.fields.iter().zip(&whole).map(|(h, raw)| (h.path.as_str(), &h.how, raw.as_ref()));
     let writes = writes(target, &record.uid, to)?;
     let mut record = record.clone();
-    for held in record.fields.iter_mut().filter(|held| held.how.is_part()) {
+    // Whose change is taken back had the field from those who owned it before, and is to have it afterwards.
+    for held in record.fields.iter_mut().filter(|held| held.how.is_part() || held.how.is_plain()) {
         held.owners = owners(target, held, &writes);
     }
     patch.set_record(&record);

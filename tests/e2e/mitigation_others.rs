@@ -251,6 +251,29 @@ async fn a_machine_that_keeps_applying_is_overruled_three_times_and_then_named_a
     assert_eq!((after.data["spec"]["replicas"].as_i64(), marks(&after)), (Some(2), vec![]));
 }
 
+/// It has taken the field by force, so that it is its field from then on, whatever value it has meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_change_was_taken_back_owns_the_field_after_the_release() {
+    let namespace = TestNamespace::new("overruled").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let api: Api<Deployment> = namespace.api();
+    for name in ["web", "control"] {
+        namespace.create_ready(workload::deployment(name, 2)).await;
+    }
+    namespace.create(scale("stop", "Deployment", "web", 0)).await;
+    effective(&namespace, "stop").await;
+    let params = PatchParams::apply("my-engine").force();
+    for name in ["web", "control"] {
+        let wanted = workload::deployment(name, 2);
+        api.patch(name, &params, &Patch::Apply(&wanted)).await.expect("it can be applied");
+    }
+    let overruled = says(&namespace, "stop", "Contested", "TakenBack").await;
+    assert_eq!(overruled.status.as_ref().and_then(|status| status.attempts), Some(2));
+    delete(&namespace, "stop").await;
+    let after = present(&namespace, &workload::deployment("web", 0)).await;
+    assert_same(&after, &present(&namespace, &workload::deployment("control", 0)).await);
+}
+
 // ---- the target comes and goes -----------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,6 +379,9 @@ async fn annotation_and_label_that_are_stripped_by_hand_come_back_with_the_same_
     delete(&namespace, "stop").await;
     let web = present(&namespace, &workload::deployment("web", 0)).await;
     assert_eq!((web.data["spec"]["replicas"].as_i64(), marks(&web)), (Some(2), vec![]));
+    // Who owned the field is known from status, as the value is.
+    let control = present(&namespace, &workload::deployment("control", 0)).await;
+    assert_same(&web, &control);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,9 @@
 //! Hold: what is changed is verified, watched, taken back from machines a few times, and left to people at once.
 
 use super::{
-    DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_PRIOR,
-    MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop, Timestamp, Value,
-    Write, Writer, clip,
+    DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_OWNERS,
+    MAX_PRIOR, MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop,
+    Timestamp, Value, Write, Writer, clip,
     leave::only_restart_notes_differ,
     patch,
     release::{DELETER, are_gone, changer},
@@ -13,7 +13,11 @@ use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::decide::conditions::find;
 use crate::{
     api::PriorValue,
-    mitigation::{field::How, gitops, ownership::WriterKind},
+    mitigation::{
+        field::How,
+        gitops,
+        ownership::{Owner, WriterKind},
+    },
     mutants::{Mutant, seeded},
 };
 
@@ -149,6 +153,7 @@ impl<'a> Decision<'a> {
                 path: held.path.clone(),
                 value: held.prior.as_ref().map(Value::to_string),
                 applied: held.applied.as_ref().map(Value::to_string),
+                owners: owners_text(&held.owners),
             }));
         }
         // What is gone, or back already, stays on record.
@@ -397,6 +402,12 @@ impl<'a> Decision<'a> {
 pub(super) fn has_label(object: &DynamicObject) -> bool {
     let labels = object.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.get(MITIGATED_LABEL).is_some_and(|value| value == "true"))
+}
+
+/// As status keeps them: left out when there are none, or more than it has room for.
+fn owners_text(owners: &[Owner]) -> Option<String> {
+    let text = (!owners.is_empty()).then(|| serde_json::to_string(owners).ok())?;
+    text.filter(|text| text.len() <= MAX_OWNERS)
 }
 
 fn how_text(how: &How) -> String {

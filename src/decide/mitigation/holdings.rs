@@ -146,7 +146,12 @@ impl<'a> Decision<'a> {
                         .map_or(Some(mitigation::field::How::Plain), |how| serde_json::from_str(how).ok())?,
                     prior: p.value.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
                     applied: p.applied.as_ref().map_or(Some(None), |text| parse(text).map(Some))?,
-                    owners: Vec::new(),
+                    // Without them the value comes back all the same, and belongs to nobody.
+                    owners: p
+                        .owners
+                        .as_ref()
+                        .and_then(|text| serde_json::from_str(text).ok())
+                        .unwrap_or_default(),
                 })
             })
             .collect::<Option<Vec<_>>>()?;
@@ -192,11 +197,7 @@ impl<'a> Decision<'a> {
             return false;
         }
         self.plan.status.record_changed_by = Some(self.note_writer(object));
-        let fields = kept.fields.into_iter().map(|kept| {
-            let owners = found.fields.iter().find(|field| field.path == kept.path);
-            HeldField { owners: owners.map(|field| field.owners.clone()).unwrap_or_default(), ..kept }
-        });
-        found.fields = fields.collect();
+        found.fields = kept.fields;
         true
     }
 }

@@ -58,6 +58,8 @@ pub const MAX_REASSERTS: u8 = 3;
 const REASSERT_BACKOFF: Duration = Duration::from_secs(1);
 /// Most values that are shown in status.
 const MAX_PRIOR: usize = 64;
+/// Longest text about the owners of a field in status.
+const MAX_OWNERS: usize = 8192;
 
 /// Why a mitigation is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +119,7 @@ pub fn decide(seen: &Observed<'_>, now: Timestamp) -> Plan {
 /// it is tried again, a little later each time.
 pub fn restless(status: &mut MitigationStatus, generation: Option<i64>, writes: usize, now: Timestamp) {
     let message = format!(
-        "{writes} writes in a row were refused because the object was not as it had been read: somebody keeps changing \
+        "{writes} times in a row the object was not as it had been read when it was to be written: somebody keeps changing \
          it; it is tried again"
     );
     let releasing = status.phase == Some(Phase::Releasing);
