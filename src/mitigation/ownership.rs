@@ -91,7 +91,7 @@ impl Owner {
     }
 
     /// Whether both are the same entry, whenever that was written last.
-    fn is_same(&self, other: &Owner) -> bool {
+    pub fn is_same(&self, other: &Owner) -> bool {
         let bare = |owner: &Owner| Owner { time: None, fields: None, ..owner.clone() };
         bare(self) == bare(other)
     }
@@ -158,6 +158,11 @@ pub fn part_of_others(target: &DynamicObject, path: &str, map: &Value, uid: &str
         below(&set, path)
     });
     people.chain(held).reduce(|all, set| merged(&all, &set)).and_then(|set| part(map, &set))
+}
+
+/// Whether a field manager other than ourselves owns the field or something below it.
+pub fn others_own(target: &DynamicObject, path: &str) -> bool {
+    others(target).any(|entry| below(&fields_of(entry), path).is_some())
 }
 
 fn is_within(path: &str, map: &str) -> bool {

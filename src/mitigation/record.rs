@@ -5,7 +5,7 @@
 
 use super::{
     field::{Change, How, field, leaves},
-    ownership::{Owner, losers, rightful},
+    ownership::{Owner, losers, others_own, rightful},
 };
 use crate::api::CAPTURE_PREFIX;
 use crate::mutants::{Mutant, seeded};
@@ -133,9 +133,15 @@ impl HeldField {
         self.how.seen(field(target, &self.path).as_ref(), self.applied.as_ref())
     }
 
-    /// True when the field has the mitigation's value.
+    /// True when the field has the mitigation's value, and, of an object that the mitigation made, nobody added to it.
     pub fn is_in_place(&self, target: &DynamicObject) -> bool {
-        self.seen(target) == self.applied
+        self.seen(target) == self.applied && !self.is_added_to(target)
+    }
+
+    /// Whether others have put something of theirs into an object that the mitigation made: it is theirs, too, then.
+    fn is_added_to(&self, target: &DynamicObject) -> bool {
+        let made = self.path == "/spec" && self.how == How::Subset && self.prior.is_none();
+        made && others_own(target, &self.path)
     }
 
     /// True when the field has its prior value.
@@ -189,7 +195,24 @@ pub fn key(uid: &str) -> String {
     format!("{CAPTURE_PREFIX}{}", uid.get(..8).unwrap_or(uid))
 }
 
+/// What the annotations of an object may take in all, keys and values: a limit of the API server.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// What stays free beside a record: later writes say in it what was taken back and restored.
+const SPARE: usize = 1024;
+
 impl Record {
+    /// Whether there is room for the record among the annotations of an object, now and as it grows. `Err`: the bytes that
+    /// it takes, and those that are free.
+    pub fn fits(&self, object: &DynamicObject) -> Result<(), (usize, usize)> {
+        let own = key(&self.uid);
+        let there = object.metadata.annotations.iter().flatten();
+        let taken: usize =
+            there.filter(|(key, _)| **key != own).map(|(key, value)| key.len() + value.len()).sum();
+        let (needed, free) =
+            (own.len() + self.to_text().len() + SPARE, MAX_ANNOTATIONS.saturating_sub(taken));
+        if needed <= free { Ok(()) } else { Err((needed, free)) }
+    }
+
     /// The annotation's value.
     pub fn to_text(&self) -> String {
         // Serialising plain data to a string cannot fail; an empty record would be refused when read.
@@ -242,6 +265,22 @@ mod tests {
             let text = serde_json::to_string(&held).unwrap();
             assert_eq!(serde_json::from_str::<HeldField>(&text).unwrap(), held, "{text}");
         }
+    }
+
+    #[test]
+    fn a_record_fits_only_where_room_is_left_for_what_is_noted_in_it_later() {
+        let with = |bytes: usize| {
+            let annotations = serde_json::json!({"a": "x".repeat(bytes)});
+            let object = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"annotations": annotations}});
+            serde_json::from_value::<DynamicObject>(object).unwrap()
+        };
+        let text = r#"{"v":1,"uid":"12345678-1","mitigation":"m","action":"scale","target":"u","fields":[],"at":"2026-01-01T00:00:00Z"}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!(record.fits(&with(0)), Ok(()));
+        let takes = record.to_text().len() + key(&record.uid).len();
+        let room = MAX_ANNOTATIONS - 1 - takes - SPARE;
+        assert_eq!(record.fits(&with(room)), Ok(()));
+        assert_eq!(record.fits(&with(room + 1)), Err((takes + SPARE, takes + SPARE - 1)));
     }
 
     #[test]

@@ -72,6 +72,23 @@ async fn a_quota_is_effective_only_when_it_is_enforced_and_leaves_the_namespace_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_adds_to_a_quota_that_was_made_is_an_edit_and_stays() {
+    let namespace = TestNamespace::new("quota-added").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create(block("no-jobs", "Namespace", &namespace.name, json!({"level": "Quota"}))).await;
+    effective(&namespace, "no-jobs").await;
+    let quota: ResourceQuota = made(&namespace).await;
+    let more = r#"{"spec": {"hard": {"count/secrets": "50"}}}"#;
+    namespace.kubectl(&["patch", "resourcequota", &quota.name_any(), "--type=merge", "-p", more]).success();
+    let ended = reaches(&namespace, "no-jobs", Phase::Superseded).await;
+    assert!(message(&ended, "Ready").contains("kubectl-patch"), "{}", message(&ended, "Ready"));
+    delete(&namespace, "no-jobs").await;
+    let left: ResourceQuota = namespace.api().get(&quota.name_any()).await.expect("it is theirs now");
+    assert_eq!(json!(left.spec.unwrap().hard)["count/secrets"], "50");
+    assert_eq!(left.metadata.owner_references, None, "it must not go with the mitigation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_for_a_resource_that_nobody_counts_is_not_called_effective() {
     let namespace = TestNamespace::new("typo").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

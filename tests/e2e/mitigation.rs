@@ -414,11 +414,20 @@ async fn a_missing_key_an_immutable_map_and_a_value_too_large_to_keep_are_refuse
     sealed["immutable"] = true.into();
     namespace.create(sealed).await;
     namespace.create(workload::configmap("large", &[("new-pricing", &"x".repeat(20_000))])).await;
+    let mut crowded = workload::configmap("crowded", &[("new-pricing", "on")]);
+    crowded["metadata"]["annotations"] = json!({"notes": "x".repeat(261_500)});
+    namespace.create(crowded).await;
     let without_value = json!({"featureFlag": {"key": "new-pricing"}});
     for (mitigation, target, reason, words) in [
         (flag("missing", "flags", "new-prices", "off"), "flags", "KeyNotFound", "gift-cards, new-pricing"),
         (flag("immutable", "sealed", "new-pricing", "off"), "sealed", "Immutable", "immutable"),
         (flag("too-large", "large", "new-pricing", "off"), "large", "PriorTooLarge", "20000 bytes"),
+        (
+            flag("no-room", "crowded", "new-pricing", "off"),
+            "crowded",
+            "NoRoomForPrior",
+            "639 of 262144 are free",
+        ),
         (mitigation_of("no-value", "ConfigMap", "flags", without_value), "flags", "ValueMissing", "value"),
     ] {
         let name = mitigation["metadata"]["name"].as_str().unwrap().to_owned();

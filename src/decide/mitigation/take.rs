@@ -226,6 +226,17 @@ impl<'a> Decision<'a> {
                 }
                 let fields = changes.iter().map(|change| HeldField::capture(object, change)).collect();
                 let record = self.new_record(Some(object), fields);
+                if let Err((needed, free)) = record.fits(object) {
+                    return Some(Err(Refusal::new(
+                        "NoRoomForPrior",
+                        format!(
+                            "the prior value is kept among the annotations of {}, and they have no room for it: it needs {needed} \
+                             bytes and {free} of 262144 are free; take out an annotation that is not needed, such as \
+                             kubectl.kubernetes.io/last-applied-configuration",
+                            part.id
+                        ),
+                    )));
+                }
                 let patch = patch::take(object, &record, changes, self.seen.holders);
                 Some(match patch {
                     Ok(patch) => Ok(Effect::Write { object: part.id.clone(), what: Write::Take, patch }),
