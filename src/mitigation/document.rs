@@ -64,6 +64,15 @@ impl Format {
     }
 }
 
+/// What `true`, `false` or, in YAML, `on`, `off`, `yes` and `no` mean.
+pub fn truth(format: Format, word: &str) -> Option<bool> {
+    match word {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => yaml::switch(word).filter(|_| format == Format::Yaml).map(|(on, _)| on),
+    }
+}
+
 /// An empty map, as it is written.
 pub fn empty_map() -> Value {
     json!({"raw": "{}"})
@@ -154,8 +163,16 @@ impl Place {
                 match old.chars().next() {
                     Some('"') => vec![quoted, single],
                     Some('\'') => vec![single, quoted],
+                    // What begins like a number may be a date or a time to who reads it.
+                    _ if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+                        vec![quoted, single, text.clone()]
+                    }
                     _ => vec![text.clone(), quoted, single],
                 }
+            }
+            (Format::Yaml, Value::Bool(on)) => {
+                let alike = yaml::switch(old).map(|(_, pair)| pair[usize::from(!on)].to_owned());
+                alike.into_iter().chain([quoted]).collect()
             }
             _ => vec![quoted],
         }

@@ -135,7 +135,7 @@ impl FeatureFlag {
                     );
                     return Err(Refusal::new("PathNotFound", message));
                 };
-                let to = self.typed(&present, &path.join("."))?;
+                let to = self.typed(&present, &path.join("."), format)?;
                 vec![set(path, to)]
             }
             FlagMode::Disable => {
@@ -202,17 +202,15 @@ impl FeatureFlag {
     }
 
     /// The value with the type of the one that is there: an application that reads a bool is not given a text.
-    fn typed(&self, present: &Value, path: &str) -> Result<Value, Refusal> {
+    fn typed(&self, present: &Value, path: &str, format: Format) -> Result<Value, Refusal> {
         let value = self.value()?;
         let wrong = |kind: &str| {
             Err(Refusal::new("ValueType", format!("{path} is a {kind} and {value:?} is none: correct value")))
         };
         match present {
-            Value::Bool(_) => match value.as_str() {
-                "true" => Ok(json!(true)),
-                "false" => Ok(json!(false)),
-                _ => wrong("bool"),
-            },
+            Value::Bool(_) => {
+                document::truth(format, value).map_or_else(|| wrong("bool"), |on| Ok(json!(on)))
+            }
             Value::Number(_) => match serde_json::from_str::<serde_json::Number>(value) {
                 Ok(number) => Ok(Value::Number(number)),
                 Err(_) => wrong("number"),
@@ -283,6 +281,11 @@ impl Engine for FeatureFlag {
             let fix = ", and are not restarted by restartConsumers: restart them by hand";
             return Ok(Effect::Unclear { reason: "NeedsRestart", message: seen(&left, fix) + &others });
         }
+        let held_up = if stale.is_empty() { Vec::new() } else { consumers::held_up(scene, scene.touched)? };
+        if !held_up.is_empty() {
+            let message = format!("{}; {}", seen(&stale, ""), held_up.join("; "));
+            return Ok(Effect::Unclear { reason: "NeedsRestart", message });
+        }
         if !stale.is_empty() {
             return Ok(Effect::Awaited {
                 what: "waiting until the workloads that read it are restarted".to_owned(),
@@ -345,6 +348,9 @@ impl Engine for FeatureFlag {
         }
         if self.restart_consumers == Some(true) {
             warnings.extend(consumers::not_restartable(scene, &self.key, &fixed)?);
+            let workloads = consumers::workloads(scene, &self.key)?;
+            let workloads: Vec<_> = workloads.into_iter().map(|(id, _)| id).collect();
+            warnings.extend(consumers::held_up(scene, &workloads)?);
         }
         if self.changes(scene.target)?.iter().all(Change::is_none) {
             warnings.push("the key has this value already: nothing will change".to_owned());

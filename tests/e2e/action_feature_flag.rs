@@ -89,7 +89,7 @@ async fn values_of_a_document_come_back_as_they_were_written() {
     );
     namespace.create(map.clone()).await;
     let cases = [
-        ("beta", "app.yaml", "false"),
+        ("beta", "app.yaml", "off"),
         ("mode", "app.yaml", "7"),
         ("ratio", "app.yaml", "2"),
         ("nothing", "app.yaml", "x"),
@@ -101,6 +101,12 @@ async fn values_of_a_document_come_back_as_they_were_written() {
         namespace.create(flag_in(path, key, path, json!({"value": value}))).await;
         effective(&namespace, path).await;
     }
+    let held = present(&namespace, &map).await;
+    assert!(
+        held.data["data"]["app.yaml"].as_str().unwrap().starts_with("beta: off # why\n"),
+        "{}",
+        held.data
+    );
     operator.restart().await;
     for (path, _, _) in cases {
         delete(&namespace, path).await;

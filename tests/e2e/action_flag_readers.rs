@@ -113,6 +113,30 @@ async fn what_others_add_to_the_template_of_a_restarted_reader_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_rollout_is_paused_is_named_with_what_restarts_it() {
+    let namespace = TestNamespace::new("pausedread").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    shop(&namespace).await;
+    namespace.kubectl(&["rollout", "pause", "deployment/web"]).success();
+    namespace.create(with(off("look", "beta"), json!({"dryRun": true}))).await;
+    let planned = until(&namespace, "look", "a plan", |m| {
+        m.status.as_ref().and_then(|status| status.plan.as_ref()).is_some()
+    })
+    .await;
+    let plan = serde_json::to_string(&planned.status.unwrap().plan).unwrap();
+    assert!(plan.contains("Deployment/web gets no new pods by itself"), "{plan}");
+    namespace.create(off("flag", "beta")).await;
+    let waiting = says(&namespace, "flag", "Effective", "NeedsRestart").await;
+    let words = message(&waiting, "Effective");
+    assert!(words.contains("its rollout is paused: resume it"), "{words}");
+    namespace.kubectl(&["rollout", "resume", "deployment/web"]).success();
+    effective(&namespace, "flag").await;
+    delete(&namespace, "flag").await;
+    assert_eq!(switch(&namespace, "beta").await, "on");
+    assert!(annotations(&namespace).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_flags_with_one_reader_are_both_off_and_both_come_back() {
     let namespace = TestNamespace::new("tworead").await;
     let _operator = Operator::start(&namespace, Options::default()).await;

@@ -192,3 +192,25 @@ fn formats_are_told_by_name_and_failing_that_by_text() {
     assert_eq!(Format::of("flags", YAML), Format::Yaml);
     assert_eq!(Format::of("flags", "a=b\nc=d\n"), Format::Properties);
 }
+
+#[test]
+fn a_switch_of_yaml_is_written_with_the_words_that_stand_there() {
+    let text = "a: on\nb: Yes # now\nc: true\n";
+    let write = |key: &str, on: bool| place(Format::Yaml, &[key]).write(text, Some(&json!(on))).unwrap();
+    assert_eq!(write("a", false), text.replace("on\n", "off\n"));
+    assert_eq!(write("b", false), text.replace("Yes", "No"));
+    assert_eq!(write("c", false), text.replace("true", "false"));
+    assert_eq!((truth(Format::Yaml, "off"), truth(Format::Yaml, "Yes")), (Some(false), Some(true)));
+    assert_eq!((truth(Format::Json, "off"), truth(Format::Yaml, "oui")), (None, None));
+}
+
+#[test]
+fn a_text_that_some_read_as_a_date_or_a_time_is_quoted() {
+    let text = "flag: v1\n";
+    for value in ["2026-01-01", "12:30:45", "1_000", ".5x", "+1 day"] {
+        let written = place(Format::Yaml, &["flag"]).write(text, Some(&json!(value))).unwrap();
+        assert_eq!(written, format!("flag: \"{value}\"\n"));
+    }
+    let written = place(Format::Yaml, &["flag"]).write(text, Some(&json!("v2"))).unwrap();
+    assert_eq!(written, "flag: v2\n");
+}

@@ -10,6 +10,15 @@ pub fn parse(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|e| e.to_string())
 }
 
+/// The words for true and false that older YAML has; each pair stands for the other in a document.
+const SWITCHES: [[&str; 2]; 6] =
+    [["on", "off"], ["On", "Off"], ["ON", "OFF"], ["yes", "no"], ["Yes", "No"], ["YES", "NO"]];
+
+/// What such a word means, and the pair it is of.
+pub fn switch(word: &str) -> Option<(bool, [&'static str; 2])> {
+    SWITCHES.iter().find_map(|pair| Some((pair.iter().position(|w| *w == word)? == 0, *pair)))
+}
+
 /// The bytes of the value at a path.
 pub fn span(text: &str, path: &[String]) -> Option<Range<usize>> {
     let root: Spanned<Node> = serde_saphyr::from_str(text).ok()?;

@@ -135,6 +135,25 @@ pub fn not_among(
     Ok(left)
 }
 
+/// Those of the workloads that make their pods anew only when a person does something, in words with what that is.
+pub fn held_up(scene: &Scene<'_>, workloads: &[ObjectId]) -> Result<Vec<String>, Stop> {
+    let mut held = Vec::new();
+    for id in workloads {
+        let is = |object: &DynamicObject, path: &str, value: Value| field(object, path) == Some(value);
+        let (path, value, words) = match id.kind {
+            DEPLOYMENT => ("/spec/paused", true.into(), "its rollout is paused: resume it"),
+            STATEFUL_SET | DAEMON_SET => {
+                ("/spec/updateStrategy/type", "OnDelete".into(), "it has OnDelete: delete its pods")
+            }
+            _ => continue,
+        };
+        if scene.one(id)?.is_some_and(|object| is(object, path, value)) {
+            held.push(format!("{id} gets no new pods by itself, {words}"));
+        }
+    }
+    Ok(held)
+}
+
 /// What is to be known of those that no restart of workloads reaches.
 pub fn not_restartable(scene: &Scene<'_>, key: &str, consumers: &[Consumer]) -> Result<Vec<String>, Stop> {
     let restarted: Vec<ObjectId> = workloads(scene, key)?.into_iter().map(|(id, _)| id).collect();
