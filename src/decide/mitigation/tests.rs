@@ -84,18 +84,22 @@ impl World {
             objects.insert(id, object);
         }
         let passed: HashSet<ObjectId> = id.into_iter().filter(|_| dry_run_passed).collect();
+        self.plan_among(&objects, refused, &passed)
+    }
+
+    fn plan_among(&self, objects: &Objects, refused: Option<&Refused>, passed: &HashSet<ObjectId>) -> Plan {
         // Nothing else is there: no autoscaler, no webhook.
         let mut found = Found::new();
         let mut answers = Answers::new();
         loop {
             let observed = Observed {
                 mitigation: &self.mitigation,
-                objects: &objects,
+                objects,
                 found: &found,
                 hidden: &self.hidden,
                 incident: self.incident.clone(),
                 refused,
-                dry_run_passed: &passed,
+                dry_run_passed: passed,
                 evidence: self.evidence.clone(),
                 policies: &self.policies,
                 signed: self.signed,
@@ -1106,4 +1110,66 @@ fn what_worked_once_and_works_no_more_is_not_told_as_what_never_worked() {
         assert_eq!((effective.status, effective.reason.as_str()), (False, "NotEffective"));
         assert!(effective.message.starts_with(words), "{}", effective.message);
     }
+}
+
+// ---- a restarted workload with another template ----------------------------------------------------------------
+
+/// What is planned for a flag that is off while its reader, which was restarted, got another template.
+fn plan_beside(reader: Value) -> Plan {
+    let mut m = stop_importer(json!({"targetRef": {"kind": "ConfigMap", "name": "flags"}, "scale": null,
+        "featureFlag": {"key": "beta", "value": "off", "restartConsumers": true}}));
+    let note = "/spec/template/metadata/annotations/restarted-for.incident-operator.dev~1aaaaaaaa";
+    m.status = serde_json::from_value(
+        json!({"phase": "Active", "targetUid": "flags-1", "appliedTime": "2026-11-23T09:00:00Z",
+        "objects": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "flags", "uid": "flags-1"},
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "web-1"}],
+        "prior": [{"path": "/data/beta", "value": "\"on\"", "applied": "\"off\""},
+            {"object": "Deployment/web", "path": note, "applied": "\"true\""}]}),
+    )
+    .unwrap();
+    let record = |target: &str, field: Value| {
+        json!({"v": 1, "uid": "aaaaaaaa-1", "mitigation": "stop", "action": "featureFlag", "target": target,
+            "fields": [field], "at": "2026-11-23T09:00:00Z"})
+        .to_string()
+    };
+    let key = crate::mitigation::record::key("aaaaaaaa-1");
+    let flags = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"beta": "off"},
+        "metadata": {"name": "flags", "namespace": "shop", "uid": "flags-1", "resourceVersion": "1",
+            "labels": {MITIGATED_LABEL: "true"},
+            "annotations": {&key: record("flags-1", json!({"path": "/data/beta", "prior": "on", "applied": "off"}))}}});
+    let mut web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 1, "template": {"metadata": {}}},
+        "metadata": {"name": "web", "namespace": "shop", "uid": "web-1", "resourceVersion": "1",
+            "labels": {MITIGATED_LABEL: "true"},
+            "annotations": {&key: record("web-1", json!({"path": note, "applied": "true"}))}}});
+    json_patch::merge(&mut web, &reader);
+    let object = |value: Value| Some(Arc::new(serde_json::from_value(value).unwrap()));
+    let ids = [ObjectId::new(TargetKind::named("", "ConfigMap").unwrap(), "flags"), reader_id()];
+    let world =
+        World { mitigation: m, holders: HashSet::from(["aaaaaaaa-1".to_owned()]), ..World::new(json!({})) };
+    let objects = Objects::from_iter(ids.into_iter().zip([object(flags), object(web)]));
+    world.plan_among(&objects, None, &HashSet::new())
+}
+
+fn reader_id() -> ObjectId {
+    ObjectId::new(TargetKind::named("apps", "Deployment").unwrap(), "web")
+}
+
+fn lists_the_reader(plan: &Plan) -> bool {
+    plan.status.objects.iter().any(|object| object.name == "web")
+}
+
+#[test]
+fn a_reader_that_is_let_go_stays_on_the_list_until_it_bears_no_marks() {
+    let written = |plan: &Plan| match &plan.effect {
+        Some(Effect::Write { object, what: Write::LetGo, .. }) => Some(object.clone()),
+        _ => None,
+    };
+    // The write may be refused, so the plan of it forgets nothing.
+    let plan = plan_beside(json!({}));
+    assert_eq!((written(&plan), lists_the_reader(&plan)), (Some(reader_id()), true));
+    // Whoever put another revision in its place took the record with it, and the label stayed.
+    let plan = plan_beside(json!({"metadata": {"annotations": null}}));
+    assert_eq!((written(&plan), lists_the_reader(&plan)), (Some(reader_id()), true));
+    let plan = plan_beside(json!({"metadata": {"annotations": null, "labels": null}}));
+    assert_eq!((written(&plan), lists_the_reader(&plan)), (None, false));
 }
