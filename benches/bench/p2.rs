@@ -26,18 +26,21 @@ const TARGETS: usize = 300;
 const REPETITIONS: usize = 3;
 const RAW_SECONDS: f64 = 3.0;
 const SECONDS: f64 = 6.0;
-/// The rates are those of the time from here on, as a part of it, until the last arrival: what is under way at the
-/// begin and at the end would count as lost otherwise.
-const WARM: f64 = 0.25;
 /// Arrival rates, as parts of what the raw loop reaches.
 const RATES: [f64; 5] = [0.4, 0.6, 0.75, 0.9, 1.0];
 /// At a sustained rate the change is visible within this in 99 of 100 cases.
 const LATE: Duration = Duration::from_secs(1);
+/// And nothing piles up: so long after the last arrival all lives are over.
+const OVER: Duration = Duration::from_millis(1500);
 
 /// What one rate gave.
 struct Outcome {
     arrived: f64,
+    /// Of the time from the first arrival until the last end, less what half of the lives take: the last one, too, is
+    /// under way for so long after it arrived.
     finished: f64,
+    /// How long after the last arrival the last life was over.
+    tail: Duration,
     visible: Samples,
     operator: Duration,
     server: Duration,
@@ -46,7 +49,7 @@ struct Outcome {
 
 impl Outcome {
     fn sustained(&self) -> bool {
-        self.finished >= 0.9 * self.arrived && self.visible.percentile(99.0) <= LATE.as_secs_f64() * 1e3
+        self.tail <= OVER && self.visible.percentile(99.0) <= LATE.as_secs_f64() * 1e3
     }
 }
 
@@ -181,7 +184,7 @@ async fn arrivals(world: &Arc<World>, rig: &Rig, rate: f64, label: &str) -> anyh
     let begun = Instant::now();
     let mut due = Duration::ZERO;
     let mut lives = tokio::task::JoinSet::new();
-    let (mut arrivals, mut ends) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
+    let (mut last, mut lengths) = (begun, Samples::default());
     for i in 0..wanted {
         // Poisson: the times between arrivals are exponentially distributed.
         due += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate);
@@ -190,7 +193,6 @@ async fn arrivals(world: &Arc<World>, rig: &Rig, rate: f64, label: &str) -> anyh
         let (world, give_back, visible) = (world.clone(), give_back.clone(), visible.clone());
         let name = format!("{label}-{i}");
         let arrived = begun + due;
-        arrivals.push(arrived);
         lives.spawn(async move {
             // What waited for a target arrived all the same.
             let waited = arrived.elapsed();
@@ -200,29 +202,26 @@ async fn arrivals(world: &Arc<World>, rig: &Rig, rate: f64, label: &str) -> anyh
             world.release(Life::Taken, &name, &targets).await?;
             let [target] = targets;
             give_back.send(target)?;
-            anyhow::Ok(Instant::now())
+            anyhow::Ok((Instant::now(), arrived.elapsed()))
         });
         rig.tick("lives", i + 1, wanted);
     }
     while let Some(ended) = lives.join_next().await {
-        ends.push(ended??);
+        let (end, length) = ended??;
+        last = last.max(end);
+        lengths.add(length);
     }
     // The last Events are on their way.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let visible = std::mem::take(&mut *visible.lock().unwrap_or_else(PoisonError::into_inner));
     anyhow::ensure!(visible.len() == wanted, "some lives in {NAMESPACE} got lost");
     Ok(Outcome {
-        arrived: rate_between(&arrivals, begun + due.mul_f64(WARM), begun + due),
-        finished: rate_between(&ends, begun + due.mul_f64(WARM), begun + due),
+        arrived: wanted as f64 / due.as_secs_f64(),
+        finished: wanted as f64 / ((last - begun).as_secs_f64() - lengths.percentile(50.0) / 1e3),
+        tail: last.saturating_duration_since(begun + due),
         visible,
         operator: cpu(operator)? - before.0,
         server: cpu(server)? - before.1,
         lives: wanted,
     })
-}
-
-/// How many of these a second lie between the two.
-fn rate_between(times: &[Instant], from: Instant, until: Instant) -> f64 {
-    let within = times.iter().filter(|at| (from..until).contains(at)).count();
-    within as f64 / (until - from).as_secs_f64()
 }

@@ -32,8 +32,8 @@ pub async fn run(rig: &Rig, report: &mut Report) -> anyhow::Result<()> {
     rig.say(&format!("P3: requests of {LIVES} lives of each kind"));
     let world = World::make(rig, TARGETS).await?;
     for (life, what, writes) in [
-        (Life::Mitigation, "Mitigation alone", Goal::Exactly(6.0)),
-        (Life::Incident(1), "Incident with one", Goal::Exactly(9.0)),
+        (Life::Mitigation, "Mitigation alone", Goal::Most(6.0)),
+        (Life::Incident(1), "Incident with one", Goal::Most(9.0)),
         (Life::Incident(8), "Incident with eight", Goal::None),
     ] {
         let mark = rig.mark().await?;
