@@ -24,6 +24,8 @@ use crate::{
 /// Why a field is not contested: a machine's change of it was taken back.
 pub const TAKEN_BACK: &str = "TakenBack";
 const TAKING_BACK: &str = "TakingBack";
+/// How the message begins that an effect has ended.
+const NO_LONGER: &str = "no longer in effect";
 
 impl<'a> Decision<'a> {
     pub(super) fn hold(
@@ -253,9 +255,9 @@ impl<'a> Decision<'a> {
                     c.set("Effective", Unknown, "Verifying", what.clone());
                     c.set("Ready", False, "Verifying", what);
                 } else {
-                    let message = match self.plan.status.effective_time {
-                        None => format!("no effect within {} s: {seen}", timeout.as_secs()),
-                        Some(_) => format!("no longer in effect: {seen}"),
+                    let message = match self.was_in_effect() {
+                        false => format!("no effect within {} s: {seen}", timeout.as_secs()),
+                        true => format!("{NO_LONGER}: {seen}"),
                     };
                     let mut c = self.conditions();
                     c.set("Effective", False, "NotEffective", message.clone());
@@ -263,6 +265,15 @@ impl<'a> Decision<'a> {
                 }
             }
         }
+    }
+
+    /// Whether it had its effect before, as far as that could be seen.
+    fn was_in_effect(&self) -> bool {
+        let status = &self.plan.status;
+        let told = find(&status.conditions, "Effective");
+        // All was in place, and nothing in the cluster reports more.
+        let unreported = told.is_some_and(|c| c.reason == "NotReported" || c.message.starts_with(NO_LONGER));
+        status.effective_time.is_some() || unreported
     }
 
     /// Whether this visit has deleted it.

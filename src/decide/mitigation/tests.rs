@@ -1110,6 +1110,16 @@ fn what_worked_once_and_works_no_more_is_not_told_as_what_never_worked() {
         assert_eq!((effective.status, effective.reason.as_str()), (False, "NotEffective"));
         assert!(effective.message.starts_with(words), "{}", effective.message);
     }
+    // All was in place, and nothing reported more; it is told so with the next look, too.
+    let mut w = World::new(json!({}));
+    w.run();
+    let conditions = &mut w.mitigation.status.as_mut().unwrap().conditions;
+    conditions.iter_mut().find(|c| c.type_ == "Effective").unwrap().reason = "NotReported".to_owned();
+    for _ in 0..2 {
+        w.now += Duration::from_secs(600);
+        w.run();
+        assert!(w.condition("Effective").message.starts_with("no longer in effect: "));
+    }
 }
 
 // ---- a restarted workload with another template ----------------------------------------------------------------
