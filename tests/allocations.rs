@@ -24,12 +24,12 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Allocations and bytes that are still there afterwards, as they were when this was last changed. A tenth more fails.
 /// Whoever has good reason for more writes the new number here; who needs less does the same, to keep it.
 const USUAL: &[(&str, u64, usize)] = &[
-    ("an incident of 20 entries is read from a watch", 715, 11072),
-    ("a closed incident is kept", 335, 2985),
-    ("a visit of a closed incident finds nothing to do", 377, 10347),
-    ("the first visit of an incident with a mitigation", 470, 16175),
+    ("an incident of 20 entries is read from a watch", 716, 11171),
+    ("a closed incident is kept", 336, 1665),
+    ("a visit of a closed incident finds nothing to do", 387, 10446),
+    ("the first visit of an incident with a mitigation", 473, 16221),
     ("the first look at a mitigation", 68, 1278),
-    ("the take is decided", 361, 6491),
+    ("the take is decided", 379, 6491),
 ];
 
 fn now() -> Timestamp {
