@@ -1,5 +1,5 @@
 //! When a watch that was interrupted is asked for again: soon at first, then less and less often, and never more than
-//! [`LONGEST`] later, so that an outage of an hour costs half a minute more and not two.
+//! [`LONGEST`] later, so that an outage of an hour costs seconds more and not minutes.
 
 use kube::runtime::{utils::Backoff, watcher::DefaultBackoff};
 use std::time::Duration;
