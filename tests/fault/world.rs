@@ -324,7 +324,8 @@ impl World {
         let (kind, name, what) = (kind.to_owned(), name.to_owned(), what.to_owned());
         async move {
             let mut changes = self.recorder.changes(&self.namespace.name);
-            let end = tokio::time::Instant::now() + PATIENCE;
+            let begun = tokio::time::Instant::now();
+            let end = begun + PATIENCE;
             loop {
                 changes.mark_unchanged();
                 let object = self.recorder.get(&self.namespace.name, &kind, &name);
@@ -334,7 +335,8 @@ impl World {
                 if let Some(broken) = self.recorder.broken() {
                     panic!("{broken}");
                 }
-                let idle = self.idle();
+                // What stood still before counts for nothing: the operator that stays waits for others between its stories.
+                let idle = self.idle().min(begun.elapsed());
                 if tokio::time::Instant::now() >= end || idle >= self.stuck {
                     let seen = object.map_or("it does not exist".to_owned(), |object| brief(&object));
                     let idle = if idle > PATIENCE { PATIENCE } else { idle };
