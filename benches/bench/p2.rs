@@ -218,9 +218,11 @@ async fn arrivals(world: &Arc<World>, rig: &Rig, rate: f64, label: &str) -> anyh
     tokio::time::sleep(Duration::from_millis(500)).await;
     let visible = std::mem::take(&mut *visible.lock().unwrap_or_else(PoisonError::into_inner));
     anyhow::ensure!(visible.len() == wanted, "some lives in {NAMESPACE} got lost");
+    let arrived = wanted as f64 / due.as_secs_f64();
+    let spent = (last - begun).as_secs_f64() - lengths.percentile(50.0) / 1e3;
     Ok(Outcome {
-        arrived: wanted as f64 / due.as_secs_f64(),
-        finished: wanted as f64 / ((last - begun).as_secs_f64() - lengths.percentile(50.0) / 1e3),
+        arrived,
+        finished: arrived.min(wanted as f64 / spent),
         tail: last.saturating_duration_since(begun + due),
         visible,
         operator: cpu(operator)? - before.0,
