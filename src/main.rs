@@ -137,6 +137,9 @@ struct Run {
     /// Whether MitigationPolicies can be read, and so are enforced (the chart says so).
     #[arg(long, env = "MITIGATION_POLICIES", default_value_t = true, action = clap::ArgAction::Set)]
     mitigation_policies: bool,
+    /// Whether the operator may get Secrets, of which it asks nothing but whether they exist (the chart says so).
+    #[arg(long, env = "SECRET_NAMES", default_value_t = false, action = clap::ArgAction::Set)]
+    secret_names: bool,
     /// A seeded bug, for the test of the fault harness.
     #[cfg(feature = "mutants")]
     #[arg(long, value_enum, hide = true)]
@@ -251,6 +254,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         signed: run.signed_requests,
         config: run.config,
         policies: run.mitigation_policies,
+        secret_names: run.secret_names,
     };
     controller::run(config, options).await
 }

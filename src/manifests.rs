@@ -6,7 +6,7 @@
 use crate::{
     api::GROUP,
     authority, crds, fence,
-    mitigation::{self, Rule, TargetKind, engines, read_kinds},
+    mitigation::{self, Rule, SECRET, TargetKind, engines, read_kinds},
 };
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ pub fn files() -> Vec<(String, String)> {
         ("reader-cluster.yaml", json!({"rules": reader_cluster()})),
         ("recorder.yaml", json!({"rules": recorder()})),
         ("lease.yaml", json!({"rules": lease()})),
+        ("secret-names.yaml", json!({"rules": secret_names()})),
     ] {
         let text =
             serde_saphyr::to_string(&value).unwrap_or_else(|e| panic!("plain data is always YAML: {e}"));
@@ -47,6 +48,11 @@ pub fn roles() -> Vec<(String, &'static str, Vec<Value>)> {
         roles.push((format!("-mitigator-{name}"), BOUND, rules(action)));
     }
     roles.push(("-recorder".to_owned(), BOUND, recorder()));
+    roles.push((
+        "-secret-names".to_owned(),
+        "each of `namespaces`, with `secretNames.enabled`",
+        secret_names(),
+    ));
     roles.push(("-lease".to_owned(), "namespace of the release", lease()));
     roles
 }
@@ -206,6 +212,11 @@ fn recorder() -> Vec<Value> {
     ]
 }
 
+/// Whether a Secret exists. There is no right to its name alone, so the chart grants this only when it is asked to.
+fn secret_names() -> Vec<Value> {
+    vec![rule(&[SECRET.group], &[SECRET.plural], &["get"])]
+}
+
 fn lease() -> Vec<Value> {
     let mut held = rule(&["coordination.k8s.io"], &["leases"], &["get", "update"]);
     held["resourceNames"] = json!(["incident-operator"]);
@@ -235,7 +246,10 @@ mod tests {
     #[test]
     fn no_right_is_a_wildcard_and_no_secret_can_be_read() {
         for (path, text) in files().into_iter().filter(|(path, _)| !path.starts_with("crds/")) {
-            assert!(!text.contains('*') && !text.contains("secrets"), "{path}");
+            assert!(!text.contains('*'), "{path}");
+            // What is granted only to who asks for it, and read as metadata.
+            assert!(!text.contains("secrets") || path == "secret-names.yaml", "{path}");
         }
+        assert_eq!(secret_names(), [rule(&[""], &["secrets"], &["get"])]);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
             Effect, Evidence, Objects, Observed, Plan, Refused, Reservation, decide, restless, target_id,
         },
     },
-    mitigation::{Engine, Found, ObjectId, TargetKind, engine},
+    mitigation::{Engine, Found, ObjectId, SECRET, TargetKind, engine},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, core::DynamicObject};
@@ -110,7 +110,8 @@ impl<'a> Visit<'a> {
             }
         }
         let absent = objects.iter().filter(|(_, object)| object.is_none()).map(|(id, _)| id.kind);
-        let hidden = absent.filter(|kind| ctx.targets.lacks(*kind)).collect();
+        let secrets = (!ctx.secret_names).then_some(SECRET);
+        let hidden = absent.filter(|kind| ctx.targets.lacks(*kind)).chain(secrets).collect();
         Ok(Visit {
             ctx,
             key,

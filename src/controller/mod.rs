@@ -92,6 +92,8 @@ pub struct Context {
     signed: bool,
     /// Whether MitigationPolicies can be read.
     reads_policies: bool,
+    /// Whether it may be asked if a Secret exists.
+    secret_names: bool,
     /// The one namespace that is looked after, when it is not all of them.
     namespace: Option<String>,
 }
@@ -139,6 +141,7 @@ impl Context {
             notifier,
             signed: options.signed,
             reads_policies: options.policies,
+            secret_names: options.secret_names,
             namespace: options.namespace.clone(),
         })
     }

@@ -59,6 +59,8 @@ pub struct Options {
     pub config: Option<std::path::PathBuf>,
     /// Whether MitigationPolicies can be read; without, none is enforced.
     pub policies: bool,
+    /// Whether it may be asked if a Secret exists.
+    pub secret_names: bool,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -331,6 +333,7 @@ mod tests {
             signed: true,
             config: None,
             policies: false,
+            secret_names: false,
         };
         Context::new(client.clone(), client, events, metrics, Notifier::new(None), &options)
     }

@@ -134,6 +134,15 @@ impl Targets {
         Ok(read)
     }
 
+    /// Whether the object exists. The API server is asked for its metadata alone, so what it contains never gets here;
+    /// the answer has nothing but a name.
+    pub async fn exists(&self, namespace: &str, id: &ObjectId) -> Result<Option<Arc<DynamicObject>>, Error> {
+        let api = api_in(&self.requests, id.kind, Some(namespace));
+        let what = format!("asking whether {id} exists in {namespace}");
+        let there = api.get_metadata_opt(&id.name).await.map_err(Error::api(what))?;
+        Ok(there.map(|_| Arc::new(DynamicObject::new(&id.name, &id.kind.resource()))))
+    }
+
     /// Whether the cluster had no such kind when an object of it was read last.
     pub fn lacks(&self, kind: TargetKind) -> bool {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains(&kind)
@@ -395,7 +404,27 @@ pub fn news_text(kind: TargetKind, news: &News<DynamicObject>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mitigation::SECRET;
+    use kube::client::Body;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn of_a_secret_nothing_but_its_metadata_is_asked_for() {
+        let answer = |request: http::Request<Body>| async move {
+            let accept = request.headers()["accept"].to_str().expect("text").to_owned();
+            assert_eq!(accept, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+            assert_eq!(request.uri().path(), "/api/v1/namespaces/shop/secrets/tls");
+            let body = r#"{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": "tls", "annotations": {"note": "private"}}}"#;
+            Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(body.as_bytes().to_vec())))
+        };
+        let client = Client::new(tower::service_fn(answer), "shop");
+        let targets = Targets::new(client.clone(), client);
+        let seen = targets.exists("shop", &ObjectId::new(SECRET, "tls")).await;
+        let seen = seen.expect("it was asked").expect("it is there");
+        assert_eq!(seen.metadata.name.as_deref(), Some("tls"));
+        assert_eq!(seen.metadata.annotations, None);
+    }
 
     /// Answers of a Kubernetes 1.36 API server.
     #[test]

@@ -38,6 +38,8 @@ kinds! {
     CONTROLLER_REVISION = "apps" "v1" "ControllerRevision" "controllerrevisions";
     /// ConfigMap.
     CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
+    /// Secret: of one nothing but its existence is asked.
+    SECRET = "" "v1" "Secret" "secrets";
     /// ServiceAccount.
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts";
     /// PersistentVolumeClaim.

@@ -12,8 +12,8 @@ mod refusals;
 
 use super::{
     CONFIG_MAP, CONTROLLER_REVISION, Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, Look, ObjectId,
-    PERSISTENT_VOLUME_CLAIM, POD, Part, REPLICA_SET, Rule, SERVICE_ACCOUNT, STATEFUL_SET, Scene, Stop,
-    TargetKind, Undo,
+    PERSISTENT_VOLUME_CLAIM, POD, Part, REPLICA_SET, Rule, SECRET, SERVICE_ACCOUNT, STATEFUL_SET, Scene,
+    Stop, TargetKind, Undo,
     field::{self, How},
     record::{HeldField, Record},
     revisions::{self, Mark, Pin, Revision, TEMPLATE},
@@ -254,9 +254,9 @@ impl Engine for Rollback {
         let mut warnings = Vec::new();
         let way = self.way(scene)?;
         let secrets = refusals::secrets(&way.to.template);
-        if !secrets.is_empty() {
+        if !secrets.is_empty() && scene.hidden.contains(&SECRET) {
             warnings.push(format!(
-                "it names Secrets ({}): whether they still exist is not checked, because the operator has no right on Secrets",
+                "it names Secrets ({}): whether they still exist is not checked, because the operator may not get them (the chart's value secretNames.enabled)",
                 workload::names(secrets.iter().map(String::as_str))
             ));
         }

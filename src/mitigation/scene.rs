@@ -106,6 +106,14 @@ impl<'a> Scene<'a> {
         Ok(self.look(Look::One(id.clone()))?.first().map(Arc::as_ref))
     }
 
+    /// Whether an object exists; `None` when the operator may not ask.
+    pub fn exists(&self, id: &ObjectId) -> Result<Option<bool>, Stop> {
+        match self.hidden.contains(&id.kind) {
+            true => Ok(None),
+            false => Ok(Some(self.one(id)?.is_some())),
+        }
+    }
+
     fn look(&self, look: Look) -> Result<&'a [Arc<DynamicObject>], Stop> {
         let kind = match &look {
             Look::List { kind, .. } => kind,

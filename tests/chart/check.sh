@@ -20,6 +20,10 @@ render() {
 }
 render
 render --set 'namespaces={shop,billing}'
+! grep -q -e '- secrets$' "$scratch/out" || fail "the operator may read Secrets that nobody asked it to look at"
+render --set 'namespaces={shop,billing}' --set secretNames.enabled=true
+[ "$(grep -c -e '- secrets$' "$scratch/out")" = 1 ] || fail "secretNames.enabled=true grants no right on Secrets"
+grep -q -e '--secret-names=true' "$scratch/out" || fail "the operator is not told that it may ask for Secrets"
 render --set crds.enabled=false --set replicas=3 --set podDisruptionBudget.enabled=true
 ! grep -q 'helm.sh/resource-policy' "$scratch/out" || fail "crds.enabled=false leaves definitions behind"
 render

@@ -5,6 +5,7 @@ use super::support::{admission, audit, workload, *};
 use incident_operator::api::{ConditionStatus, Mitigation, MitigationPhase as Phase};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -437,6 +438,68 @@ async fn what_cannot_be_rolled_back_is_refused_and_not_written() {
     namespace.create(rollback("then", "Deployment", "paused", json!({}))).await;
     effective(&namespace, "then").await;
     assert_eq!(image(&namespace, &paused).await, GOOD);
+}
+
+/// A Deployment whose revision before the present one names the Secret "tls".
+async fn wanting_a_secret(namespace: &TestNamespace, name: &str) -> Value {
+    let mut web = workload::deployment(name, 1);
+    web["spec"]["template"]["spec"]["volumes"] = json!([{"name": "x", "secret": {"secretName": "tls"}}]);
+    namespace.create_ready(web.clone()).await;
+    next_second().await;
+    let less = json!([{"op": "remove", "path": "/spec/template/spec/volumes"}]).to_string();
+    namespace.kubectl(&["patch", "deployment", name, "--type=json", "-p", &less]).success();
+    rolled_out(namespace, "Deployment", name);
+    web
+}
+
+fn asks_for_secrets() -> Options {
+    Options { args: vec!["--secret-names=true".to_owned()], ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_whose_secret_is_gone_is_refused_and_nothing_but_its_existence_is_asked() {
+    let namespace = TestNamespace::new("rbsecret").await;
+    let mark = audit::mark();
+    let operator = Operator::start(&namespace, asks_for_secrets()).await;
+    let web = wanting_a_secret(&namespace, "web").await;
+    let before = present(&namespace, &web).await;
+    namespace.create(rollback("back", "Deployment", "web", json!({}))).await;
+    let refused = reaches(&namespace, "back", Phase::Refused).await;
+    assert_eq!(condition(&refused, "Stalled").unwrap().reason, "ReferenceGone");
+    assert!(message(&refused, "Stalled").contains("Secret/tls"), "{}", message(&refused, "Stalled"));
+    assert_eq!(present(&namespace, &web).await.data["spec"], before.data["spec"]);
+    namespace
+        .create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"},
+            "stringData": {"key": "correct-horse-battery-staple"}}))
+        .await;
+    namespace.create(rollback("now", "Deployment", "web", json!({}))).await;
+    effective(&namespace, "now").await;
+    let asked = operator.requests_once_quiet(mark, Duration::from_millis(700)).await;
+    let secrets: Vec<_> = asked.iter().filter(|r| r.resource == "secrets").collect();
+    assert_eq!(secrets.len(), 2, "one for each of them: {secrets:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_ask_for_secrets_rolls_back_and_says_what_was_not_checked() {
+    // With the right taken away here, and without the flag: then it is not even tried.
+    let namespace = TestNamespace::new("rights-secret").await;
+    let bindings: Api<RoleBinding> = namespace.api();
+    bindings.delete("incident-operator-secret-names", &DeleteParams::default()).await.expect("it is bound");
+    for (name, options, tries) in [("denied", asks_for_secrets(), 2), ("off", Options::default(), 0)] {
+        let mark = audit::mark();
+        let operator = Operator::start(&namespace, options).await;
+        wanting_a_secret(&namespace, name).await;
+        let plan = format!("plan-{name}");
+        let dry = with(rollback(&plan, "Deployment", name, json!({})), json!({"dryRun": true}));
+        namespace.create(dry).await;
+        let planned = says(&namespace, &plan, "Ready", "DryRun").await;
+        let warnings = planned.status.unwrap().plan.unwrap().warnings.join("\n");
+        namespace.create(rollback(name, "Deployment", name, json!({}))).await;
+        effective(&namespace, name).await;
+        assert!(warnings.contains("tls") && warnings.contains("secretNames.enabled"), "{warnings}");
+        let asked = operator.requests_once_quiet(mark, Duration::from_millis(700)).await;
+        assert_eq!(asked.iter().filter(|r| r.resource == "secrets").count(), tries, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

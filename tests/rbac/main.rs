@@ -52,7 +52,14 @@ fn right(verb: &str, group: &str, resource: &str) -> Right {
 /// Every right in the files from which the chart renders the operator's roles.
 fn granted() -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
-    let roles = ["actions.yaml", "reader.yaml", "reader-cluster.yaml", "recorder.yaml", "lease.yaml"];
+    let roles = [
+        "actions.yaml",
+        "reader.yaml",
+        "reader-cluster.yaml",
+        "recorder.yaml",
+        "lease.yaml",
+        "secret-names.yaml",
+    ];
     for (name, text) in manifests::files() {
         if !roles.contains(&name.as_str()) {
             continue;

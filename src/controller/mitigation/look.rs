@@ -19,7 +19,7 @@ use crate::{
         mitigation::{Deletion, Incident, Objects, Refused, Why},
         policy::InForce,
     },
-    mitigation::{Found, Look, ObjectId, TargetKind, record::Record},
+    mitigation::{Found, Look, ObjectId, SECRET, TargetKind, record::Record},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
@@ -196,6 +196,13 @@ impl Visit<'_> {
                     seen => seen?,
                 }
             }
+            Look::One(id) if id.kind == SECRET => match self.ctx.targets.exists(namespace, id).await {
+                // The right may be missing in this namespace, or be one on other names.
+                Err(Error::Api { source: kube::Error::Api(said), .. }) if said.code == 403 => {
+                    self.may_not_look(SECRET)
+                }
+                seen => seen?.into_iter().collect(),
+            },
             Look::One(id) => {
                 // What was read or is held is known already.
                 let object = match self.objects.get(id) {

@@ -1,8 +1,8 @@
 //! When a workload is not rolled back, and what the earlier template needs to run.
 
 use super::{
-    CONFIG_MAP, DEPLOYMENT, ObjectId, PERSISTENT_VOLUME_CLAIM, Revision, SERVICE_ACCOUNT, STATEFUL_SET,
-    Scene, Stop, TargetKind, workload,
+    CONFIG_MAP, DEPLOYMENT, ObjectId, PERSISTENT_VOLUME_CLAIM, Revision, SECRET, SERVICE_ACCOUNT,
+    STATEFUL_SET, Scene, Stop, TargetKind, workload,
 };
 use crate::mitigation::{field, record::Record};
 use serde_json::Value;
@@ -53,11 +53,16 @@ fn stands(scene: &Scene<'_>) -> Option<&'static str> {
     all.then_some("spec.updateStrategy.rollingUpdate.partition spares every pod")
 }
 
-/// Refuses a template that names what is gone. Secrets cannot be looked at.
+/// Refuses a template that names what is gone. Of Secrets it must be allowed to ask.
 pub fn needs(scene: &Scene<'_>, to: &Revision) -> Result<(), Stop> {
-    for (kind, name) in named(&to.template) {
+    let secrets = secrets(&to.template).into_iter().map(|name| (SECRET, name));
+    for (kind, name) in named(&to.template).into_iter().chain(secrets) {
         let id = ObjectId::new(kind, name);
-        if scene.one(&id)?.is_none() {
+        let gone = match kind == SECRET {
+            true => scene.exists(&id)? == Some(false),
+            false => scene.one(&id)?.is_none(),
+        };
+        if gone {
             return Err(Stop::refuse(
                 "ReferenceGone",
                 format!(

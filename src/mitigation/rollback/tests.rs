@@ -324,7 +324,8 @@ fn a_dry_run_tells_both_revisions_and_what_cannot_be_checked() {
     bad["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"});
     let mut good = revision("Deployment", 2, "b", "2");
     good["spec"]["template"]["spec"]["volumes"] = json!([{"name": "x", "secret": {"secretName": "tls"}}]);
-    let stage = Stage::new(bad).with(good).with(revision("Deployment", 3, "c", "3"));
+    let mut stage = Stage::new(bad).with(good).with(revision("Deployment", 3, "c", "3"));
+    stage.hidden.insert(SECRET);
     let rollback = to(json!({}));
     let target: TargetRef = serde_json::from_value(json!({"kind": "Deployment", "name": "web"})).unwrap();
     let parts = stage.ask(|scene| rollback.parts(scene)).unwrap();
@@ -334,4 +335,15 @@ fn a_dry_run_tells_both_revisions_and_what_cannot_be_checked() {
     );
     let warnings = stage.ask(|scene| rollback.warnings(scene)).unwrap().join("\n");
     assert!(warnings.contains("tls") && warnings.contains("kubectl apply"), "{warnings}");
+    assert!(warnings.contains("secretNames.enabled"), "{warnings}");
+    // Who may ask, asks.
+    stage.hidden.clear();
+    let refused = stage.ask(|scene| rollback.parts(scene)).unwrap_err();
+    assert_eq!(refused.reason, "ReferenceGone");
+    assert!(refused.message.contains("Secret/tls"), "{}", refused.message);
+    let there = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls"}});
+    let stage = stage.with(there);
+    assert!(stage.ask(|scene| rollback.parts(scene)).is_ok());
+    let warnings = stage.ask(|scene| rollback.warnings(scene)).unwrap().join("\n");
+    assert!(!warnings.contains("tls"), "{warnings}");
 }
