@@ -35,19 +35,35 @@ impl<'a> Builder<'a> {
         Builder { target, tests, ops: Vec::new() }
     }
 
-    /// JSON Patch cannot test that something is absent; then the whole object must be unchanged.
+    /// The whole object must be unchanged.
     pub fn test_unchanged(&mut self) {
-        let version = &self.target.metadata.resource_version;
-        let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
-        if !self.tests.contains(&test) {
-            self.tests.push(test);
-        }
+        let version = self.target.metadata.resource_version.clone();
+        self.test_once(json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}));
     }
 
     pub fn test(&mut self, path: &str, value: Option<&Value>) {
         match value {
             Some(value) => self.tests.push(json!({"op": "test", "path": path, "value": value})),
-            None => self.test_unchanged(),
+            None => self.test_absent(path),
+        }
+    }
+
+    /// JSON Patch cannot test that something is absent; then all that is around it must be unchanged. Of workloads that
+    /// is the spec, told by its generation: their status changes all the time while a version rolls out.
+    fn test_absent(&mut self, path: &str) {
+        let types = self.target.types.as_ref();
+        let is_workload = types.is_some_and(|types| types.api_version.starts_with("apps/"));
+        match self.target.metadata.generation {
+            Some(generation) if is_workload && path.starts_with("/spec/") => {
+                self.test_once(json!({"op": "test", "path": "/metadata/generation", "value": generation}));
+            }
+            _ => self.test_unchanged(),
+        }
+    }
+
+    fn test_once(&mut self, test: Value) {
+        if !self.tests.contains(&test) {
+            self.tests.push(test);
         }
     }
 
@@ -119,7 +135,7 @@ impl<'a> Builder<'a> {
             at = parent;
         }
         for parent in missing.into_iter().rev() {
-            self.test_unchanged();
+            self.test_absent(parent);
             let made = json!({"op": "add", "path": parent, "value": {}});
             if !self.ops.contains(&made) {
                 self.ops.push(made);

@@ -105,6 +105,31 @@ fn maps_that_were_missing_are_not_overwritten_when_somebody_adds_them_in_between
 }
 
 #[test]
+fn of_a_workload_what_is_absent_is_tested_by_the_generation_which_its_status_does_not_change() {
+    let metadata = json!({"generation": 3, "annotations": {"a": "b"}, "labels": {"c": "d"}});
+    let mut before = deployment(metadata);
+    before["spec"] = json!({"template": {"spec": {}}});
+    let restart = "/spec/template/metadata/annotations/restarted";
+    for (path, to) in [("/spec/paused", json!(true)), (restart, json!("now"))] {
+        let change = Change::set(&object(before.clone()), path, to);
+        let patch = take(&object(before.clone()), &record(None), &[change], &nobody()).unwrap();
+        let mut status = before.clone();
+        json_patch::merge(&mut status, &json!({"metadata": {"resourceVersion": "8"}}));
+        assert!(apply(&status, &patch).is_ok(), "{path}: status churn must not make a take fail");
+        json_patch::merge(&mut status, &json!({"metadata": {"generation": 4}}));
+        assert!(apply(&status, &patch).is_err(), "{path}: somebody may have set it");
+        // What other kinds do with the number nobody knows.
+        let mut other = before.clone();
+        other["apiVersion"] = "autoscaling/v2".into();
+        other["kind"] = "HorizontalPodAutoscaler".into();
+        let change = Change::set(&object(other.clone()), path, json!("x"));
+        let patch = take(&object(other.clone()), &record(None), &[change], &nobody()).unwrap();
+        json_patch::merge(&mut other, &json!({"metadata": {"resourceVersion": "8"}}));
+        assert!(apply(&other, &patch).is_err(), "{path}");
+    }
+}
+
+#[test]
 fn a_field_that_was_absent_is_removed_on_restore() {
     let mut before = deployment(json!({"annotations": {"a": "b"}, "labels": {"c": "d"}}));
     before["spec"] = json!({"paused": false});
