@@ -80,9 +80,13 @@ pub fn watches(config: &Config) -> anyhow::Result<Client> {
     Ok(ClientBuilder::try_from(base(config))?.build())
 }
 
+/// Objects of a page when a kind is listed: few requests, and not much memory at a time.
+pub const PAGE: usize = 200;
+
 /// The configuration of every watch.
 pub fn watch_config() -> kube::runtime::watcher::Config {
-    kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS).page_size(100)
+    let page = u32::try_from(PAGE).unwrap_or(u32::MAX);
+    kube::runtime::watcher::Config::default().timeout(WATCH_SECONDS).page_size(page)
 }
 
 /// Counts, bounds and, without leadership, refuses requests.

@@ -5,7 +5,7 @@
 use super::{
     Context, Key,
     cache::{Cache, News},
-    client::watch_config,
+    client::{PAGE, watch_config},
     guard::Guarded,
     invalid::Reports,
     postmortem,
@@ -28,6 +28,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc};
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 /// Starts every watch.
@@ -131,14 +132,7 @@ fn follow<K>(
         async move {
             let events = watcher(api, watch_config()).backoff(Renewal::default());
             let mut events = std::pin::pin!(events);
-            while let Some(event) = events.next().await {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(error) => {
-                        interrupted(&K::kind(&()), &error);
-                        continue;
-                    }
-                };
+            let take_in = move |event| {
                 let news = match readable(&ctx, &reports, cache(&ctx), event) {
                     Readable::Event(event) => cache(&ctx).take_in(event),
                     Readable::Gone(key) => cache(&ctx).heard_gone(&key).into_iter().collect(),
@@ -147,9 +141,66 @@ fn follow<K>(
                 for news in news {
                     heard(&ctx, &news);
                 }
+            };
+            let mut pages = Pages::new(take_in.clone());
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event @ watcher::Event::InitApply(_)) => pages.add(event).await,
+                    Ok(event) => {
+                        pages.done().await;
+                        take_in(event);
+                    }
+                    Err(error) => interrupted(&K::kind(&()), &error),
+                }
             }
         }
     });
+}
+
+/// What a list told and was not taken in yet. That is done a page at a time, while the next page is on its way.
+struct Pages<E, F> {
+    take_in: F,
+    page: Vec<E>,
+    under_way: JoinSet<()>,
+}
+
+impl<E: Send + 'static, F: FnMut(E) + Clone + Send + 'static> Pages<E, F> {
+    fn new(take_in: F) -> Self {
+        Pages { take_in, page: Vec::new(), under_way: JoinSet::new() }
+    }
+
+    async fn add(&mut self, event: E) {
+        self.page.push(event);
+        if self.page.len() >= PAGE {
+            self.turn().await;
+        }
+    }
+
+    /// Everything so far is taken in.
+    async fn done(&mut self) {
+        if !self.page.is_empty() {
+            self.turn().await;
+        }
+        self.finished().await;
+    }
+
+    /// In order: one page after the other.
+    async fn turn(&mut self) {
+        self.finished().await;
+        let (page, take_in) = (std::mem::take(&mut self.page), self.take_in.clone());
+        self.under_way.spawn(async move { page.into_iter().for_each(take_in) });
+    }
+
+    async fn finished(&mut self) {
+        while let Some(ended) = self.under_way.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                // As if it had happened here: the watch is begun anew.
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
 }
 
 /// What is known after an event.
@@ -238,5 +289,36 @@ pub fn interrupted(kind: &str, error: &watcher::Error) {
         // The API server has forgotten the revision: the objects are listed anew, as they should be.
         watcher::Error::WatchError(status) if status.code == 410 => debug!(kind, "watch begins anew"),
         error => warn!(kind, %error, "watch interrupted; it is renewed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn what_a_list_tells_is_taken_in_in_its_order_and_all_of_it_before_what_follows() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let mut pages = Pages::new(move |n: usize| sink.lock().unwrap().push(n));
+        for n in 0..=2 * PAGE {
+            pages.add(n).await;
+        }
+        pages.done().await;
+        assert_eq!(*seen.lock().unwrap(), (0..=2 * PAGE).collect::<Vec<_>>());
+        pages.done().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_page_is_taken_in_ends_the_watch_as_any_other_does() {
+        let mut pages = Pages::new(|n: usize| assert_ne!(n, PAGE / 2, "seeded"));
+        let outcome = tokio::spawn(async move {
+            for n in 0..PAGE {
+                pages.add(n).await;
+            }
+            pages.done().await;
+        });
+        assert!(outcome.await.unwrap_err().is_panic());
     }
 }
