@@ -24,7 +24,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Allocations and bytes that are still there afterwards, as they were when this was last changed. A tenth more fails.
 /// Whoever has good reason for more writes the new number here; who needs less does the same, to keep it.
 const USUAL: &[(&str, u64, usize)] = &[
-    ("an incident of 20 entries is read from a watch", 716, 11171),
+    ("a watch tells of an incident of 20 entries", 9, 9893),
+    ("it is read", 174, 6574),
     ("a closed incident is kept", 336, 1665),
     ("a visit of a closed incident finds nothing to do", 387, 10446),
     ("the first visit of an incident with a mitigation", 473, 16221),
@@ -127,10 +128,11 @@ fn what_a_visit_allocates_has_not_grown() {
     let mut stored = serde_json::to_value(&closed).expect("plain data");
     stored["metadata"] = metadata("checkout");
     let text = stored.to_string();
-    let (blocks, bytes, read) =
+    let (blocks, bytes, told) =
         measure(|| serde_json::from_str::<Guarded<Incident>>(&text).expect("well formed"));
     seen.push((blocks, bytes));
-    let incident = read.0.expect("it can be read");
+    let (blocks, bytes, incident) = measure(|| told.read().expect("it can be read"));
+    seen.push((blocks, bytes));
     let cache = Cache::of_ours(&[], |_| true);
     let (blocks, bytes, ()) = measure(|| drop(cache.saw(incident.clone())));
     seen.push((blocks, bytes));

@@ -222,6 +222,17 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         self.lock().unreadable.iter().next().cloned()
     }
 
+    /// Whether this version of an object, or a newer one, is known: then what the watch tells of it need not be read. If it
+    /// is part of a list, that is noted.
+    pub fn has(&self, key: &Key, version: u64, listed: bool) -> bool {
+        let mut state = self.lock();
+        let known = state.objects.get(key).is_some_and(|known| known.version() >= version);
+        if let Some(listing) = state.listing.as_mut().filter(|_| known && listed) {
+            listing.insert(key.clone());
+        }
+        known
+    }
+
     /// Takes in from the answer to a write that an object is gone, or does not belong here any more.
     pub fn saw_gone(&self, last: &K) -> Option<News<K>> {
         let mut state = self.lock();

@@ -1,8 +1,10 @@
-//! Objects from a watch: without what the API server notes of writers, and without one that cannot be read ending the
-//! watch for all others.
+//! Objects from a watch: not read before somebody wants them, and without one that cannot be read ending the watch for
+//! all others.
 //!
-//! kube's `DeserializeGuard` does the second, and copies every object twice for it. Here the notes of writers, the
-//! largest part of many objects, are skipped while the text is read, and what is read is moved.
+//! Most of what a watch tells is an echo of our own writes, of which the version is all that matters. So only the names
+//! are read at first. What the API server notes of writers, the largest part of many objects, is dropped at once.
+//!
+//! kube's `DeserializeGuard` reads and copies every object twice.
 
 use kube::{
     Resource,
@@ -10,111 +12,106 @@ use kube::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
 };
-use serde_json::{Map, Value};
-use std::{borrow::Cow, fmt};
+use serde_json::{Value, value::RawValue};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-/// An object, or what can be said of one that cannot be read.
-#[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, InvalidObject>);
+/// To who asks it for a newtype of this name, serde_json gives the text. It does so for its own `RawValue`, which cannot
+/// be had where an object stands in front of what tells its type; everything else gives the object, as always.
+const AS_TEXT: &str = "$serde_json::private::RawValue";
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Pruned { depth: 0, metadata: false }.deserialize(deserializer)?;
-        // Small without the notes of writers, and needed only when all else fails.
-        let metadata = value.get("metadata").cloned().unwrap_or_default();
-        match K::deserialize(value) {
-            Ok(object) => Ok(Guarded(Ok(object))),
-            Err(error) => {
-                let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
-                Ok(Guarded(Err(InvalidObject { error: error.to_string(), metadata })))
-            }
+/// An object that was told and not read yet.
+#[derive(Clone)]
+pub struct Guarded<K> {
+    /// Name, namespace, uid and resourceVersion.
+    names: ObjectMeta,
+    text: String,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K> fmt::Debug for Guarded<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl<K: DeserializeOwned> Guarded<K> {
+    /// The object, or what can be said of one that cannot be read.
+    pub fn read(self) -> Result<K, InvalidObject> {
+        if let Ok(object) = serde_json::from_str(&self.text) {
+            return Ok(object);
         }
+        // Told without line and column, which nobody else counts as the API server wrote them.
+        let value: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        let metadata = value.get("metadata").cloned().unwrap_or_default();
+        K::deserialize(value).map_err(|error| InvalidObject {
+            error: error.to_string(),
+            metadata: ObjectMeta::deserialize(metadata).unwrap_or(self.names),
+        })
     }
 }
 
-/// Reads a value without `metadata.managedFields`.
-#[derive(Clone, Copy)]
-struct Pruned {
-    /// How many maps and lists it lies in.
-    depth: usize,
-    /// Whether it is the metadata of the object.
-    metadata: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Pruned {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+impl<'de, K> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = deserializer.deserialize_newtype_struct(AS_TEXT, Text)?;
+        let Head { metadata } = serde_json::from_str(&text).map_err(D::Error::custom)?;
+        let names = ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            ..ObjectMeta::default()
+        };
+        // The notes are a part of the text, and where they begin is where they lie.
+        let notes = metadata.managed_fields.map(RawValue::get);
+        let begin = notes.map(|notes| notes.as_ptr().addr() - text.as_ptr().addr());
+        let rest = begin.zip(notes).map(|(begin, notes)| (&text[..begin], &text[begin + notes.len()..]));
+        let text = match rest {
+            Some((before, after)) => [before, "null", after].concat(),
+            None => text,
+        };
+        Ok(Guarded { names, text, kind: PhantomData })
     }
 }
 
-impl<'de> Visitor<'de> for Pruned {
-    type Value = Value;
+/// What is read at first.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    metadata: Names<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Names<'a> {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    #[serde(borrow)]
+    managed_fields: Option<&'a RawValue>,
+}
+
+/// The text of an object.
+struct Text;
+
+impl<'de> Visitor<'de> for Text {
+    type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inside = Pruned { depth: self.depth + 1, metadata: false };
-        let mut list = Vec::new();
-        while let Some(value) = access.next_element_seed(inside)? {
-            list.push(value);
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<String, A::Error> {
+        match access.next_key::<Cow<'de, str>>()?.as_deref() {
+            Some(AS_TEXT) => access.next_value(),
+            _ => Err(A::Error::custom("the text of an object was asked for")),
         }
-        Ok(list.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = access.next_key::<String>()? {
-            if self.metadata && key == "managedFields" {
-                access.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let metadata = self.depth == 0 && key == "metadata";
-            let value = access.next_value_seed(Pruned { depth: self.depth + 1, metadata })?;
-            map.insert(key, value);
-        }
-        Ok(map.into())
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        Value::deserialize(deserializer).map(|value| value.to_string())
     }
 }
 
@@ -139,11 +136,11 @@ impl<K: Resource> Resource for Guarded<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+        &self.names
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+        &mut self.names
     }
 }
 
@@ -151,6 +148,7 @@ impl<K: Resource> Resource for Guarded<K> {
 mod tests {
     use super::*;
     use crate::api::Incident;
+    use kube::core::WatchEvent;
     use serde_json::json;
 
     fn written() -> Value {
@@ -165,11 +163,29 @@ mod tests {
     #[test]
     fn an_object_is_read_as_it_is_but_for_the_notes_of_writers() {
         let text = written().to_string();
-        let read = serde_json::from_str::<Guarded<Incident>>(&text).unwrap().0.unwrap();
+        let read = serde_json::from_str::<Guarded<Incident>>(&text).unwrap().read().unwrap();
         let mut plain: Incident = serde_json::from_str(&text).unwrap();
         assert!(plain.metadata.managed_fields.take().is_some() && read.metadata.managed_fields.is_none());
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&plain).unwrap());
         assert_eq!(read.metadata.labels.unwrap()["managedFields"], "kept");
+    }
+
+    /// The API server tells the type first, but nothing says that it must.
+    #[test]
+    fn an_object_is_read_whether_the_type_of_the_event_is_told_before_or_after_it() {
+        let mut object = written();
+        object["metadata"]["resourceVersion"] = "7".into();
+        for text in [
+            format!(r#"{{"type": "MODIFIED", "object": {object}}}"#),
+            format!(r#"{{"object": {object}, "type": "MODIFIED"}}"#),
+        ] {
+            let event = serde_json::from_str::<WatchEvent<Guarded<Incident>>>(&text).unwrap();
+            let WatchEvent::Modified(told) = event else { panic!("{text}") };
+            assert_eq!(told.meta().resource_version.as_deref(), Some("7"));
+            let read = told.read().unwrap();
+            assert_eq!(read.spec.title, "결제 오류 \"🔥\"");
+            assert_eq!(read.metadata.managed_fields, None);
+        }
     }
 
     #[test]
@@ -178,13 +194,18 @@ mod tests {
         value["spec"]["severity"] = "SEV9".into();
         let invalid = serde_json::from_str::<Guarded<Incident>>(&value.to_string()).unwrap();
         assert_eq!(invalid.meta().name.as_deref(), Some("a"));
-        assert!(invalid.0.unwrap_err().error.contains("SEV9"));
+        let invalid = invalid.read().unwrap_err();
+        assert!(invalid.error.contains("SEV9") && !invalid.error.contains("column"), "{}", invalid.error);
+        assert_eq!(invalid.metadata.generation, Some(3));
     }
 
     #[test]
-    fn what_is_no_json_object_with_metadata_is_an_error() {
-        for text in ["{", "[]x", r#"{"metadata": {"labels": 3}, "spec": {}}"#] {
+    fn what_is_no_json_object_with_names_is_an_error_and_other_nonsense_stops_nothing() {
+        for text in ["{", "[]x", r#"{"metadata": {"name": 3}, "spec": {}}"#] {
             assert!(serde_json::from_str::<Guarded<Incident>>(text).is_err(), "{text}");
         }
+        let text = r#"{"metadata": {"name": "a", "labels": 3}, "spec": {}}"#;
+        let invalid = serde_json::from_str::<Guarded<Incident>>(text).unwrap().read().unwrap_err();
+        assert_eq!(invalid.metadata.name.as_deref(), Some("a"));
     }
 }

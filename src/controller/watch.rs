@@ -4,7 +4,7 @@
 
 use super::{
     Context, Key,
-    cache::{Cache, News},
+    cache::{Cache, News, version},
     client::{PAGE, watch_config},
     guard::Guarded,
     invalid::Reports,
@@ -209,7 +209,7 @@ enum Readable<K> {
     Event(watcher::Event<K>),
     /// An object that cannot be read is gone.
     Gone(Key),
-    /// An object is there that cannot be read.
+    /// Nothing new: the object is known, or cannot be read.
     No,
 }
 
@@ -223,27 +223,31 @@ fn readable<K>(
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    let mut gone = false;
+    let (mut gone, mut listed) = (false, false);
     let (wrap, guarded): (fn(K) -> watcher::Event<K>, _) = match event {
         watcher::Event::Init => return Readable::Event(watcher::Event::Init),
         watcher::Event::InitDone => return Readable::Event(watcher::Event::InitDone),
-        watcher::Event::InitApply(object) => (watcher::Event::InitApply, object),
+        watcher::Event::InitApply(object) => {
+            listed = true;
+            (watcher::Event::InitApply, object)
+        }
         watcher::Event::Apply(object) => (watcher::Event::Apply, object),
         watcher::Event::Delete(object) => {
             gone = true;
             (watcher::Event::Delete, object)
         }
     };
-    match guarded.0 {
+    let key = Key::of(&guarded);
+    if !gone && cache.has(&key, version(&guarded), listed) {
+        reports.forget::<K>(&key);
+        return Readable::No;
+    }
+    match guarded.read() {
         Ok(object) => {
-            reports.forget::<K>(&Key::of(&object));
+            reports.forget::<K>(&key);
             Readable::Event(wrap(object))
         }
         Err(invalid) => {
-            let key = Key::new(
-                invalid.metadata.namespace.as_deref().unwrap_or_default(),
-                invalid.metadata.name.as_deref().unwrap_or_default(),
-            );
             if gone {
                 reports.forget::<K>(&key);
                 return Readable::Gone(key);

@@ -43,6 +43,20 @@ fn after_a_new_list_what_was_not_listed_is_gone_but_not_what_was_written_meanwhi
 }
 
 #[test]
+fn what_is_known_need_not_be_read_again_and_counts_as_listed_all_the_same() {
+    let cache = cache();
+    let has = |name: &str, version, listed| cache.has(&Key::new("ns", name), version, listed);
+    cache.saw(object("a", 5));
+    assert!(has("a", 5, false) && has("a", 4, false));
+    assert!(!has("a", 6, false) && !has("b", 1, false));
+    for (listed, gone) in [(true, 0), (false, 1)] {
+        cache.take_in(Event::Init);
+        assert!(has("a", 5, listed));
+        assert_eq!(cache.take_in(Event::InitDone).len(), gone);
+    }
+}
+
+#[test]
 fn what_the_watch_tells_late_does_not_bring_back_what_was_dropped() {
     let cache = cache();
     cache.saw(object("a", 5));
