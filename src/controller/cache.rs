@@ -80,7 +80,8 @@ impl<K: Resource + Serialize + DeserializeOwned> Known<K> {
             || Known::Whole(object.clone()),
             |text| {
                 let text = lz4_flex::block::compress_prepend_size_with_dict(&text, IN_COMMON);
-                Known::Text(version(object.as_ref()), text.into_boxed_slice())
+                // A copy: cut to its length, the buffer, which is as large as it can get, would leave a hole in the heap.
+                Known::Text(version(object.as_ref()), text.as_slice().into())
             },
         )
     }

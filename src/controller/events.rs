@@ -107,7 +107,8 @@ fn event(note: Note, namespace: &str, identity: &str) -> Event {
     );
     Event {
         metadata: ObjectMeta {
-            name: Some(names::hashed(&about, "event", &seed)),
+            // In the order of time, which is how `kubectl describe` shows what has no other time than eventTime.
+            name: Some(names::hashed(&about, &format!("{:014x}", note.time.as_microsecond()), &seed)),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
@@ -154,6 +155,14 @@ mod tests {
         assert_eq!(note("a"), note("a"));
         assert_ne!(note("a"), by("entry-2", "a"), "two people say the same");
         assert_ne!(note("a"), note("b"));
+        let at = |time: &str| {
+            let time = time.parse().unwrap();
+            let (regarding, message) = (ObjectReference::default(), String::new());
+            let (source, related, reason, warning) = (None, None, "Note".into(), false);
+            let note = Note { regarding, source, related, reason, message, warning, time };
+            event(note, "ns", "me").metadata.name.unwrap()
+        };
+        assert!(at("2026-11-27T09:59:59.999999Z") < at("2026-11-27T10:00:00Z"), "in the order of time");
         assert!(note("a").len() <= 253);
     }
 }

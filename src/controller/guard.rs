@@ -38,16 +38,16 @@ impl<K> fmt::Debug for Guarded<K> {
 
 impl<K: DeserializeOwned> Guarded<K> {
     /// The object, or what can be said of one that cannot be read.
-    pub fn read(self) -> Result<K, InvalidObject> {
+    pub fn read(self) -> Result<K, Box<InvalidObject>> {
         if let Ok(object) = serde_json::from_str(&self.text) {
             return Ok(object);
         }
         // Told without line and column, which nobody else counts as the API server wrote them.
         let value: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let metadata = value.get("metadata").cloned().unwrap_or_default();
-        K::deserialize(value).map_err(|error| InvalidObject {
-            error: error.to_string(),
-            metadata: ObjectMeta::deserialize(metadata).unwrap_or(self.names),
+        K::deserialize(value).map_err(|error| {
+            let metadata = ObjectMeta::deserialize(metadata).unwrap_or(self.names);
+            Box::new(InvalidObject { error: error.to_string(), metadata })
         })
     }
 }

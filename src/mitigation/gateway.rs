@@ -1,6 +1,6 @@
 //! What objects of the Gateway API and of Envoy Gateway tell about themselves.
 
-use super::{ObjectId, Refusal, field};
+use super::{Effect, ObjectId, Refusal, field};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -28,19 +28,21 @@ pub fn is_envoy(target: &DynamicObject, id: &ObjectId, instead: &str) -> Result<
     Ok(())
 }
 
-/// Whether an entry of a status says that a condition is true for the object as it is now; else what it says.
-pub fn holds(object: &DynamicObject, entry: &Value, type_: &str) -> Result<(), String> {
+/// What is still missing for an entry of a status to say that a condition is true for the object as it is now.
+pub fn lacks(object: &DynamicObject, entry: &Value, type_: &str, what: &str) -> Option<Effect> {
+    let awaited = |seen: String| Some(Effect::Awaited { what: what.to_owned(), seen });
     let by = entry.get("controllerName").and_then(Value::as_str).unwrap_or("the gateway");
     let conditions = entry.get("conditions").and_then(Value::as_array);
     let found = conditions.into_iter().flatten().find(|condition| condition["type"] == type_);
-    let Some(condition) = found else { return Err(format!("{by} has not said {type_} yet")) };
+    let Some(condition) = found else { return awaited(format!("{by} has not said {type_} yet")) };
     let generation = condition.get("observedGeneration").and_then(Value::as_i64);
     if generation.is_some_and(|seen| seen < object.metadata.generation.unwrap_or(0)) {
-        return Err(format!("{by} has not seen the change yet"));
+        let seen = format!("{by} has not seen the last change yet");
+        return Some(Effect::Unseen { what: what.to_owned(), seen });
     }
     if condition["status"] == "True" {
-        return Ok(());
+        return None;
     }
     let text = |key: &str| condition.get(key).and_then(Value::as_str).unwrap_or_default();
-    Err(format!("{by} says {type_}={}, {}: {}", text("status"), text("reason"), text("message")))
+    awaited(format!("{by} says {type_}={}, {}: {}", text("status"), text("reason"), text("message")))
 }

@@ -63,7 +63,13 @@ impl Isolate {
     fn refuse_lone(&self, scene: &Scene<'_>, pod: &DynamicObject) -> Result<(), Stop> {
         let controlled = pod.metadata.owner_references.iter().flatten().any(|o| o.controller == Some(true));
         // Its workload has let go of one that is stripped already.
-        if controlled || selection::is_isolated(scene, pod) || self.release_pods() == ReleasePods::Relabel {
+        // So it has of one that another mitigation holds, which is waited for.
+        let held = Record::all(pod).any(|record| scene.holders.contains(&record.uid));
+        if controlled
+            || held
+            || selection::is_isolated(scene, pod)
+            || self.release_pods() == ReleasePods::Relabel
+        {
             return Ok(());
         }
         Err(Stop::refuse(

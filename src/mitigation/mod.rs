@@ -332,6 +332,14 @@ pub enum Effect {
         /// uid of it; another of the same name is left alone.
         uid: String,
     },
+    /// Whoever brings it about has not looked at the object since it was changed last, by whomever: what it says of it is
+    /// old.
+    Unseen {
+        /// What is awaited.
+        what: String,
+        /// Who has not looked.
+        seen: String,
+    },
     /// Not yet.
     Awaited {
         /// What is awaited. It does not change while the effect comes closer, so that progress alone is no

@@ -45,9 +45,9 @@ impl Engine for PauseRollout {
         let target = scene.target;
         let number = |path: &str| workload::number(target, path);
         if number("/status/observedGeneration") < target.metadata.generation.unwrap_or(0) {
-            return Ok(Effect::Awaited {
+            return Ok(Effect::Unseen {
                 what: "waiting until the workload's controller has seen the change".to_owned(),
-                seen: "the workload's controller has not seen the change yet".to_owned(),
+                seen: workload::UNSEEN.to_owned(),
             });
         }
         let (updated, all) = match scene.id.kind {

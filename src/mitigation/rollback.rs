@@ -253,11 +253,23 @@ impl Engine for Rollback {
     fn warnings(&self, scene: &Scene<'_>) -> Result<Vec<String>, Stop> {
         let mut warnings = Vec::new();
         let way = self.way(scene)?;
-        let secrets = refusals::secrets(&way.to.template);
-        if !secrets.is_empty() && scene.hidden.contains(&SECRET) {
+        let mut unchecked = Vec::new();
+        for secret in refusals::secrets(&way.to.template) {
+            if scene.exists(&ObjectId::new(SECRET, &secret))?.is_none() {
+                unchecked.push(secret);
+            }
+        }
+        if !unchecked.is_empty() {
             warnings.push(format!(
                 "it names Secrets ({}): whether they still exist is not checked, because the operator may not get them (the chart's value secretNames.enabled)",
-                workload::names(secrets.iter().map(String::as_str))
+                workload::names(unchecked.iter().map(String::as_str))
+            ));
+        }
+        let pulls = refusals::pull_secrets(&way.to.template);
+        if !pulls.is_empty() {
+            warnings.push(format!(
+                "it names Secrets that images are pulled with ({}): whether they still exist is not checked; a node that has the image already needs none",
+                workload::names(pulls.iter().map(String::as_str))
             ));
         }
         if workload::annotation(scene.target, LAST_APPLIED).is_some() {

@@ -19,7 +19,7 @@ use super::{
     prior,
     record::{HeldField, Record},
     scalable,
-    workload::has_condition,
+    workload::{UNSEEN, has_condition},
 };
 use crate::api::{ActionName, Scale, TargetRef};
 use crate::authority::{Authority, Right, on};
@@ -78,20 +78,16 @@ impl Engine for Scale {
     fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
         let target = scene.target;
         let wanted = i64::from(self.replicas);
-        let awaited = |seen: String| {
-            Ok(Effect::Awaited {
-                what: match wanted {
-                    0 => "waiting until no pod is left".to_owned(),
-                    _ => format!("waiting until {wanted} pods are ready"),
-                },
-                seen,
-            })
+        let what = match wanted {
+            0 => "waiting until no pod is left".to_owned(),
+            _ => format!("waiting until {wanted} pods are ready"),
         };
+        let awaited = |seen: String| Ok(Effect::Awaited { what: what.clone(), seen });
         let observed = number(target, "/status/observedGeneration");
         // A controller of others need not tell which generation it has seen.
         let observed = observed.or_else(|| paths::is_built_in(scene).then_some(0));
         if observed.is_some_and(|observed| observed < target.metadata.generation.unwrap_or(0)) {
-            return awaited("the workload's controller has not seen the change yet".to_owned());
+            return Ok(Effect::Unseen { what, seen: UNSEEN.to_owned() });
         }
         let Some(Counted { there, ready }) = counted(scene)? else {
             return Ok(Effect::Unclear {

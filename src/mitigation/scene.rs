@@ -106,12 +106,15 @@ impl<'a> Scene<'a> {
         Ok(self.look(Look::One(id.clone()))?.first().map(Arc::as_ref))
     }
 
-    /// Whether an object exists; `None` when the operator may not ask.
+    /// Whether an object exists; `None` when the operator may not ask, at all or for this one: then what was found has no
+    /// name.
     pub fn exists(&self, id: &ObjectId) -> Result<Option<bool>, Stop> {
-        match self.hidden.contains(&id.kind) {
-            true => Ok(None),
-            false => Ok(Some(self.one(id)?.is_some())),
+        if self.hidden.contains(&id.kind) {
+            return Ok(None);
         }
+        let found = self.one(id)?;
+        let unknown = found.is_some_and(|object| object.metadata.name.is_none());
+        Ok((!unknown).then_some(found.is_some()))
     }
 
     fn look(&self, look: Look) -> Result<&'a [Arc<DynamicObject>], Stop> {

@@ -5,6 +5,9 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 use std::sync::Arc;
 
+/// What is said while status is older than the spec.
+pub const UNSEEN: &str = "the workload's controller has not seen the last change yet";
+
 /// A text of an object.
 pub fn text(object: &DynamicObject, path: &str) -> Option<String> {
     field(object, path).and_then(|value| value.as_str().map(str::to_owned))

@@ -146,6 +146,26 @@ async fn a_data_store_is_closed_but_for_its_read_replicas_whenever_the_operator_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_another_mitigation_has_closed_is_waited_for_and_closed_then() {
+    let namespace = TestNamespace::new("networktwice").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::statefulset("db", 2)).await;
+    let close = |name: &str| block(name, "StatefulSet", "db", json!({"level": "Network"}));
+    namespace.create(close("first")).await;
+    says(&namespace, "first", "Effective", "NotReported").await;
+    namespace.create(with(close("plan"), json!({"dryRun": true}))).await;
+    let planned = says(&namespace, "plan", "Ready", "DryRun").await;
+    let plan = planned.status.and_then(|status| status.plan).expect("a plan");
+    assert!(plan.summary.contains("would wait until mitigation first"), "{}", plan.summary);
+    namespace.create(close("second")).await;
+    let waits = says(&namespace, "second", "Applied", "FieldBusy").await;
+    assert!(message(&waits, "Applied").contains("mitigation first"), "{}", message(&waits, "Applied"));
+    delete(&namespace, "first").await;
+    says(&namespace, "second", "Effective", "NotReported").await;
+    delete(&namespace, "second").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_another_policy_allows_traffic_closing_is_refused_and_one_that_comes_later_is_told() {
     let namespace = TestNamespace::new("union").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
@@ -255,7 +275,9 @@ async fn a_path_that_comes_to_the_route_later_is_told_as_not_blocked() {
     crds::install_all(&["gateway.networking", "gateway.envoyproxy"]);
     let namespace = TestNamespace::new("routelater").await;
     let _operator = Operator::start(&namespace, Options::default()).await;
-    namespace.create(route("web")).await;
+    let mut web = route("web");
+    web["spec"].as_object_mut().expect("a map").remove("hostnames");
+    namespace.create(web.clone()).await;
     let asked = block("read-only", "HTTPRoute", "web", json!({"level": "Routes"}));
     namespace.create(with(asked, json!({"verification": {"timeout": "1s"}}))).await;
     wait_for(PATIENCE, "our route", async || the_made(&namespace, &route("")).await).await;
@@ -268,6 +290,11 @@ async fn a_path_that_comes_to_the_route_later_is_told_as_not_blocked() {
     let remove = r#"[{"op":"remove","path":"/spec/rules/1"}]"#;
     namespace.kubectl(&["patch", "httproute", "web", "--type=json", "-p", remove]).success();
     effective(&namespace, "read-only").await;
+    // One that names a host goes before one that names none.
+    let host = r#"[{"op":"add","path":"/spec/hostnames","value":["shop.example"]}]"#;
+    namespace.kubectl(&["patch", "httproute", "web", "--type=json", "-p", host]).success();
+    let told = says(&namespace, "read-only", "Effective", "NotEffective").await;
+    assert!(message(&told, "Effective").contains("shop.example"), "{}", message(&told, "Effective"));
     delete(&namespace, "read-only").await;
 }
 

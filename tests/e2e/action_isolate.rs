@@ -264,3 +264,52 @@ async fn pods_of_another_workload_are_left_alone_whatever_the_selector_is_made_o
         assert_eq!(uids().await, before, "{method}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_undoes_of_an_isolation_deletes_no_pod_and_says_which_are_left() {
+    let namespace = TestNamespace::new("isolateedit").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 2)).await;
+    let names: Vec<String> = pods(&namespace, "app=web").await.iter().map(ResourceExt::name_any).collect();
+    // Who takes the policy away may have no right to delete pods.
+    let (first, second) = (&names[0], &names[1]);
+    namespace.create(isolate("reach", "Pod", first, json!({}))).await;
+    effective(&namespace, "reach").await;
+    namespace.kubectl(&["delete", "networkpolicy", "--all"]).success();
+    let over = reaches(&namespace, "reach", Phase::Superseded).await;
+    assert!(message(&over, "Ready").contains(&format!("Pod/{first}")), "{}", message(&over, "Ready"));
+    // Who gives one of several back.
+    namespace.create(isolate("both", "Deployment", "web", json!({"maxPods": 2}))).await;
+    let both = effective(&namespace, "both").await;
+    let held: Vec<&str> = both
+        .status
+        .iter()
+        .flat_map(|s| &s.objects)
+        .filter(|o| o.kind == "Pod")
+        .map(|o| o.name.as_str())
+        .collect();
+    assert_eq!(held.len(), 2, "{held:?}");
+    namespace.kubectl(&["label", "pod", held[0], "app=mine"]).success();
+    let over = reaches(&namespace, "both", Phase::Superseded).await;
+    assert!(message(&over, "Ready").contains(&format!("Pod/{}", held[1])), "{}", message(&over, "Ready"));
+    for name in [first.as_str(), second.as_str()].into_iter().chain(held) {
+        let pod = namespace.api::<Pod>().get(name).await.expect("nobody asked for its deletion");
+        assert!(pod.metadata.deletion_timestamp.is_none(), "{name}");
+        let held = pod.annotations().keys().any(|key| key.starts_with(CAPTURE));
+        assert!(!held, "{name} is held by nobody any more: {:?}", pod.annotations());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_another_mitigation_isolates_is_waited_for() {
+    let namespace = TestNamespace::new("isolatetwice").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    namespace.create_ready(workload::deployment("web", 1)).await;
+    let suspect = pods(&namespace, "app=web").await[0].name_any();
+    namespace.create(isolate("first", "Pod", &suspect, json!({}))).await;
+    effective(&namespace, "first").await;
+    namespace.create(isolate("second", "Pod", &suspect, json!({}))).await;
+    let waits = says(&namespace, "second", "Applied", "FieldBusy").await;
+    assert!(message(&waits, "Applied").contains("mitigation first"), "{}", message(&waits, "Applied"));
+    delete(&namespace, "first").await;
+}

@@ -21,10 +21,31 @@ async fn a_person_is_asked_says_what_came_of_it_and_the_incident_is_mitigated() 
     let told = r#"[{"op":"add","path":"/spec/mitigations/0/manual/result","value":{"state":"Done","note":"took 4 minutes"}}]"#;
     namespace.kubectl(&["patch", "incident", "slow", "--type=json", "-p", told]).success();
     let done = effective(&namespace, "slow-failover").await;
-    assert!(message(&done, "Effective").contains("took 4 minutes"));
-    incident_when(&namespace, "slow", "mitigated", |i| incident_says(i, "Mitigated").starts_with("True"))
-        .await;
-    delete(&namespace, "slow-failover").await;
+    // It was another one who said so than who had been asked.
+    let words = message(&done, "Effective");
+    assert!(words.ends_with(" says that it is done: took 4 minutes") && !words.contains("dana"), "{words}");
+    let who = words.split(' ').next().unwrap_or_default();
+    let mitigated =
+        incident_when(&namespace, "slow", "mitigated", |i| incident_says(i, "Mitigated").starts_with("True"))
+            .await;
+    let timeline = mitigated.status.iter().flat_map(|s| &s.timeline);
+    let told: Vec<_> = timeline.filter(|e| e.message.contains("took 4 minutes")).collect();
+    assert!(!told.is_empty() && told.iter().all(|e| e.author.as_deref() == Some(who)), "{told:?}");
+    // Corrected, it counts for nothing, also once it is taken out.
+    let failed = r#"[{"op":"replace","path":"/spec/mitigations/0/manual/result","value":{"state":"Failed","note":"it came back"}}]"#;
+    namespace.kubectl(&["patch", "incident", "slow", "--type=json", "-p", failed]).success();
+    incident_when(&namespace, "slow", "not mitigated", |i| {
+        incident_says(i, "Mitigated").starts_with("False")
+    })
+    .await;
+    let out = r#"[{"op":"remove","path":"/spec/mitigations"}]"#;
+    namespace.kubectl(&["patch", "incident", "slow", "--type=json", "-p", out]).success();
+    wait_gone(&namespace.api::<incident_operator::api::Mitigation>(), "slow-failover").await;
+    let over = incident_when(&namespace, "slow", "without the step", |i| {
+        i.status.as_ref().is_some_and(|s| s.mitigations.iter().all(|m| m.phase.is_ended()))
+    })
+    .await;
+    assert!(!incident_says(&over, "Mitigated").starts_with("True"), "{}", incident_says(&over, "Mitigated"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

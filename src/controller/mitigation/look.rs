@@ -199,7 +199,9 @@ impl Visit<'_> {
             Look::One(id) if id.kind == SECRET => match self.ctx.targets.exists(namespace, id).await {
                 // The right may be missing in this namespace, or be one on other names.
                 Err(Error::Api { source: kube::Error::Api(said), .. }) if said.code == 403 => {
-                    self.may_not_look(SECRET)
+                    let mut unknown = DynamicObject::new("", &SECRET.resource());
+                    unknown.metadata.name = None;
+                    vec![Arc::new(unknown)]
                 }
                 seen => seen?.into_iter().collect(),
             },

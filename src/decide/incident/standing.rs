@@ -135,7 +135,7 @@ impl Decision<'_> {
                     sum.active.push((s.name.clone(), s.entry.clone()));
                     sum.unsettled.push(format!("{label} is being released"));
                 }
-                if s.effective_time.is_some() && !is_replaced {
+                if s.effective_time.is_some() && phase != Phase::Failed && !is_replaced {
                     sum.wanted += 1;
                     sum.working += 1;
                 }

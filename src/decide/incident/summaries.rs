@@ -2,7 +2,7 @@
 
 use super::Decision;
 use crate::api::{
-    ACTOR_ANNOTATION, Condition,
+    ACTOR_ANNOTATION, Action, Condition,
     ConditionStatus::{False, True},
     DesiredState, EvidenceOutcome, Incident, Mitigation, MitigationPhase as Phase, MitigationStatus,
     MitigationSummary, PriorValue, REQUESTER_ANNOTATION, RESOLUTION_STAMP, Time,
@@ -43,6 +43,15 @@ pub fn is_withdrawn(incident: &Incident, mitigation: &Mitigation) -> bool {
 enum By {
     Operator,
     Somebody(Option<String>),
+}
+
+/// Who tells whether a mitigation works: the operator, but of a step that a person does it is a person.
+fn who_saw(m: &Mitigation) -> By {
+    let signed = || signature(m, ACTOR_ANNOTATION).or_else(|| signature(m, REQUESTER_ANNOTATION));
+    match &m.spec.template.action {
+        Action::Manual(_) => signed().map_or(By::Operator, |who| By::Somebody(Some(who))),
+        _ => By::Operator,
+    }
 }
 
 /// What changed about a mitigation: when, what it is called, who caused it, and in words.
@@ -222,10 +231,10 @@ impl Decision<'_> {
         if new.effective_time.is_some() && old.is_none_or(|o| o.effective_time.is_none()) {
             // Also when the effect was over before it was looked at.
             let seen = works.map_or(" had its effect".to_owned(), |c| format!(": {}", c.message));
-            changes.push((time(&new.effective_time), "MitigationEffective", By::Operator, seen));
+            changes.push((time(&new.effective_time), "MitigationEffective", who_saw(m), seen));
         } else if let (Some(again), false) = (works, worked) {
             let message = format!(": {}", again.message);
-            changes.push((turned("Effective"), "MitigationEffective", By::Operator, message));
+            changes.push((turned("Effective"), "MitigationEffective", who_saw(m), message));
         }
         if let Some(outcome) = new.evidence
             && old.and_then(|o| o.evidence) != new.evidence
@@ -241,7 +250,7 @@ impl Decision<'_> {
         }
         let fails = condition(&status.conditions, "Effective") == False && new.phase == Phase::Active;
         if fails && old.and_then(|o| o.effective.as_deref()) != Some("False") {
-            changes.push((turned("Effective"), "MitigationNotEffective", By::Operator, says.clone()));
+            changes.push((turned("Effective"), "MitigationNotEffective", who_saw(m), says.clone()));
         }
 
         if before != Some(new.phase)

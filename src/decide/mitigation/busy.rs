@@ -16,16 +16,31 @@ impl<'a> Decision<'a> {
         Ok(parts)
     }
 
-    /// The mitigation of the same action without whose change of the target this one would not be refused: what that one
-    /// changed is not what this one will find after its release. What would be refused all the same is refused at once,
+    /// The mitigation of the same action without whose change, of the target or of something else that was looked at, this
+    /// one would not be refused, and the object it holds: what that one changed is not what this one will find after its
+    /// release. What would be refused all the same is refused at once,
     /// with the words that hold then: nobody is to wait for what never comes.
     pub(super) fn refused_for_now(
         &self,
         engine: &dyn Engine,
         id: &ObjectId,
         target: &DynamicObject,
-    ) -> Result<Option<Record>, Stop> {
-        let Some(holder) = self.same_action(target).next() else { return Ok(None) };
+    ) -> Result<Option<(ObjectId, Record)>, Stop> {
+        let on_target = self.same_action(target).next().map(|record| (id.clone(), record));
+        let elsewhere = || {
+            let found = self.seen.found.iter().flat_map(|(look, objects)| {
+                let kind = match look {
+                    Look::List { kind, .. } => *kind,
+                    Look::One(one) => one.kind,
+                };
+                objects.iter().map(move |object| (ObjectId::of(kind, object), object))
+            });
+            let mut held: Vec<_> =
+                found.filter_map(|(at, object)| Some((at, self.same_action(object).next()?))).collect();
+            held.sort_by(|(a, _), (b, _)| a.cmp(b));
+            held.into_iter().next()
+        };
+        let Some(holder) = on_target.or_else(elsewhere) else { return Ok(None) };
         let Some(free) = self.without(target).flatten() else { return Ok(Some(holder)) };
         let mut found = Found::new();
         for (look, objects) in self.seen.found {

@@ -2,6 +2,7 @@
 
 use super::{Decision, End, OnRelease, Phase, on_release, whole_seconds};
 use crate::api::ConditionStatus::{False, True, Unknown};
+use crate::decide::conditions::find;
 use crate::{
     api::{Action, ManualState},
     mitigation::{Engine, UNDOES_NOTHING},
@@ -56,14 +57,16 @@ impl Decision<'_> {
                     result.note.as_deref().map(|n| format!(": {}", super::clip(n, 512))).unwrap_or_default();
                 match result.state {
                     ManualState::Done => {
-                        let message = format!("{who} did it{note}");
+                        let message = self.said("Done", "it is", "done", "it is said to be", &note);
+                        let mut c = self.conditions();
                         c.set("Effective", True, "Done", message.clone());
                         c.set("Stalled", False, "Progressing", "nothing is in the way");
                         c.set("Ready", True, "Done", message);
                     }
                     // Nothing of it will be in place until somebody does it after all, or asks for something else.
                     ManualState::Failed => {
-                        let message = format!("{who} says that it failed{note}");
+                        let message = self.said("Failed", "it", "failed", "it is said to have", &note);
+                        let mut c = self.conditions();
                         c.set("Effective", False, "Failed", message.clone());
                         c.set("Stalled", True, "Failed", message.clone());
                         c.set("Ready", False, "Failed", message);
@@ -76,6 +79,20 @@ impl Decision<'_> {
             }
         }
         self.expire();
+    }
+
+    /// Who says what came of it: whoever stated the result, as admission stamped it, and not who was asked to do it. As
+    /// long as the result is the same it stays in the words that were found first, whoever edits something else.
+    fn said(&self, reason: &str, it: &str, what: &str, nobody: &str, note: &str) -> String {
+        let end = format!(" {what}{note}");
+        let known = find(&self.plan.status.conditions, "Effective");
+        if let Some(known) = known.filter(|c| c.reason == reason && c.message.ends_with(&end)) {
+            return known.message.clone();
+        }
+        match self.asks() {
+            Some(who) => format!("{} says that {it}{end}", super::clip(who, 253)),
+            None => format!("{nobody}{end}"),
+        }
     }
 
     /// What a person did, the operator cannot undo.

@@ -1,15 +1,14 @@
-//! Hold: what is changed is verified, watched, taken back from machines a few times, and left to people at once.
+//! Hold: what is changed is watched, taken back from machines a few times, and left to people at once.
 
 use super::{
-    DEFAULT_VERIFICATION, Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_OWNERS,
-    MAX_PRIOR, MAX_REASSERTS, MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Seen, Stop,
-    Timestamp, Value, Write, Writer, clip,
+    Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_OWNERS, MAX_PRIOR, MAX_REASSERTS,
+    MITIGATED_LABEL, Phase, REASSERT_BACKOFF, Record, Value, Write, Writer, clip,
     leave::only_restart_notes_differ,
     patch,
     release::{DELETER, are_gone, changer},
     told, whole_seconds, writer,
 };
-use crate::api::ConditionStatus::{False, True, Unknown};
+use crate::api::ConditionStatus::{False, True};
 use crate::decide::conditions::find;
 use crate::{
     api::PriorValue,
@@ -18,14 +17,11 @@ use crate::{
         gitops,
         ownership::{Owner, WriterKind},
     },
-    mutants::{Mutant, seeded},
 };
 
 /// Why a field is not contested: a machine's change of it was taken back.
 pub const TAKEN_BACK: &str = "TakenBack";
 const TAKING_BACK: &str = "TakingBack";
-/// How the message begins that an effect has ended.
-const NO_LONGER: &str = "no longer in effect";
 
 impl<'a> Decision<'a> {
     pub(super) fn hold(
@@ -203,86 +199,6 @@ impl<'a> Decision<'a> {
             false => c.set("Applied", True, "Changed", changed),
         }
         c.set("Stalled", False, "Progressing", "nothing is in the way");
-    }
-
-    fn verify(&mut self, engine: &'a dyn Engine, target: &DynamicObject, since: Timestamp) {
-        let Some(id) = self.id.clone() else { return };
-        let effect = match engine.effect(&self.scene(&id, target)) {
-            Ok(effect) => effect,
-            Err(Stop::Look(look)) => {
-                self.plan.effect = Some(Effect::Look(look));
-                return;
-            }
-            Err(Stop::Refused(refusal)) => Seen::Unclear { reason: refusal.reason, message: refusal.message },
-        };
-        let effect = match effect {
-            Seen::Awaited { what, .. } if seeded(Mutant::StatusBeforeEffect) => Seen::Seen(what),
-            effect => effect,
-        };
-        match effect {
-            Seen::Seen(message) => {
-                self.plan.follow = engine.watches_over(&self.scene(&id, target));
-                self.plan.status.effective_time.get_or_insert(whole_seconds(self.now));
-                let mut c = self.conditions();
-                c.set("Effective", True, "Verified", message.clone());
-                c.set("Ready", True, "Effective", message);
-            }
-            Seen::Unclear { reason, message } => {
-                self.plan.follow = engine.follows(&self.scene(&id, target));
-                let mut c = self.conditions();
-                c.set("Effective", Unknown, reason, message.clone());
-                c.set("Ready", False, reason, message);
-            }
-            // What was looked at may be from before the deletion.
-            Seen::Delete { id: gone, uid } if self.is_going(&gone, &uid) => {
-                self.plan.follow = engine.follows(&self.scene(&id, target));
-                let message = format!("waiting until {gone} is gone");
-                let mut c = self.conditions();
-                c.set("Effective", Unknown, "Verifying", message.clone());
-                c.set("Ready", False, "Verifying", message);
-            }
-            Seen::Delete { id, uid } => {
-                self.plan.effect = Some(Effect::Delete { object: id, uid, releasing: false });
-            }
-            Seen::Awaited { what, seen } => {
-                self.plan.follow = engine.follows(&self.scene(&id, target));
-                let timeout = self.m.spec.template.verification.as_ref().and_then(|v| v.timeout.as_ref());
-                let timeout = timeout.and_then(|t| t.get()).unwrap_or(DEFAULT_VERIFICATION);
-                let deadline = since.checked_add(timeout).unwrap_or(Timestamp::MAX);
-                if self.now < deadline {
-                    self.wake_at(deadline);
-                    let mut c = self.conditions();
-                    c.set("Effective", Unknown, "Verifying", what.clone());
-                    c.set("Ready", False, "Verifying", what);
-                } else {
-                    let message = match self.was_in_effect() {
-                        false => format!("no effect within {} s: {seen}", timeout.as_secs()),
-                        true => format!("{NO_LONGER}: {seen}"),
-                    };
-                    let mut c = self.conditions();
-                    c.set("Effective", False, "NotEffective", message.clone());
-                    c.set("Ready", False, "NotEffective", message);
-                }
-            }
-        }
-    }
-
-    /// Whether it had its effect before, as far as that could be seen.
-    fn was_in_effect(&self) -> bool {
-        let status = &self.plan.status;
-        let told = find(&status.conditions, "Effective");
-        // All was in place, and nothing in the cluster reports more.
-        let unreported = told.is_some_and(|c| c.reason == "NotReported" || c.message.starts_with(NO_LONGER));
-        status.effective_time.is_some() || unreported
-    }
-
-    /// Whether this visit has deleted it.
-    fn is_going(&self, id: &ObjectId, uid: &str) -> bool {
-        self.seen.objects.get(id).is_some_and(|object| {
-            object.as_ref().is_none_or(|object| {
-                object.metadata.uid.as_deref() != Some(uid) || object.metadata.deletion_timestamp.is_some()
-            })
-        })
     }
 
     pub(super) fn expire(&mut self) {

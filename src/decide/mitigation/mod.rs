@@ -21,6 +21,7 @@ mod plan;
 mod release;
 mod take;
 mod told;
+mod verify;
 
 use super::{
     conditions::{Conditions, clip, whole_seconds},
@@ -247,6 +248,7 @@ impl<'a> Decision<'a> {
             self.plan.effect = Some(Effect::RemoveFinalizer);
             return;
         }
+        self.renew_expiry();
         if let Some(end) = self.end() {
             // What was changed is undone from its record, whatever this version can do.
             return self.release(&end);
@@ -303,6 +305,25 @@ impl<'a> Decision<'a> {
         };
         let known = self.seen.objects.iter().filter_map(|(id, object)| Some((id, object.as_ref()?)));
         known.filter(|(id, o)| !goes(id, o)).any(|(_, object)| Record::find(object, self.uid()).is_some())
+    }
+
+    /// The time that was asked for may be another by now, and it is the present one that counts.
+    fn renew_expiry(&mut self) {
+        if !self.was_applied() {
+            return;
+        }
+        let records = self.seen.objects.values().flatten();
+        let records = records.filter_map(|object| Some(Record::find(object, self.uid())?.at));
+        let since = match self.is_by_hand() {
+            true => self.plan.status.applied_time.as_ref().map(|t| t.0),
+            // Before the objects were read it is not known; then nothing is undone yet, either.
+            false => records.max(),
+        };
+        let Some(since) = since else { return };
+        let asked = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
+        let expires = asked.and_then(|d| since.checked_add(d).ok()).map(whole_seconds);
+        let status = &mut self.plan.status;
+        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
     }
 
     fn expired(&self) -> bool {

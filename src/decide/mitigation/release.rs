@@ -194,6 +194,15 @@ impl<'a> Decision<'a> {
             Ok(Undo::Status(patch)) => {
                 self.plan.effect = Some(Effect::Write { object: id.clone(), what: Write::Status, patch });
             }
+            // That it is deleted was agreed for its release. Somebody else's edit is no release, and may come from who may
+            // not delete it.
+            Ok(Undo::Delete) if *end == End::Undone && !record.made => {
+                let left = self.plan.status.left.take().map(|left| format!("{left}, ")).unwrap_or_default();
+                let left =
+                    if left.is_empty() { "stays as it is and is held no more: ".to_owned() } else { left };
+                self.plan.status.left = Some(clip(&format!("{left}{id}"), 1024));
+                self.let_go(id, object, record, false);
+            }
             Ok(Undo::Delete) => {
                 if let Some(deleted) = &object.metadata.deletion_timestamp {
                     // The API server states when it should be gone.
@@ -344,9 +353,13 @@ impl<'a> Decision<'a> {
         told: &[Told<'_>],
         is_back: impl Fn(&DynamicObject, &HeldField) -> bool,
     ) {
+        let left = self.plan.status.left.iter().map(|left| format!("; {left}")).collect::<String>();
         if who == DELETER {
-            let message = "what bore the change was deleted by somebody: nothing is left to undo";
-            return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message.to_owned());
+            let message = match left.is_empty() {
+                true => "what bore the change was deleted by somebody: nothing is left to undo".to_owned(),
+                false => clip(&format!("what bore the change was deleted by somebody{left}"), 2048),
+            };
+            return self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
         }
         let (mut held_all, mut changed) = (Vec::new(), Vec::new());
         let mut restored = false;
@@ -367,10 +380,11 @@ impl<'a> Decision<'a> {
         let what = match (changed.as_slice(), held_all.as_slice()) {
             // Who put the prior value back changed it, too.
             ([], [one]) => one.clone(),
-            ([], _) => "the field".to_owned(),
+            ([], []) => "the field".to_owned(),
+            ([], many) => format!("one of {}", many.join(", ")),
             (changed, _) => changed.join(", "),
         };
-        let rest = if restored && !changed.is_empty() { "; what else was changed is back" } else { "" };
+        let rest = if restored && held_all.len() > 1 { "; what else was changed is back" } else { "" };
         let said = match (who, removed) {
             (REMOVER, true) => {
                 format!("somebody removed {what}, and nothing notes who did; it stays removed")
@@ -378,7 +392,7 @@ impl<'a> Decision<'a> {
             (REMOVER, false) => format!("somebody removed or changed {what}; that stands"),
             (who, _) => format!("{who} changed {what}; that value stands"),
         };
-        let message = clip(&format!("{said}{rest}"), 2048);
+        let message = clip(&format!("{said}{rest}{left}"), 2048);
         self.finish(Phase::Superseded, "ChangedBySomebodyElse", message);
     }
 

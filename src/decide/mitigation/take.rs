@@ -103,10 +103,12 @@ impl<'a> Decision<'a> {
             Err(Stop::Refused(refusal)) if !begun && refusal.reason != MAY_NOT_LOOK => {
                 return match self.refused_for_now(engine, &id, target) {
                     Ok(None) => self.cannot_take(Stop::Refused(refusal), holdings),
-                    Ok(Some(holder)) if self.is_dry_run() => self.nothing_planned(&id, &holder, &refusal),
-                    Ok(Some(holder)) => {
+                    Ok(Some((at, holder))) if self.is_dry_run() => {
+                        self.nothing_planned(&at, &holder, &refusal);
+                    }
+                    Ok(Some((at, holder))) => {
                         let paths = holder.fields.iter().map(|held| held.path.as_str());
-                        self.field_busy(&id, &holder, paths, Some(&refusal));
+                        self.field_busy(&at, &holder, paths, Some(&refusal));
                     }
                     Err(stop) => self.cannot_take(stop, holdings),
                 };
@@ -164,6 +166,8 @@ impl<'a> Decision<'a> {
             return;
         }
         self.plan.status.phase = Some(Phase::Applying);
+        // That of a dry run before: what is done now may be something else.
+        self.plan.status.plan = None;
         // What was announced before may have become less.
         let only_the_target = self.plan.status.objects.is_empty()
             && matches!(parts.as_slice(), [part] if part.id == id && !part.changes().is_empty());

@@ -570,6 +570,21 @@ fn more_time_after_the_expiry_makes_it_expire_anew() {
 }
 
 #[test]
+fn more_time_counts_although_the_same_edit_asks_for_the_release_at_its_end() {
+    let mut w = World::new(json!({"expiresAfter": "10m"}));
+    w.run();
+    w.now += Duration::from_secs(660);
+    w.run();
+    let more = json!({"expiresAfter": "1h", "onExpire": "Release"});
+    w.mitigation.spec.template = stop_importer(more).spec.template;
+    w.run();
+    assert_eq!((w.phase(), w.replicas(), w.status().expired_time.clone()), (Phase::Active, 0, None));
+    w.now += Duration::from_secs(3000);
+    w.run();
+    assert_eq!((w.phase(), w.replicas()), (Phase::Released, 3));
+}
+
+#[test]
 fn less_time_than_has_passed_already_releases_at_once() {
     let mut w = World::new(json!({"expiresAfter": "10m", "onExpire": "Release"}));
     w.run();
@@ -1120,6 +1135,36 @@ fn what_worked_once_and_works_no_more_is_not_told_as_what_never_worked() {
         w.run();
         assert!(w.condition("Effective").message.starts_with("no longer in effect: "));
     }
+}
+
+#[test]
+fn an_edit_of_something_else_says_nothing_about_the_effect_until_the_controller_has_looked() {
+    let mut w = World::new(json!({}));
+    w.run();
+    w.workload_settles().run();
+    w.now += Duration::from_secs(600);
+    let edited = whole_seconds(w.now);
+    let target = w.target.as_mut().unwrap();
+    target["metadata"]["generation"] = json!(2);
+    target["spec"]["progressDeadlineSeconds"] = json!(601);
+    let fields = target["metadata"]["managedFields"].as_array_mut().unwrap();
+    fields.push(json!({"manager": "edit", "operation": "Update", "time": edited,
+        "fieldsV1": {"f:spec": {"f:progressDeadlineSeconds": {}}}}));
+    w.bump();
+    w.run();
+    assert_eq!((w.condition("Effective").status, w.condition("Ready").status), (True, True));
+    assert_eq!(w.plan().wake, Some(w.now + DEFAULT_VERIFICATION), "it has as long as at first");
+    let mut looked = w.target.clone().unwrap();
+    w.now += DEFAULT_VERIFICATION;
+    w.run();
+    let effective = w.condition("Effective");
+    assert_eq!(effective.status, False);
+    assert!(effective.message.contains("has not seen the last change"), "{}", effective.message);
+    looked["status"]["observedGeneration"] = json!(2);
+    looked["metadata"]["resourceVersion"] = json!("99");
+    w.target = Some(looked);
+    w.run();
+    assert_eq!(w.condition("Effective").status, True);
 }
 
 // ---- a restarted workload with another template ----------------------------------------------------------------

@@ -34,7 +34,8 @@ pub(super) fn drift(object: &DynamicObject, record: &Record) -> String {
     let told = changed.map(|held| {
         let has = match &held.how {
             How::Member(member) => return member.is_missing(&held.path),
-            How::Digest | How::Revision(_) => "another value".to_owned(),
+            How::Revision(pin) => return format!("{} is not that of {} any more", held.path, pin.to),
+            How::Digest => "another value".to_owned(),
             How::Plain | How::Subset | How::Shared => text(field(object, &held.path).as_ref(), 128),
             How::Inside(_) => text(held.seen(object).as_ref(), 128),
         };

@@ -164,8 +164,8 @@ fn unblocked(block: &BlockWrites, target: &DynamicObject, route: &DynamicObject)
             _ => Vec::new(),
         };
         let (wanted, made) = (list(target), list(route));
-        // No host at all means every host.
-        let added = wanted.iter().filter(|each| !made.is_empty() && !made.contains(each));
+        // No host at all means every host, but a route that names the host goes before one that does not.
+        let added = wanted.iter().filter(|each| !made.contains(each));
         missing.extend(added.map(|each| format!("{shared} {each}")));
         if wanted.is_empty() && !made.is_empty() {
             missing.push(format!("{shared} that it does not name any more"));
@@ -192,8 +192,8 @@ pub fn effect(block: &BlockWrites, scene: &Scene<'_>) -> Result<Effect, Stop> {
     let parents: Vec<&Value> = parents.as_array().into_iter().flatten().collect();
     for parent in &parents {
         for type_ in ["Accepted", "ResolvedRefs"] {
-            if let Err(seen) = gateway::holds(route, parent, type_) {
-                return Ok(Effect::Awaited { what, seen });
+            if let Some(effect) = gateway::lacks(route, parent, type_, &what) {
+                return Ok(effect);
             }
         }
     }

@@ -136,7 +136,7 @@ fn a_route_works_once_every_gateway_has_accepted_it_as_it_is() {
         vec![condition("Accepted", "True", 2), condition("ResolvedRefs", status, generation)]
     };
     assert!(matches!(effect(vec![]), Effect::Awaited { .. }));
-    assert!(matches!(effect(both("True", 1)), Effect::Awaited { .. }));
+    assert!(matches!(effect(both("True", 1)), Effect::Unseen { .. }));
     assert!(matches!(effect(both("True", 2)), Effect::Seen(_)));
     let Effect::Awaited { seen, .. } = effect(both("False", 2)) else { panic!("not accepted") };
     assert!(seen.contains("ResolvedRefs=False, Because: of this"), "{seen}");

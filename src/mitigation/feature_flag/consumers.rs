@@ -185,10 +185,9 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
     let spec = field(pod, "/spec")?;
     let list =
         |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let volumes: Vec<String> = list(&spec, "volumes")
+    let volumes: Vec<(String, Vec<String>)> = list(&spec, "volumes")
         .iter()
-        .filter(|volume| mentions(volume, config_map))
-        .filter_map(|volume| volume.get("name")?.as_str().map(str::to_owned))
+        .filter_map(|volume| Some((volume.get("name")?.as_str()?.to_owned(), files(volume, config_map, key))))
         .collect();
     let (mut reads, mut live) = (Vec::new(), true);
     let early = list(&spec, "initContainers");
@@ -202,7 +201,11 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
                 });
         let mounts: Vec<Value> = list(container, "volumeMounts")
             .into_iter()
-            .filter(|m| m.get("name").and_then(Value::as_str).is_some_and(|n| volumes.iter().any(|v| v == n)))
+            .filter(|mount| {
+                let name = mount.get("name").and_then(Value::as_str);
+                let files = volumes.iter().find(|(volume, _)| Some(volume.as_str()) == name);
+                files.is_some_and(|(_, files)| files.iter().any(|file| is_mounted(mount, file)))
+            })
             .collect();
         if !by_env && mounts.is_empty() {
             continue;
@@ -241,8 +244,28 @@ fn consumer(pod: &DynamicObject, config_map: &str, key: &str) -> Option<Consumer
     Some(Consumer { owner, deployment, live, started, restarted_for })
 }
 
-/// Whether a volume shows the ConfigMap, by itself or projected with others.
-fn mentions(volume: &Value, config_map: &str) -> bool {
-    let is = |source: &Value| source.pointer("/configMap/name").and_then(Value::as_str) == Some(config_map);
-    is(volume) || volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten().any(is)
+/// The files of a volume that show the key of the ConfigMap, by itself or projected with others.
+fn files(volume: &Value, config_map: &str, key: &str) -> Vec<String> {
+    let projected = volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten();
+    let sources = std::iter::once(volume).chain(projected).filter_map(|source| source.get("configMap"));
+    let ours = sources.filter(|source| source.get("name").and_then(Value::as_str) == Some(config_map));
+    let text = |item: &Value, name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
+    ours.flat_map(|source| match source.get("items").and_then(Value::as_array) {
+        // Only these keys are there.
+        Some(items) => {
+            let of_key = items.iter().filter(|item| text(item, "key").as_deref() == Some(key));
+            of_key.filter_map(|item| text(item, "path")).collect()
+        }
+        None => vec![key.to_owned()],
+    })
+    .collect()
+}
+
+/// Whether a file of a volume is in what a container mounts of it. What a variable of the container decides may be any.
+fn is_mounted(mount: &Value, file: &str) -> bool {
+    let Some(part) = mount.get("subPath").and_then(Value::as_str).filter(|part| !part.is_empty()) else {
+        return true;
+    };
+    let part = part.trim_end_matches('/');
+    file == part || file.strip_prefix(part).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -143,6 +143,7 @@ fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by
     let env = json!({"envFrom": [{"configMapRef": {"name": "flags"}}]});
     let mounted = json!({"volumeMounts": [{"name": "v", "mountPath": "/f"}]});
     let sub_path = json!({"volumeMounts": [{"name": "v", "mountPath": "/f", "subPath": "new-pricing"}]});
+    let other_file = json!({"volumeMounts": [{"name": "v", "mountPath": "/f", "subPath": "other"}]});
     let other_key =
         json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "flags", "key": "other"}}}]});
     for (container, started, says) in [
@@ -151,6 +152,7 @@ fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by
         (mounted, BEFORE, "within about a minute"),
         (sub_path, BEFORE, "NeedsRestart"),
         (other_key, BEFORE, "no pod reads it"),
+        (other_file, BEFORE, "no pod reads it"),
     ] {
         let stage = stage().with(pod("p", ("StatefulSet", "web"), container.clone(), volume(), started));
         let effect = stage.ask(|scene| off().effect(scene)).unwrap();
@@ -160,6 +162,31 @@ fn pods_that_read_the_key_when_they_start_must_be_restarted_and_others_see_it_by
             other => panic!("{other:?}"),
         };
         assert!(words.contains(says), "{container}: {words}");
+    }
+}
+
+#[test]
+fn only_what_a_volume_shows_of_the_key_and_a_container_mounts_of_it_counts() {
+    let whole = json!({"name": "v", "mountPath": "/f"});
+    let part = |path: &str| json!({"name": "v", "mountPath": "/f", "subPath": path});
+    let items = |key: &str| json!({"name": "flags", "items": [{"key": key, "path": "deep/flag"}]});
+    let projected = json!({"sources": [{"secret": {"name": "s"}}, {"configMap": items("new-pricing")}]});
+    for (volume, mount, reads) in [
+        (json!({"configMap": items("new-pricing")}), whole.clone(), true),
+        (json!({"configMap": items("other")}), whole.clone(), false),
+        (json!({"configMap": items("new-pricing")}), part("deep/flag"), true),
+        (json!({"configMap": items("new-pricing")}), part("deep/"), true),
+        (json!({"configMap": items("new-pricing")}), part("dee"), false),
+        (json!({"configMap": items("new-pricing")}), part("new-pricing"), false),
+        (json!({"projected": projected}), whole, true),
+    ] {
+        let mut volume = volume;
+        volume["name"] = json!("v");
+        let container = json!({"volumeMounts": [mount]});
+        let stage =
+            stage().with(pod("p", ("StatefulSet", "web"), container.clone(), json!([volume]), BEFORE));
+        let found = stage.ask(|scene| consumers::of(scene, "new-pricing")).unwrap();
+        assert_eq!(!found.is_empty(), reads, "{volume} {container}");
     }
 }
 

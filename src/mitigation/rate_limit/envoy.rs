@@ -161,8 +161,8 @@ pub fn effect(limit: &RateLimit, scene: &Scene<'_>) -> Result<Effect, Stop> {
         return Ok(Effect::Awaited { what, seen });
     }
     for ancestor in ancestors {
-        if let Err(seen) = gateway::holds(policy, ancestor, "Accepted") {
-            return Ok(Effect::Awaited { what, seen });
+        if let Some(effect) = gateway::lacks(policy, ancestor, "Accepted", &what) {
+            return Ok(effect);
         }
     }
     Ok(Effect::Seen(format!("Envoy Gateway has accepted {id}: {}", meaning(limit))))

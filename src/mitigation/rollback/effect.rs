@@ -35,7 +35,8 @@ pub fn seen(scene: &Scene<'_>, may_delete: bool) -> Result<Effect, Stop> {
         Ok(Effect::Awaited { what: format!("waiting until {due} pods run the earlier version"), seen })
     };
     if number("/status/observedGeneration") < target.metadata.generation.unwrap_or(0) {
-        return awaited("the workload's controller has not seen the change yet".to_owned());
+        let what = format!("waiting until {due} pods run the earlier version");
+        return Ok(Effect::Unseen { what, seen: workload::UNSEEN.to_owned() });
     }
     let old = if scene.id.kind == STATEFUL_SET || daemons { 0 } else { all - updated };
     if updated >= due && available >= wanted && old <= 0 {

@@ -97,9 +97,17 @@ fn named(template: &Value) -> Vec<(TargetKind, String)> {
     found
 }
 
+/// The Secrets with which images are pulled.
+pub fn pull_secrets(template: &Value) -> Vec<String> {
+    let names = list(template, "/spec/imagePullSecrets").filter_map(|secret| secret.get("name")?.as_str());
+    names.map(str::to_owned).collect()
+}
+
 /// The Secrets that a template cannot run without.
 pub fn secrets(template: &Value) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
+    let volumes = list(template, "/spec/volumes");
+    let published = volumes.filter_map(|volume| volume.pointer("/csi/nodePublishSecretRef/name")?.as_str());
+    let mut names: Vec<String> = published.map(str::to_owned).collect();
     for source in sources(template, "secret", "secretKeyRef", "secretRef") {
         let name = source.get("secretName").or_else(|| source.get("name")).and_then(Value::as_str);
         names.extend(name.map(str::to_owned));
@@ -140,6 +148,7 @@ mod tests {
             "serviceAccountName": "runner",
             "volumes": [
                 {"configMap": {"name": "files"}}, {"secret": {"secretName": "tls"}},
+                {"csi": {"driver": "d", "nodePublishSecretRef": {"name": "mount"}}},
                 {"configMap": {"name": "maybe", "optional": true}},
                 {"persistentVolumeClaim": {"claimName": "data"}},
                 {"projected": {"sources": [{"configMap": {"name": "projected"}}, {"secret": {"name": "token"}}]}}],
@@ -159,6 +168,6 @@ mod tests {
             "ServiceAccount/runner",
         ];
         assert_eq!(names, wanted);
-        assert_eq!(secrets(&template), ["all", "password", "tls", "token"]);
+        assert_eq!(secrets(&template), ["all", "mount", "password", "tls", "token"]);
     }
 }

@@ -259,7 +259,7 @@ fn it_is_effective_when_all_pods_run_the_earlier_version_and_none_of_the_bad_one
         assert!(matches!(deployment(updated, available, all), Effect::Awaited { .. }));
     }
     let unseen = json!({"metadata": {"generation": 9}, "status": {"updatedReplicas": 3, "availableReplicas": 3, "replicas": 3}});
-    assert!(matches!(effect("Deployment", unseen), Effect::Awaited { .. }));
+    assert!(matches!(effect("Deployment", unseen), Effect::Unseen { .. }));
     let daemons = |updated: i64| {
         effect(
             "DaemonSet",

@@ -312,7 +312,7 @@ fn of_a_listed_kind_the_pods_themselves_are_counted_where_it_tells_which_they_ar
     assert!(matches!(ask(to(0), json!({"running": 0}), &[pod("a", "True")]), Effect::Seen(_)));
     assert!(matches!(ask(to(0), json!({}), &[]), Effect::Unclear { reason: "NotReported", .. }));
     let behind = json!({"running": 0, "observedGeneration": 2});
-    assert!(matches!(ask(to(0), behind, &[]), Effect::Awaited { .. }), "an older generation");
+    assert!(matches!(ask(to(0), behind, &[]), Effect::Unseen { .. }), "an older generation");
 }
 
 #[test]

@@ -84,9 +84,18 @@ impl TestNamespace {
     pub fn create(&self, object: Value) -> impl Future<Output = DynamicObject> {
         let caller = std::panic::Location::caller();
         async move {
-            self.try_create(object.clone())
-                .await
-                .unwrap_or_else(|error| panic!("{caller}: cannot create {object}: {error}"))
+            let mut made = self.try_create(object.clone()).await;
+            // A connection that broke says nothing about the API server, nor whether the object was made.
+            if made.as_ref().is_err_and(|error| !matches!(error, kube::Error::Api(_))) {
+                made = match self.try_create(object.clone()).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => {
+                        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                        self.cluster.api_of(&object, &self.name).get(name).await
+                    }
+                    again => again,
+                };
+            }
+            made.unwrap_or_else(|error| panic!("{caller}: cannot create {object}: {error}"))
         }
     }
 

@@ -265,7 +265,8 @@ impl Life {
         if status.applied_time.is_some() {
             self.known.applied.insert(uid.clone());
         }
-        self.known.worked.insert(name, status.effective_time.is_some());
+        let worked = status.effective_time.is_some() && phase != Phase::Failed;
+        self.known.worked.insert(name, worked);
         if phase.is_ended() {
             self.known.ended.insert(uid, phase);
         }

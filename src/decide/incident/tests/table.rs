@@ -26,7 +26,7 @@ impl Life {
                 || cancelled
                 || declared.is_some() && done && m.spec.template.release_on == Some(ReleaseOn::Resolve)
                 || entry.is_some_and(|entry| !spec.mitigations.iter().any(|e| e.name == *entry));
-            let worked = status.effective_time.is_some();
+            let worked = status.effective_time.is_some() && phase != Phase::Failed;
             let works = phase == Phase::Active && condition(&status.conditions, "Effective") == True;
             // Its entry was put back: another one is made when it is gone.
             let put_back = self.known.taken_out.contains(m.metadata.uid.as_ref().unwrap())
@@ -77,7 +77,11 @@ impl Life {
     /// What must be true whenever nothing is left to do.
     pub fn settled(&mut self) {
         for m in &self.w.mitigations {
-            let worked = m.status.as_ref().is_some_and(|s| s.effective_time.is_some());
+            // A step that was said to be done, and to have failed in the end, has not worked.
+            let worked = m
+                .status
+                .as_ref()
+                .is_some_and(|s| s.effective_time.is_some() && s.phase != Some(Phase::Failed));
             self.known.worked.insert(m.metadata.name.clone().unwrap(), worked);
         }
         let now = self.table();
