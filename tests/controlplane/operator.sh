@@ -42,13 +42,14 @@ stop() {
   rm -f "$dir/operator.pid"
 }
 
-# Whether the API server vouches for names is the chart's to say: it knows what it installed.
-signed_requests() {
-  local argument
-  argument=$(kubectl get deployment incident-operator --namespace incident-operator \
-    -o 'jsonpath={range .spec.template.spec.containers[0].args[*]}{@}{"\n"}{end}' | grep '^--signed-requests=') ||
+# Whether the API server vouches for names, and what else was granted, is the chart's to say: it knows what it installed.
+chart_flags() {
+  local flags
+  flags=$(kubectl get deployment incident-operator --namespace incident-operator \
+    -o 'jsonpath={range .spec.template.spec.containers[0].args[*]}{@}{"\n"}{end}' |
+    grep -E '^--(signed-requests|secret-names)=') ||
     fail "the chart's Deployment says nothing of --signed-requests: is it installed in this cluster?"
-  printf '%s\n' "$argument"
+  printf '%s\n' "$flags"
 }
 
 # What the chart would mount: the configuration, as it was installed last.
@@ -79,10 +80,11 @@ CONFIG
 start() {
   [ -x "$binary" ] || fail "$binary does not exist: run cargo build"
   use_cluster "$dir"
-  local stamp signed
-  signed=$(signed_requests)
+  local stamp flags list
+  flags=$(chart_flags)
+  readarray -t list <<<"$flags"
   write_config
-  stamp=$({ cat "$binary" "$dir/kubeconfig" && printf '%s' "$signed"; } | sha256sum)
+  stamp=$({ cat "$binary" "$dir/kubeconfig" && printf '%s' "$flags"; } | sha256sum)
   if ! gone && [ "$stamp" = "$(cat "$dir/operator.stamp" 2>/dev/null)" ] && wait_until 5 ready; then
     say "the operator is running already (pid $(pid))"
     return 0
@@ -94,7 +96,7 @@ start() {
   write_kubeconfig
   [ ! -e "$log" ] || mv -f "$log" "$log.old"
   KUBECONFIG=$dir/operator.kubeconfig NO_COLOR=1 setsid "$dir/bin/incident-operator" run \
-    --lease-namespace incident-operator --listen 127.0.0.1:0 --log-format text "$signed" \
+    --lease-namespace incident-operator --listen 127.0.0.1:0 --log-format text "${list[@]}" \
     --config "$dir/config.yaml" \
     </dev/null >"$log" 2>&1 &
   printf '%s\n' "$!" >"$dir/operator.pid"
