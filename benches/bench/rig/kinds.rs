@@ -52,6 +52,7 @@ pub async fn make_raw_kinds(client: &Client) -> anyhow::Result<()> {
         raw.spec.names.short_names = None;
         raw.spec.names.categories = None;
         let name = format!("{}.{RAW}", raw.spec.names.plural);
+        let served = self::api(client, RAW, &raw.spec.names.kind);
         raw.metadata.name = Some(name.clone());
         let params = PatchParams::apply("bench").force();
         let mut value = serde_json::to_value(&raw)?;
@@ -59,6 +60,13 @@ pub async fn make_raw_kinds(client: &Client) -> anyhow::Result<()> {
         value["kind"] = "CustomResourceDefinition".into();
         api.patch(&name, &params, &Patch::Apply(value)).await?;
         await_condition(api.clone(), &name, conditions::is_crd_established()).await?;
+        // It is answered for a moment later.
+        let mut left = 50;
+        while let Err(error) = served.list_metadata(&kube::api::ListParams::default().limit(1)).await {
+            left -= 1;
+            anyhow::ensure!(left > 0, "{name} is not served: {error}");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
     }
     Ok(())
 }

@@ -42,7 +42,12 @@ impl Decision<'_> {
         status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
         let who = step.assignee.as_deref().unwrap_or("somebody");
         let mut c = self.conditions();
-        c.set("Authorized", True, "NotRequired", "the operator changes nothing, so nobody's right is asked for");
+        c.set(
+            "Authorized",
+            True,
+            "NotRequired",
+            "the operator changes nothing, so nobody's right is asked for",
+        );
         c.set("Applied", True, "Asked", format!("{who} was asked: {}", super::clip(&step.instructions, 512)));
         match &step.result {
             None => {
