@@ -114,10 +114,20 @@ async fn start(rig: &mut Rig, report: &mut Report, size: usize) -> anyhow::Resul
 /// All incidents, page by page, decoded into the operator's own types.
 async fn list(client: &Client) -> anyhow::Result<Duration> {
     let api: Api<Incident> = Api::all(client.clone());
-    let begun = Instant::now();
+    let mut begun = Instant::now();
+    let mut behind = 0;
     let mut params = ListParams::default().limit(500);
     loop {
-        let page = api.list(&params).await?;
+        let page = match api.list(&params).await {
+            // What was put into etcd a moment ago has not reached the API server: it is measured from anew.
+            Err(kube::Error::Api(status)) if status.code == 504 && behind < 30 => {
+                behind += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                (begun, params) = (Instant::now(), ListParams::default().limit(500));
+                continue;
+            }
+            page => page?,
+        };
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(begun.elapsed()),
