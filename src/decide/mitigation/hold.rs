@@ -139,8 +139,9 @@ impl<'a> Decision<'a> {
 
     /// What the records say, in status.
     pub(super) fn note_applied(&mut self, target: &DynamicObject, records: &[(&Holding<'_>, &Record)]) {
-        let Some(first) = records.iter().map(|(_, record)| record.at).min() else { return };
-        let last = records.iter().map(|(_, record)| record.at).max().unwrap_or(first);
+        let times = || records.iter().map(|(_, record)| self.in_its_life(record.at));
+        let Some(first) = times().min() else { return };
+        let last = times().max().unwrap_or(first);
         let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
         let mut prior = Vec::new();
         for (holding, record) in records {

@@ -585,6 +585,21 @@ fn more_time_counts_although_the_same_edit_asks_for_the_release_at_its_end() {
 }
 
 #[test]
+fn a_time_that_somebody_wrote_into_the_record_ends_nothing() {
+    let mut w = World::new(json!({"expiresAfter": "10m", "onExpire": "Release"}));
+    w.mitigation.metadata.creation_timestamp = Some(whole_seconds(w.now));
+    w.run();
+    let (uid, target) = (w.mitigation.metadata.uid.clone().unwrap(), w.target.as_mut().unwrap());
+    let annotation = &mut target["metadata"]["annotations"][crate::mitigation::record::key(&uid)];
+    let mut record: Value = serde_json::from_str(annotation.as_str().unwrap()).unwrap();
+    record["at"] = "2020-01-01T00:00:00Z".into();
+    *annotation = record.to_string().into();
+    w.bump();
+    w.run();
+    assert_eq!((w.phase(), w.replicas()), (Phase::Active, 0));
+}
+
+#[test]
 fn less_time_than_has_passed_already_releases_at_once() {
     let mut w = World::new(json!({"expiresAfter": "10m", "onExpire": "Release"}));
     w.run();
