@@ -198,7 +198,12 @@ async fn what_is_missed_is_told_once_also_when_the_operator_was_down_meanwhile()
     for name in
         ["incident_operator_incident_updates_missed", "incident_operator_incident_next_due_timestamp_seconds"]
     {
-        assert!(operator.metric(name, &of_clock).await.is_some_and(|n| n > 0.0), "{name}");
+        // The watch of the test may tell of a status before the operator has read the answer to its write.
+        wait_for(PATIENCE, name, async || {
+            let told = operator.metric(name, &of_clock).await;
+            if told.is_some_and(|n| n > 0.0) { Ok(()) } else { Err(format!("{told:?}")) }
+        })
+        .await;
     }
     // Events are a mirror: those of which the operator was killed before it sent them are not sent again.
     wait_for(PATIENCE, "Events of what is overdue", async || {
