@@ -34,12 +34,10 @@ impl Decision<'_> {
         let asks = self.asks().map(str::to_owned);
         self.note_asked_by(asks.as_deref());
         let asked = self.m.metadata.creation_timestamp.as_ref().map_or(self.now, |t| t.0);
-        let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
         let status = &mut self.plan.status;
         status.phase = Some(Phase::Active);
         status.applied_time.get_or_insert(whole_seconds(asked));
-        let expires = expires.and_then(|d| asked.checked_add(d).ok()).map(whole_seconds);
-        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
+        self.expires_from(asked);
         let who = step.assignee.as_deref().unwrap_or("somebody");
         let mut c = self.conditions();
         c.set(

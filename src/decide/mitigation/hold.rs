@@ -142,7 +142,6 @@ impl<'a> Decision<'a> {
         let times = || records.iter().map(|(_, record)| self.in_its_life(record.at));
         let Some(first) = times().min() else { return };
         let last = times().max().unwrap_or(first);
-        let expires = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
         let mut prior = Vec::new();
         for (holding, record) in records {
             let object = self.label_of(&holding.id);
@@ -163,11 +162,10 @@ impl<'a> Decision<'a> {
         self.note_latest_end();
         let reasserts = records.iter().map(|(_, record)| record.reasserts).max().unwrap_or(0);
         self.note_asked_by(records.iter().find_map(|(_, record)| record.by.as_deref()));
+        self.expires_from(last);
         let status = &mut self.plan.status;
         status.phase = Some(Phase::Active);
         status.target_uid.clone_from(&target.metadata.uid);
-        let expires = expires.and_then(|d| last.checked_add(d).ok()).map(whole_seconds);
-        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
         status.applied_time = Some(whole_seconds(first));
         status.attempts = Some(1 + i32::from(reasserts));
         status.prior = prior;
@@ -200,21 +198,6 @@ impl<'a> Decision<'a> {
             false => c.set("Applied", True, "Changed", changed),
         }
         c.set("Stalled", False, "Progressing", "nothing is in the way");
-    }
-
-    pub(super) fn expire(&mut self) {
-        let Some(expiry) = self.plan.status.expiry_time.clone() else { return };
-        if self.expired() {
-            // The time may have become known only now, and be over already: nothing else would come to look.
-            if let Some(end) = self.end() {
-                return self.release(&end);
-            }
-            self.plan.status.expired_time.get_or_insert(whole_seconds(self.now));
-        } else {
-            // It may have been given more time after it was told.
-            self.plan.status.expired_time = None;
-            self.wake_at(expiry.0);
-        }
     }
 
     /// Somebody changed a field that we hold.

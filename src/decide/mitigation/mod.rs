@@ -13,6 +13,7 @@ mod busy;
 mod by_hand;
 mod dry_run;
 mod evidence;
+mod expiry;
 mod gate;
 mod hold;
 mod holdings;
@@ -305,33 +306,6 @@ impl<'a> Decision<'a> {
         };
         let known = self.seen.objects.iter().filter_map(|(id, object)| Some((id, object.as_ref()?)));
         known.filter(|(id, o)| !goes(id, o)).any(|(_, object)| Record::find(object, self.uid()).is_some())
-    }
-
-    /// The time that was asked for may be another by now, and it is the present one that counts.
-    fn renew_expiry(&mut self) {
-        let Some(applied) = self.plan.status.applied_time.as_ref().map(|t| t.0) else { return };
-        let records = self.seen.objects.values().flatten();
-        let records = records.filter_map(|object| Some(Record::find(object, self.uid())?.at));
-        let since = match self.is_by_hand() {
-            true => Some(applied),
-            // Before the objects were read it is not known; then nothing is undone yet, either.
-            false => records.max().map(|last| self.in_its_life(last)),
-        };
-        let Some(since) = since else { return };
-        let asked = self.m.spec.template.expires_after.as_ref().and_then(|d| d.get());
-        let expires = asked.and_then(|d| since.checked_add(d).ok()).map(whole_seconds);
-        let status = &mut self.plan.status;
-        status.expiry_time = expires.into_iter().chain(status.latest_end_time.clone()).min_by_key(|t| t.0);
-    }
-
-    /// A time that a record tells. Whoever may write to the object may have written another into it, and is not to end the
-    /// mitigation by that: nothing was changed before it was asked for.
-    fn in_its_life(&self, time: Timestamp) -> Timestamp {
-        self.m.metadata.creation_timestamp.as_ref().map_or(time, |created| time.max(created.0))
-    }
-
-    fn expired(&self) -> bool {
-        self.plan.status.expiry_time.as_ref().is_some_and(|t| t.0 <= self.now)
     }
 
     // ---- ends ----------------------------------------------------------------------------------------------
