@@ -6,7 +6,10 @@ use super::{
     patch::pointer,
     record::Record,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time},
+    jiff::Timestamp,
+};
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -50,6 +53,13 @@ pub fn writer(target: &DynamicObject, path: &str) -> Option<Writer> {
         .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0, path)))
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
         .map(|entry| Writer { manager: manager(entry).to_owned(), kind: classify(entry) })
+}
+
+/// When somebody last wrote to a field, as the API server noted it, in whole seconds.
+pub fn written(target: &DynamicObject, path: &str) -> Option<Timestamp> {
+    let entries = target.metadata.managed_fields.iter().flatten();
+    let of_field = |entry: &&ManagedFieldsEntry| entry.fields_v1.as_ref().is_some_and(|f| owns(&f.0, path));
+    entries.filter(of_field).filter_map(|entry| Some(entry.time.as_ref()?.0)).max()
 }
 
 fn manager(entry: &ManagedFieldsEntry) -> &str {

@@ -44,7 +44,7 @@ impl Engine for PauseRollout {
     fn effect(&self, scene: &Scene<'_>) -> Result<Effect, Stop> {
         let target = scene.target;
         let number = |path: &str| workload::number(target, path);
-        if number("/status/observedGeneration") < target.metadata.generation.unwrap_or(0) {
+        if workload::is_unseen(target) {
             return Ok(Effect::Unseen {
                 what: "waiting until the workload's controller has seen the change".to_owned(),
                 seen: workload::UNSEEN.to_owned(),

@@ -2,7 +2,7 @@
 
 mod differences;
 
-use super::{CONTROLLER_REVISION, DEPLOYMENT, REPLICA_SET, Scene, Stop, field, workload};
+use super::{CONTROLLER_REVISION, DEPLOYMENT, REPLICA_SET, STATEFUL_SET, Scene, Stop, field, workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,24 @@ pub fn all(scene: &Scene<'_>) -> Result<Vec<Revision>, Stop> {
     let mut revisions: Vec<Revision> = ours.filter_map(Revision::of).collect();
     revisions.sort_by(|a, b| b.mark.number.cmp(&a.mark.number).then_with(|| a.mark.name.cmp(&b.mark.name)));
     Ok(revisions)
+}
+
+/// Whether the present template may have a revision that is not among those that were told: they come from a watch,
+/// and that may be behind the target. A workload that its controller left alone, such as one that is paused, has none.
+pub fn may_lack_the_present(scene: &Scene<'_>, told: &[Revision]) -> bool {
+    let target = scene.target;
+    if workload::is_unseen(target) {
+        return true;
+    }
+    // The controllers make a revision before they name it in the workload.
+    match scene.id.kind {
+        DEPLOYMENT => workload::annotation(target, NUMBER)
+            .is_some_and(|number| !told.iter().any(|r| r.mark.number.to_string() == number)),
+        STATEFUL_SET => workload::text(target, "/status/updateRevision")
+            .is_some_and(|name| !told.iter().any(|r| r.mark.name == name)),
+        // A DaemonSet does not say which one is its own.
+        _ => true,
+    }
 }
 
 /// The template of the target as it is, comparable with those of revisions.

@@ -12,9 +12,10 @@ mod refusals;
 
 use super::{
     CONFIG_MAP, CONTROLLER_REVISION, Change, DAEMON_SET, DEPLOYMENT, Effect, Engine, Look, ObjectId,
-    PERSISTENT_VOLUME_CLAIM, POD, Part, REPLICA_SET, Rule, SECRET, SERVICE_ACCOUNT, STATEFUL_SET, Scene,
-    Stop, TargetKind, Undo,
+    PERSISTENT_VOLUME_CLAIM, POD, Part, REPLICA_SET, Refusal, Rule, SECRET, SERVICE_ACCOUNT, STATEFUL_SET,
+    Scene, Stop, TargetKind, Undo,
     field::{self, How},
+    ownership,
     record::{HeldField, Record},
     revisions::{self, Mark, Pin, Revision, TEMPLATE},
     workload,
@@ -24,9 +25,16 @@ use crate::authority::{Authority, extra, right, workloads};
 use crate::fence::{Delete, Fence, Which, template};
 use kube::core::DynamicObject;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Annotation of `kubectl apply`, which works out from it what to remove.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A template that was written so lately may have a revision that is soon told of. Afterwards it is rolled back without
+/// one: its controller may be down, and the bad version is not to begin when it is back.
+const LATELY: Duration = Duration::from_secs(30);
+/// How long until it is looked at again meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where a rollback comes from and goes to.
 struct Way {
@@ -68,9 +76,15 @@ impl Rollback {
         let goal = self.goal()?;
         let all = revisions::all(scene)?;
         let present = revisions::present(scene.target);
+        let behind = revisions::may_lack_the_present(scene, &all);
         let (same, others): (Vec<Revision>, Vec<Revision>) =
             all.into_iter().partition(|revision| revision.template == present);
         let from = same.into_iter().next();
+        if from.is_none() && behind && was_written_lately(scene) {
+            // Without it nobody could go forward again, and "previous" could be one too early.
+            let message = "its template was written just now, and the revision of it is not to be seen yet; the rollback waits for it, at most 30 s after that write";
+            return Err(Stop::NotYet(Refusal::new("RevisionNotSeen", message), LOOK_AGAIN));
+        }
         let known = || match others.is_empty() {
             true => "there is no other".to_owned(),
             false => format!("there are: {}", told(&others)),
@@ -117,6 +131,12 @@ impl Rollback {
         };
         Ok(Way { to: to.clone(), from })
     }
+}
+
+fn was_written_lately(scene: &Scene<'_>) -> bool {
+    let written = ownership::written(scene.target, TEMPLATE);
+    // The clocks of the API server and of the operator may differ either way.
+    written.is_some_and(|written| scene.now.duration_since(written).unsigned_abs() <= LATELY)
 }
 
 fn already(what: &str) -> Stop {

@@ -148,7 +148,7 @@ impl Engine for Scale {
             Ok(counted) => counted.map_or(0, |counted| counted.ready),
             Err(look @ Stop::Look(_)) => return Err(look),
             // The kind is not listed any more: each step takes its time.
-            Err(Stop::Refused(_)) => 0,
+            Err(Stop::Refused(_) | Stop::NotYet(..)) => 0,
         };
         if let Some(stepped) = record.stepped
             && ready < now

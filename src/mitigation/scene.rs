@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 /// Something to look at beyond the target, in the mitigation's namespace.
@@ -62,14 +63,16 @@ pub struct Scene<'a> {
     pub hidden: &'a HashSet<TargetKind>,
 }
 
-/// The reason of a refusal for want of a right to look.
-pub const MAY_NOT_LOOK: &str = "MayNotLook";
+/// How long until it is tried again where the operator may not look: somebody can grant it.
+const MAY_NOT_LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// Why a plan cannot be made yet, or at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// This must be looked at first.
     Look(Look),
+    /// What must be known first cannot be told at present, and is not guessed. It is tried again after this long.
+    NotYet(Refusal, Duration),
     /// It may not or cannot be done.
     Refused(Refusal),
 }
@@ -123,13 +126,11 @@ impl<'a> Scene<'a> {
             Look::One(id) => &id.kind,
         };
         if self.hidden.contains(kind) {
-            return Err(Stop::refuse(
-                MAY_NOT_LOOK,
-                format!(
-                    "the operator may not get, list and watch {}.{} of the cluster, at which this action must look first: set the chart's value clusterReads.enabled: true",
-                    kind.plural, kind.group
-                ),
-            ));
+            let message = format!(
+                "the operator may not get, list and watch {}.{} of the cluster, at which this action must look first: set the chart's value clusterReads.enabled: true",
+                kind.plural, kind.group
+            );
+            return Err(Stop::NotYet(Refusal::new("MayNotLook", message), MAY_NOT_LOOK_AGAIN));
         }
         self.found.get(&look).map(Vec::as_slice).ok_or(Stop::Look(look))
     }
@@ -287,7 +288,7 @@ pub(crate) mod tests {
                 };
                 match asked(&scene) {
                     Ok(answer) => return Ok(answer),
-                    Err(Stop::Refused(refusal)) => return Err(refusal),
+                    Err(Stop::Refused(refusal) | Stop::NotYet(refusal, _)) => return Err(refusal),
                     Err(Stop::Look(look)) => {
                         let seen = self.others.iter().filter(|other| match &look {
                             Look::One(id) => ObjectId::of(kind_of(other), other) == *id,

@@ -8,6 +8,11 @@ use std::sync::Arc;
 /// What is said while status is older than the spec.
 pub const UNSEEN: &str = "the workload's controller has not seen the last change yet";
 
+/// Whether status is older than the spec.
+pub fn is_unseen(object: &DynamicObject) -> bool {
+    number(object, "/status/observedGeneration") < object.metadata.generation.unwrap_or(0)
+}
+
 /// A text of an object.
 pub fn text(object: &DynamicObject, path: &str) -> Option<String> {
     field(object, path).and_then(|value| value.as_str().map(str::to_owned))

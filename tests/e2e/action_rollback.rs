@@ -143,6 +143,35 @@ async fn a_daemonset_goes_back_to_the_version_before_and_forward_again_as_it_was
     there_and_back("DaemonSet").await;
 }
 
+/// Who sees the deploy go wrong rolls back at once: the revision of the bad version may not be made yet, or not be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_in_the_moment_of_the_deploy_knows_the_version_it_came_from() {
+    let namespace = TestNamespace::new("rbatonce").await;
+    let _operator = Operator::start(&namespace, Options::default()).await;
+    let bad = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": BAD}]);
+    let bad = Patch::<()>::Json(serde_json::from_value(bad).expect("it is a JSON Patch"));
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        let name = kind.to_lowercase();
+        let object = workload_of(kind, &name);
+        namespace.create(object.clone()).await;
+        rolled_out(&namespace, kind, &name);
+        next_second().await;
+        let web = namespace.cluster.api_of(&object, &namespace.name);
+        let back = with(rollback(&name, kind, &name, json!({})), json!({"onRelease": "Restore"}));
+        web.patch(&name, &PatchParams::default(), &bad).await.expect("it can be deployed");
+        namespace.create(back).await;
+        let active = effective(&namespace, &name).await;
+        let applied = message(&active, "Applied");
+        assert!(
+            applied.contains("from revision 2 (") && applied.contains("to revision 1 ("),
+            "{kind}: {applied}"
+        );
+        release(&namespace, &name);
+        reaches(&namespace, &name, Phase::Released).await;
+        assert_eq!(image(&namespace, &object).await, BAD, "{kind}");
+    }
+}
+
 /// What an engine applied server-side is its own again, leaf by leaf, beside what others had.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_owner_of_a_part_of_the_template_owns_that_part_again_after_the_way_forward() {

@@ -1,7 +1,7 @@
 //! Another mitigation is in the way: it holds the field, or what it changed is why this one cannot be done as things are.
 
 use super::{Decision, DynamicObject, Engine, HeldField, ObjectId, Record, Refusal, Scene, Stop, clip};
-use crate::mitigation::{Found, Look, MAY_NOT_LOOK, Part, Undo, field::Change, gitops, patch, prior};
+use crate::mitigation::{Found, Look, Part, Undo, field::Change, gitops, patch, prior};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 impl<'a> Decision<'a> {
@@ -57,9 +57,9 @@ impl<'a> Decision<'a> {
         }
         match self.parts(engine, &Scene { found: &found, ..self.scene(id, &free) }) {
             Ok(_) => Ok(Some(holder)),
-            // What may not be looked at is not guessed.
-            Err(Stop::Refused(refusal)) if refusal.reason == MAY_NOT_LOOK => Ok(Some(holder)),
-            Err(stop) => Err(stop),
+            // What cannot be told is not guessed.
+            Err(Stop::NotYet(..)) => Ok(Some(holder)),
+            Err(stop @ (Stop::Look(_) | Stop::Refused(_))) => Err(stop),
         }
     }
 

@@ -408,7 +408,7 @@ impl<'a> Decision<'a> {
                 self.plan.effect = Some(Effect::Look(look));
                 None
             }
-            Stop::Refused(refusal) => Some(refusal),
+            Stop::NotYet(refusal, _) | Stop::Refused(refusal) => Some(refusal),
         }
     }
 

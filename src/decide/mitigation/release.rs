@@ -226,7 +226,7 @@ impl<'a> Decision<'a> {
                 self.let_go(id, object, record, false);
             }
             Err(Stop::Look(look)) => self.plan.effect = Some(Effect::Look(look)),
-            Err(Stop::Refused(refusal)) => self.cannot_release(&refusal.message),
+            Err(Stop::Refused(refusal) | Stop::NotYet(refusal, _)) => self.cannot_release(&refusal.message),
         }
         None
     }

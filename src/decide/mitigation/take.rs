@@ -7,7 +7,7 @@ use super::{
 use crate::api::{ConditionStatus::False, TouchedObject};
 use crate::decide::{conditions::find, policy::InForce};
 use crate::mitigation::{
-    Asked, Engine, MAY_NOT_LOOK, Part, Stop,
+    Asked, Engine, Part, Stop,
     field::{Change, How},
     gitops, patch,
     record::{HeldField, Record},
@@ -100,7 +100,7 @@ impl<'a> Decision<'a> {
         let Some(id) = self.id.clone() else { return };
         let mut parts = match self.parts(engine, &self.scene(&id, target)) {
             Ok(parts) => parts,
-            Err(Stop::Refused(refusal)) if !begun && refusal.reason != MAY_NOT_LOOK => {
+            Err(Stop::Refused(refusal)) if !begun => {
                 return match self.refused_for_now(engine, &id, target) {
                     Ok(None) => self.cannot_take(Stop::Refused(refusal), holdings),
                     Ok(Some((at, holder))) if self.is_dry_run() => {
@@ -277,11 +277,14 @@ impl<'a> Decision<'a> {
 
     /// The change cannot be made, or not in full; what is made of it already is undone.
     fn cannot_take(&mut self, stop: Stop, holdings: &[Holding<'a>]) {
+        let again = match &stop {
+            Stop::NotYet(_, again) if !self.was_applied() => Some(*again),
+            Stop::NotYet(..) | Stop::Look(_) | Stop::Refused(_) => None,
+        };
         let Some(refusal) = self.stopped(stop) else { return };
-        if refusal.reason == MAY_NOT_LOOK && !self.was_applied() {
-            // Somebody can grant it. What must be known first is not guessed.
+        if let Some(again) = again {
             self.wait(refusal.reason, refusal.message);
-            self.plan.wake = self.now.checked_add(Duration::from_secs(15)).ok();
+            self.plan.wake = self.now.checked_add(again).ok();
             return;
         }
         if holdings.iter().any(|h| h.record.is_some()) {

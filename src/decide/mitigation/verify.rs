@@ -20,7 +20,9 @@ impl<'a> Decision<'a> {
                 self.plan.effect = Some(Effect::Look(look));
                 return;
             }
-            Err(Stop::Refused(refusal)) => Seen::Unclear { reason: refusal.reason, message: refusal.message },
+            Err(Stop::Refused(refusal) | Stop::NotYet(refusal, _)) => {
+                Seen::Unclear { reason: refusal.reason, message: refusal.message }
+            }
         };
         let unseen = matches!(effect, Seen::Unseen { .. });
         let effect = match effect {

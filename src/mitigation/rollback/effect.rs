@@ -34,7 +34,7 @@ pub fn seen(scene: &Scene<'_>, may_delete: bool) -> Result<Effect, Stop> {
     let awaited = |seen: String| {
         Ok(Effect::Awaited { what: format!("waiting until {due} pods run the earlier version"), seen })
     };
-    if number("/status/observedGeneration") < target.metadata.generation.unwrap_or(0) {
+    if workload::is_unseen(target) {
         let what = format!("waiting until {due} pods run the earlier version");
         return Ok(Effect::Unseen { what, seen: workload::UNSEEN.to_owned() });
     }

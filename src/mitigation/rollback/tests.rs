@@ -103,6 +103,44 @@ fn a_version_of_which_no_revision_was_made_yet_is_rolled_back_all_the_same() {
     assert_eq!(planned(&to(json!({})), &stage).unwrap(), (None, 2, "b".to_owned()));
 }
 
+/// Whether a rollback waits for a revision that is not told yet, and what it would do otherwise.
+fn waits(stage: &Stage) -> bool {
+    match planned(&to(json!({})), stage) {
+        Ok((None, 2, _)) => false,
+        Err(refusal) if refusal.reason == "RevisionNotSeen" => true,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_revision_that_is_soon_told_of_is_waited_for_and_one_that_never_is_is_not() {
+    let written = |seconds: i64, kind: &str, more: Value| {
+        let time = Stage::new(workload_of(kind, "new", json!({}))).now;
+        let time = time.checked_sub(k8s_openapi::jiff::SignedDuration::from_secs(seconds)).unwrap();
+        let entry = json!({"manager": "kubectl-set", "operation": "Update", "apiVersion": "apps/v1",
+            "time": time.to_string(), "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": {}}}});
+        let mut base = workload_of(kind, "new", json!({"metadata": {"managedFields": [entry]}}));
+        json_patch::merge(&mut base, &more);
+        let stage = Stage::new(base);
+        stage.with(revision(kind, 1, "a", "1")).with(revision(kind, 2, "b", "2"))
+    };
+    let unseen = json!({"metadata": {"generation": 3}});
+    let numbered = |n: &str| json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": n}}});
+    let named = |name: &str| json!({"status": {"updateRevision": name}});
+
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        assert!(waits(&written(5, kind, unseen.clone())), "the controller of the {kind} will make it");
+        assert!(waits(&written(-5, kind, unseen.clone())), "clocks differ");
+        assert!(!waits(&written(31, kind, unseen.clone())), "the controller of the {kind} may be down");
+    }
+    assert!(waits(&written(5, "Deployment", numbered("3"))), "it is made, and the watch is behind");
+    assert!(!waits(&written(5, "Deployment", numbered("2"))), "a paused Deployment gets none");
+    assert!(waits(&written(5, "StatefulSet", named("web-3"))), "it is made, and the watch is behind");
+    assert!(!waits(&written(5, "StatefulSet", named("web-2"))), "all is told, and none is alike");
+    assert!(waits(&written(5, "DaemonSet", json!({}))), "a DaemonSet does not say which one is its own");
+    assert!(!waits(&written(31, "Deployment", numbered("3"))), "for ever would be too long");
+}
+
 #[test]
 fn revisions_of_somebody_else_with_the_same_labels_do_not_count() {
     let mut foreign = revision("Deployment", 2, "b", "2");
