@@ -7,9 +7,12 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Fate {
     Hang,
     /// It is passed on, and the answer is never given.
     LoseAnswer,
+    /// It is passed on, and each part of the answer is told this much later.
+    TellLate(Duration),
 }
 
 type Rule = Box<dyn Fn(&Method, &str) -> Fate + Send + Sync>;
@@ -79,6 +84,7 @@ impl Drop for Proxy {
 async fn handle(upstream: kube::Client, request: Request, fate: Fate) -> Response {
     match fate {
         Fate::Pass => pass_on(upstream, request).await,
+        Fate::TellLate(late) => pass_on(upstream, request).await.map(|body| told_late(body, late)),
         Fate::Hang => std::future::pending().await,
         Fate::LoseAnswer => {
             pass_on(upstream, request).await;
@@ -93,6 +99,22 @@ async fn handle(upstream: kube::Client, request: Request, fate: Fate) -> Respons
             (code, [(header::CONTENT_TYPE, "application/json")], text).into_response()
         }
     }
+}
+
+fn told_late(body: Body, late: Duration) -> Body {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    tokio::spawn(async move {
+        let mut parts = body.into_data_stream();
+        while let Some(part) = parts.next().await {
+            if sender.unbounded_send((Instant::now() + late, part)).is_err() {
+                return;
+            }
+        }
+    });
+    Body::from_stream(receiver.then(|(when, part)| async move {
+        sleep_until(when).await;
+        part
+    }))
 }
 
 async fn pass_on(upstream: kube::Client, request: Request) -> Response {
