@@ -9,7 +9,7 @@ use super::throttle::{Pass, Throttle};
 use crate::{lease::Claim, metrics::Metrics};
 use futures::future::BoxFuture;
 use http::{
-    HeaderValue, Method, Request, Response,
+    HeaderValue, Method, Request, Response, Uri,
     header::{RETRY_AFTER, USER_AGENT},
 };
 use kube::{
@@ -24,7 +24,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, util::MapRequestLayer};
 
 /// Longest time a request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,7 +77,25 @@ pub fn requests(config: &Config, metrics: Arc<Metrics>, claim: Option<Claim>) ->
 
 /// A client for watches.
 pub fn watches(config: &Config) -> anyhow::Result<Client> {
-    Ok(ClientBuilder::try_from(base(config))?.build())
+    Ok(ClientBuilder::try_from(base(config))?.with_layer(&MapRequestLayer::new(as_of_now)).build())
+}
+
+/// A watch that begins with what is there begins with what is there now. kube asks for any state, however old, and an API
+/// server that lags behind the others of its cluster would answer with that. Without a resourceVersion none is older than
+/// the request.
+fn as_of_now(mut request: Request<Body>) -> Request<Body> {
+    let now = request.uri().path_and_query().and_then(|asked| {
+        let begins = asked.query()?.split('&').any(|pair| pair == "sendInitialEvents=true");
+        asked.as_str().strip_suffix("&resourceVersion=0").filter(|_| begins)?.parse().ok()
+    });
+    if let Some(now) = now {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(now);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// Objects of a page when a kind is listed: few requests, and not much memory at a time.
@@ -240,6 +258,17 @@ mod tests {
 
     fn get() -> Request<Body> {
         Request::get("/api").body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_watch_that_begins_with_what_is_there_begins_with_no_older_state_and_no_other_request_changes() {
+        let sent = |uri: &str| as_of_now(Request::get(uri).body(Body::empty()).unwrap()).uri().to_string();
+        let begin = "/apis/apps/v1/replicasets?&watch=true&sendInitialEvents=true";
+        assert_eq!(sent(&format!("{begin}&resourceVersion=0")), begin);
+        let goes_on = "/apis/apps/v1/replicasets?&watch=true&resourceVersion=0".to_owned();
+        for same in [format!("{begin}&resourceVersion=10"), goes_on] {
+            assert_eq!(sent(&same), same);
+        }
     }
 
     #[tokio::test(start_paused = true)]

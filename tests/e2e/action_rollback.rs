@@ -549,6 +549,7 @@ async fn who_may_not_ask_for_secrets_rolls_back_and_says_what_was_not_checked() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_names_both_revisions_and_a_take_lists_nothing() {
     let namespace = TestNamespace::new("rbplan").await;
+    let start = audit::mark();
     let operator = Operator::start(&namespace, Options::default()).await;
     let web = broken(&namespace, "Deployment", "web").await;
     let before = present(&namespace, &web).await;
@@ -574,7 +575,14 @@ async fn a_dry_run_names_both_revisions_and_a_take_lists_nothing() {
     delete(&namespace, "plan").await;
 
     // The last of that may come to the log after its answer.
-    operator.requests_once_quiet(audit::mark(), Duration::from_millis(700)).await;
+    let so_far = operator.requests_once_quiet(start, Duration::from_millis(700)).await;
+    let begun: Vec<&str> =
+        so_far.iter().map(|r| r.uri.as_str()).filter(|uri| uri.contains("replicasets")).collect();
+    let first = begun.first().expect("the revisions were looked at");
+    assert!(
+        first.contains("sendInitialEvents=true") && !first.contains("resourceVersion="),
+        "as of now: {first}"
+    );
     let mark = audit::mark();
     let back = rollback("back", "Deployment", "web", json!({}));
     namespace.create(with(back, json!({"evidence": "None"}))).await;
