@@ -5,12 +5,15 @@
 //!
 //! A list or map is told by its text, `{"raw": "…"}`, so that it goes back as it was written.
 
+mod entry;
 mod json;
 mod properties;
 mod yaml;
 
+use entry::Entry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::ops::Range;
 
 /// Where a value lies.
@@ -20,10 +23,16 @@ pub struct Place {
     pub format: Format,
     /// The keys that lead to it, from the outside; a number counts the entries of a list. In properties: one key.
     pub path: Vec<String>,
+    /// What the entries of the lists on the path are known by, since their numbers move, with their places in the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<(usize, Entry)>,
     /// How a single value was written when it was captured, where that is not how we would write it: `on`, `0644`,
     /// `1.50` and `'x'` go back as they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<String>,
+    /// The hash of the whole document when it was captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<String>,
 }
 
 /// The same place is the same however its value was written.
@@ -51,18 +60,27 @@ pub enum Format {
 
 impl Format {
     /// The format of a document, told by the name of its key and, failing that, by its text.
-    pub fn of(key: &str, text: &str) -> Format {
+    /// `Err`: the document is in none of them that is known, and would be broken by an edit.
+    pub fn of(key: &str, text: &str) -> Result<Format, String> {
         let is_map = |format| parse(format, text).is_ok_and(|value: Value| value.is_object());
-        match key.rsplit_once('.').map(|(_, end)| end) {
-            Some("json") => Format::Json,
-            Some("yaml" | "yml") => Format::Yaml,
-            Some("properties" | "conf" | "ini" | "env") => Format::Properties,
-            _ if is_map(Format::Json) => Format::Json,
-            _ if is_map(Format::Yaml) => Format::Yaml,
-            _ => Format::Properties,
+        let end = key.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
+        match end.as_deref() {
+            Some("json") => Ok(Format::Json),
+            Some("yaml" | "yml") => Ok(Format::Yaml),
+            Some("properties" | "conf" | "ini" | "env") => Ok(Format::Properties),
+            Some(end) if OTHERS.contains(&end) => Err(format!("one value in a .{end} file cannot be edited")),
+            _ if is_map(Format::Json) => Ok(Format::Json),
+            _ if is_map(Format::Yaml) => Ok(Format::Yaml),
+            _ if text.trim_start().starts_with('<') => Err("it looks like XML".to_owned()),
+            _ => Ok(Format::Properties),
         }
+        .map_err(|words| format!("{words}: JSON, YAML and lines of key=value are known; leave path out and state the whole text in value"))
     }
 }
+
+/// Ends of names of files that have lines which look like `key=value` and are not.
+const OTHERS: [&str; 14] =
+    ["toml", "xml", "html", "htm", "hcl", "tf", "lua", "js", "ts", "py", "rb", "sh", "sql", "json5"];
 
 /// What `true`, `false` or, in YAML, `on`, `off`, `yes` and `no` mean.
 pub fn truth(format: Format, word: &str) -> Option<bool> {
@@ -84,9 +102,42 @@ pub fn told(value: &Value) -> String {
 }
 
 impl Place {
-    /// A place in a document.
-    pub fn new(format: Format, path: Vec<String>) -> Self {
-        Place { format, path, written: None }
+    /// A place in a document, which is given as its text and, where it has structure, as a value.
+    pub fn new(format: Format, path: Vec<String>, text: &str, document: &Value) -> Self {
+        let entries = entry::known_by(document, &path);
+        let path = match (format, path.as_slice()) {
+            (Format::Properties, [key]) => {
+                vec![properties::full_name(text, key).unwrap_or_else(|| key.clone())]
+            }
+            _ => path,
+        };
+        Place { format, path, entries, written: None, whole: None }
+    }
+
+    /// Where the value is in the document as it is now.
+    fn now(&self, document: &Value) -> Option<Vec<String>> {
+        entry::resolve(document, &self.path, &self.entries)
+    }
+
+    /// Why it cannot be told what stands there, although the document is there: nobody changed the value, as far as is
+    /// known.
+    pub fn unclear(&self, text: &str) -> Option<String> {
+        if self.format == Format::Properties {
+            let key = self.path.first()?;
+            return properties::is_ambiguous(text, key).then(|| format!("several sections have a key {key}"));
+        }
+        match parse(self.format, text) {
+            Err(words) => Some(words),
+            Ok(document) if self.now(&document).is_none() => {
+                Some(format!("which entry of a list {} means cannot be told any more", self.path.join(".")))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Whether the document is, as a whole, what it was when it was captured.
+    pub fn is_as_captured(&self, text: &str) -> bool {
+        self.whole.as_deref() == Some(&*hash(text))
     }
 
     /// The place, with how its value is written in the document now.
@@ -94,13 +145,14 @@ impl Place {
     pub fn as_written(&self, text: &str) -> Self {
         let raw = || {
             let value = self.read(text).filter(|value| !value.is_object())?;
-            let raw = text.get(self.span(text)?)?;
+            let path = self.now(&parse(self.format, text).ok()?)?;
+            let raw = text.get(self.span(text, &path)?)?;
             // A text of YAML has several spellings, and which of them is ours depends on what stands there.
             let spelt = value.to_string();
             let usual = raw == spelt && !(value.is_string() && self.format == Format::Yaml);
             (raw.len() <= MAX_WRITTEN && !usual).then(|| raw.to_owned())
         };
-        Place { written: raw(), ..self.clone() }
+        Place { written: raw(), whole: Some(hash(text)), ..self.clone() }
     }
 
     /// The value, when it is there.
@@ -108,9 +160,11 @@ impl Place {
         if self.format == Format::Properties {
             return properties::read(text, self.path.first()?).map(Value::String);
         }
-        let value = at(&parse(self.format, text).ok()?, &self.path)?.clone();
+        let document = parse(self.format, text).ok()?;
+        let path = self.now(&document)?;
+        let value = at(&document, &path)?.clone();
         if value.is_object() || value.is_array() {
-            let raw = text.get(self.span(text)?)?;
+            let raw = text.get(self.span(text, &path)?)?;
             return Some(json!({"raw": raw}));
         }
         Some(value)
@@ -118,32 +172,38 @@ impl Place {
 
     /// The document with another value in that place and nothing else changed.
     pub fn write(&self, text: &str, value: Option<&Value>) -> Result<String, String> {
-        let path = self.path.join(".");
+        let name = self.path.join(".");
         let Some(value) = value else {
-            return Err(format!("{path} cannot be taken out of the document"));
+            return Err(format!("{name} cannot be taken out of the document"));
         };
         if self.read(text).as_ref() == Some(value) {
             return Ok(text.to_owned());
         }
         if self.format == Format::Properties {
-            let value = value.as_str().ok_or_else(|| format!("the value of {path} is not a text"))?;
-            return properties::write(text, &path, value);
+            let value = value.as_str().ok_or_else(|| format!("the value of {name} is not a text"))?;
+            return properties::write(text, &name, value);
         }
-        let span = self.span(text).ok_or_else(|| format!("the document has no value at {path}"))?;
         let before = parse(self.format, text)?;
+        let Some(path) = self.now(&before) else { return Err(self.unclear(text).unwrap_or_default()) };
+        let span = self.span(text, &path).ok_or_else(|| match at(&before, &path) {
+            Some(_) => format!(
+                "what stands at {name} is shared with other places of the document (an anchor or a merge key)"
+            ),
+            None => format!("the document has no value at {name}"),
+        })?;
         for candidate in self.spellings(&text[span.clone()], value) {
             let written = [&text[..span.start], &candidate, &text[span.end..]].concat();
             let Ok(after) = parse(self.format, &written) else { continue };
             let mut wanted = before.clone();
-            let slot = at_mut(&mut wanted, &self.path);
-            let there = at(&after, &self.path);
+            let slot = at_mut(&mut wanted, &path);
+            let there = at(&after, &path);
             let (Some(slot), Some(there)) = (slot, there) else { continue };
             *slot = there.clone();
             if wanted == after && self.read(&written).as_ref() == Some(value) {
                 return Ok(written);
             }
         }
-        Err(format!("the document cannot be edited at {path} without changing something else in it"))
+        Err(format!("the document cannot be edited at {name} without changing something else in it"))
     }
 
     /// The ways to write a value: as it was written before, if that is the value, then those that look like what stands
@@ -178,19 +238,30 @@ impl Place {
         }
     }
 
-    fn span(&self, text: &str) -> Option<Range<usize>> {
+    fn span(&self, text: &str, path: &[String]) -> Option<Range<usize>> {
         match self.format {
-            Format::Json => json::span(text, &self.path),
-            Format::Yaml => yaml::span(text, &self.path),
+            Format::Json => json::span(text, path),
+            Format::Yaml => yaml::span(text, path),
             Format::Properties => None,
         }
     }
 
     /// True when one lies inside the other.
     pub fn overlaps(&self, other: &Place) -> bool {
-        let common = self.path.len().min(other.path.len());
-        self.path[..common] == other.path[..common]
+        let named = |place: &Place, depth: usize| {
+            let entry = place.entries.iter().find(|(at, _)| *at == depth).map(|(_, entry)| entry.clone());
+            entry.filter(|entry| matches!(entry, Entry::Named(..)))
+        };
+        let keys = self.path.iter().zip(&other.path).enumerate();
+        keys.into_iter().all(|(depth, (a, b))| match (named(self, depth), named(other, depth)) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        })
     }
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Splits a path in dots. The longest keys that exist win, so that a key with a dot in it can be named.

@@ -96,6 +96,11 @@ impl FeatureFlag {
         if self.create_if_missing == Some(true) && self.path.is_none() && self.mode() == FlagMode::Set {
             return Ok(vec![Change::set(target, self.pointer(), json!(self.value()?))]);
         }
+        if field(target, &pointer(&["binaryData", &self.key])).is_some() {
+            let message =
+                format!("key {:?} is in binaryData, which is not edited: name a key of data", self.key);
+            return Err(Refusal::new("KeyIsBinary", message));
+        }
         let known = field(target, "/data");
         let keys = known.as_ref().and_then(Value::as_object);
         let keys = keys.map(|m| m.keys().take(8).cloned().collect::<Vec<_>>().join(", "));
@@ -111,14 +116,15 @@ impl FeatureFlag {
 
     /// The changes inside the document under the key.
     fn inside(&self, target: &DynamicObject, text: &str) -> Result<Vec<Change>, Refusal> {
-        let format = Format::of(&self.key, text);
+        let format = Format::of(&self.key, text)
+            .map_err(|e| Refusal::new("NotADocument", format!("key {:?}: {e}", self.key)))?;
         let document = document::parse(format, text)
             .map_err(|e| Refusal::new("NotADocument", format!("key {:?} cannot be read: {e}", self.key)))?;
         let Some(path) = &self.path else {
             let message = "path is missing: name the flag in the document, for example flags.new-pricing";
             return Err(Refusal::new("PathMissing", message));
         };
-        let place = |path: Vec<String>| Place::new(format, path);
+        let place = |path: Vec<String>| Place::new(format, path, text, &document);
         let set =
             |path: Vec<String>, to: Value| Change::inside(target, self.pointer(), place(path), Some(to));
         let changes = match self.mode() {
@@ -212,10 +218,20 @@ impl FeatureFlag {
                 document::truth(format, value).map_or_else(|| wrong("bool"), |on| Ok(json!(on)))
             }
             Value::Number(_) => match serde_json::from_str::<serde_json::Number>(value) {
+                // It would be written rounded.
+                Ok(number) if number.is_f64() && !value.contains(['.', 'e', 'E']) => Err(Refusal::new(
+                    "ValueType",
+                    format!("{value} is too large for {path}: a whole number has at most 64 bits"),
+                )),
                 Ok(number) => Ok(Value::Number(number)),
                 Err(_) => wrong("number"),
             },
-            Value::String(_) | Value::Null => Ok(json!(value)),
+            // It says nothing of its type, and "false" as a text would be true to many who read it.
+            Value::Null => Ok(match serde_json::from_str(value) {
+                Ok(single @ (Value::Bool(_) | Value::Number(_))) => single,
+                _ => json!(value),
+            }),
+            Value::String(_) => Ok(json!(value)),
             Value::Object(_) | Value::Array(_) => Err(Refusal::new(
                 "ValueType",
                 format!("{path} is a map or list: name one value in it, or use mode for a flagd flag"),

@@ -273,7 +273,7 @@ mod tests {
     fn the_lines_to_change_are_those_of_a_manifest() {
         let target = object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"},
             "data": {"flags.json": "{\"new-pricing\": {\"state\": \"ENABLED\"}}"}}));
-        let place = Place::new(Format::Json, vec!["new-pricing".into(), "state".into()]);
+        let place = Place::new(Format::Json, vec!["new-pricing".into(), "state".into()], "", &Value::Null);
         let inside = Change::inside(&target, "/data/flags.json", place, Some(json!("DISABLED")));
         let mark = Mark { name: "web-abc".into(), uid: "r".into(), number: 3 };
         let pin = Pin { from: None, to: mark };

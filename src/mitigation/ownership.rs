@@ -55,6 +55,21 @@ pub fn writer(target: &DynamicObject, path: &str) -> Option<Writer> {
         .map(|entry| Writer { manager: manager(entry).to_owned(), kind: classify(entry) })
 }
 
+/// Who applied a field server-side, other than ourselves. A change of ours takes a field from everybody, so who has it beside
+/// us has applied the same value since.
+pub fn applier(target: &DynamicObject, path: &str) -> Option<String> {
+    let entries = target.metadata.managed_fields.iter().flatten();
+    let applied = |entry: &&ManagedFieldsEntry| {
+        entry.operation.as_deref() == Some("Apply")
+            && !manager(entry).starts_with("incident-operator")
+            && entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0, path))
+    };
+    entries
+        .filter(applied)
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        .map(|e| manager(e).to_owned())
+}
+
 /// When somebody last wrote to a field, as the API server noted it, in whole seconds.
 pub fn written(target: &DynamicObject, path: &str) -> Option<Timestamp> {
     let entries = target.metadata.managed_fields.iter().flatten();

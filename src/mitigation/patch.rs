@@ -92,7 +92,14 @@ fn owners(target: &DynamicObject, held: &HeldField, writes: &[(String, Option<Va
         Some((path, to)) => {
             let present = field(target, path);
             let mut owners = rightful(target, path, present.as_ref(), to.as_ref(), &held.owners);
-            if held.how.is_plain() && present == held.prior {
+            let as_before = match &held.how {
+                How::Plain => present == held.prior,
+                How::Inside(place) => {
+                    present.as_ref().and_then(Value::as_str).is_some_and(|text| place.is_as_captured(text))
+                }
+                How::Digest | How::Subset | How::Member(_) | How::Revision(_) | How::Shared => false,
+            };
+            if as_before {
                 // Had it not been for us, whoever wrote the value that was there before would own it along with the others.
                 let known = |owner: &&Owner| !owners.iter().any(|other| other.is_same(owner));
                 let before: Vec<Owner> = held.owners.iter().filter(known).cloned().collect();
@@ -163,7 +170,7 @@ pub fn restore(
     for (held, raw) in record.fields.iter().zip(raw) {
         match sharer(held) {
             Some(other) => patch.test_record(&other.uid),
-            None if !held.is_in_place(target) && !seeded(Mutant::ReleaseWithoutCompare) => {
+            None if !held.is_ours(target) && !seeded(Mutant::ReleaseWithoutCompare) => {
                 patch.test(&held.path, field(target, &held.path).as_ref());
             }
             None => to.push((held.path.as_str(), &held.how, raw.as_ref())),
@@ -174,7 +181,7 @@ pub fn restore(
     // What was put back is what counts as the prior value from now on: an autoscaler's bounds may have moved it.
     // Who owned a field by now loses it to this write.
     let fields = record.fields.iter().zip(raw).map(|(held, raw)| match held.how {
-        How::Plain if held.is_in_place(target) => HeldField { prior: raw.clone(), ..held.clone() },
+        How::Plain if held.is_ours(target) => HeldField { prior: raw.clone(), ..held.clone() },
         How::Inside(_) | How::Member(_) => {
             HeldField { owners: owners(target, held, &writes), ..held.clone() }
         }

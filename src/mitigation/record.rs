@@ -4,8 +4,8 @@
 //! there, the mitigation is applied; that is what makes a crash at any point harmless.
 
 use super::{
-    field::{Change, How, field, leaves},
-    ownership::{Owner, losers, others_own, rightful},
+    field::{Change, How, dotted, field, leaves},
+    ownership::{Owner, applier, losers, others_own, rightful},
 };
 use crate::api::CAPTURE_PREFIX;
 use crate::mutants::{Mutant, seeded};
@@ -133,9 +133,29 @@ impl HeldField {
         self.how.seen(field(target, &self.path).as_ref(), self.applied.as_ref())
     }
 
+    /// Why it cannot be told whether the field has the mitigation's value: the document that it lies in cannot be read, or
+    /// was reshaped. That is no change of the value.
+    pub fn unclear(&self, target: &DynamicObject) -> Option<String> {
+        let How::Inside(place) = &self.how else { return None };
+        let words = place.unclear(field(target, &self.path)?.as_str()?)?;
+        Some(format!("{}: {words}", dotted(&self.path)))
+    }
+
     /// True when the field has the mitigation's value, and, of an object that the mitigation made, nobody added to it.
     pub fn is_in_place(&self, target: &DynamicObject) -> bool {
         self.seen(target) == self.applied && !self.is_added_to(target)
+    }
+
+    /// Who wants the mitigation's value by now for reasons of their own, as whoever applied it server-side meanwhile: it is
+    /// not put back.
+    pub fn adopted_by(&self, target: &DynamicObject) -> Option<String> {
+        let ours = self.how.is_plain() && !self.is_unchanged() && self.applied.is_some();
+        ours.then(|| applier(target, &self.path)).flatten()
+    }
+
+    /// True when the value is there, and nobody else's.
+    pub fn is_ours(&self, target: &DynamicObject) -> bool {
+        self.is_in_place(target) && self.adopted_by(target).is_none()
     }
 
     /// Whether others have put something of theirs into an object that the mitigation made: it is theirs, too, then.
@@ -239,6 +259,16 @@ impl Record {
     fn belongs_to(&self, target: &DynamicObject) -> bool {
         let unchecked = self.made && self.target.is_empty() || seeded(Mutant::MissingUidTest);
         unchecked || Some(&self.target) == target.metadata.uid.as_ref()
+    }
+
+    /// Who wants the mitigation's value of one of its fields by now.
+    pub fn adopted_by(&self, target: &DynamicObject) -> Option<String> {
+        self.fields.iter().find_map(|held| held.adopted_by(target))
+    }
+
+    /// Why it cannot be told of one of its fields whether it has the mitigation's value.
+    pub fn unclear(&self, target: &DynamicObject) -> Option<String> {
+        self.fields.iter().find_map(|held| held.unclear(target))
     }
 
     /// True when every field has the mitigation's value.

@@ -97,10 +97,7 @@ impl Rollback {
                 };
                 let to = others.iter().find(|revision| !after(revision));
                 to.ok_or_else(|| match others.is_empty() {
-                    true => Stop::refuse(
-                        "NoOtherRevision",
-                        "it has no other revision to go back to: deploy a good version instead",
-                    ),
+                    true => refusals::no_other(scene.target),
                     false => Stop::refuse(
                         "NoOtherRevision",
                         format!(

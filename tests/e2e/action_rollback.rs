@@ -574,6 +574,19 @@ async fn a_dry_run_names_both_revisions_and_a_take_lists_nothing() {
     assert_eq!(present(&namespace, &web).await.data["spec"], before.data["spec"]);
     delete(&namespace, "plan").await;
 
+    // A plan that is not true any more is not carried out: it would go back to what was bad.
+    let stale = with(rollback("stale", "Deployment", "web", json!({})), json!({"dryRun": true}));
+    namespace.create(stale).await;
+    says(&namespace, "stale", "Ready", "DryRun").await;
+    deploy(&namespace, "Deployment", "web", FIXED).await;
+    namespace
+        .kubectl(&["patch", "mit", "stale", "--type=merge", "-p", r#"{"spec":{"dryRun":null}}"#])
+        .success();
+    let refused = says(&namespace, "stale", "Stalled", "PlanOutdated").await;
+    assert!(message(&refused, "Stalled").contains("from revision 3"), "{}", message(&refused, "Stalled"));
+    assert_eq!(image(&namespace, &web).await, FIXED);
+    delete(&namespace, "stale").await;
+
     // The last of that may come to the log after its answer.
     let so_far = operator.requests_once_quiet(start, Duration::from_millis(700)).await;
     let begun: Vec<&str> =

@@ -6,6 +6,7 @@
 mod action_block_writes;
 mod action_feature_flag;
 mod action_flag_readers;
+mod action_flag_reshaped;
 mod action_freeze;
 mod action_isolate;
 mod action_manual;

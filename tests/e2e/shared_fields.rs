@@ -99,6 +99,7 @@ async fn a_document_that_is_applied_meanwhile_belongs_to_who_applies_it() {
         ("left", "one: 0\ntwo: 1\nother: 2\n", "one: 1\ntwo: 1\nother: 2\n", 1),
         ("taken-back", "one: 1\ntwo: 1\nother: 2\n", "one: 1\ntwo: 1\nother: 2\n", 2),
         ("same", "one: 0\ntwo: 1\nother: 1\n", DOCUMENT, 1),
+        ("as-before", DOCUMENT, DOCUMENT, 2),
     ];
     for (name, applied, without, attempts) in cases {
         let control = format!("{name}-control");

@@ -4,7 +4,7 @@ use super::{Decision, End, OnRelease, Phase, on_release, whole_seconds};
 use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::decide::conditions::find;
 use crate::{
-    api::{Action, ManualState},
+    api::{Action, EvidencePolicy, ManualState},
     mitigation::{Engine, UNDOES_NOTHING},
 };
 
@@ -39,6 +39,7 @@ impl Decision<'_> {
         status.applied_time.get_or_insert(whole_seconds(asked));
         self.expires_from(asked);
         let who = step.assignee.as_deref().unwrap_or("somebody");
+        let keeps_evidence = self.evidence_policy() != EvidencePolicy::None;
         let mut c = self.conditions();
         c.set(
             "Authorized",
@@ -46,11 +47,15 @@ impl Decision<'_> {
             "NotRequired",
             "the operator changes nothing, so nobody's right is asked for",
         );
+        if keeps_evidence {
+            let words = "of what a person does the operator keeps no evidence: keep it by hand, and note it in the timeline";
+            c.set("EvidenceCaptured", False, "ByHand", words);
+        }
         c.set("Applied", True, "Asked", format!("{who} was asked: {}", super::clip(&step.instructions, 512)));
         match &step.result {
             None => {
                 let message = format!(
-                    "{who} has not said yet what came of it: set spec.manual.result to Done or Failed with a note"
+                    "{who} has not said yet what came of it: set spec.manual.result (of a step of an incident: manual.result of its entry in spec.mitigations there) to Done or Failed with a note"
                 );
                 c.set("Effective", Unknown, "WaitingForPerson", message.clone());
                 c.set("Stalled", False, "Progressing", "nothing is in the way");

@@ -95,7 +95,7 @@ impl<'a> Decision<'a> {
     ) {
         let accepted = if accepted { "; the API server accepts it" } else { "" };
         self.plan.status.plan = Some(MitigationPlan {
-            summary: clip(&format!("would {summary}"), 1024),
+            summary: plan_summary(summary),
             changes,
             release: Some(match on_release(&self.m.spec.template) {
                 OnRelease::Restore => clip(release, 1024),
@@ -137,6 +137,11 @@ impl<'a> Decision<'a> {
         })
         .collect()
     }
+}
+
+/// What a plan says in one line.
+pub(super) fn plan_summary(summary: &str) -> String {
+    clip(&format!("would {summary}"), 1024)
 }
 
 /// What a change does to an object. Of a template that is replaced by another one nobody reads the hashes.

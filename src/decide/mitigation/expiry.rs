@@ -1,6 +1,7 @@
 //! Expiry: when a mitigation ends by itself, worked out anew from what is asked for now.
 
-use super::{Decision, Record, Timestamp, whole_seconds};
+use super::{Decision, Record, Timestamp, clip, whole_seconds};
+use crate::decide::conditions::find;
 
 impl Decision<'_> {
     /// The time that was asked for may be another by now, and it is the present one that counts.
@@ -42,7 +43,14 @@ impl Decision<'_> {
             if let Some(end) = self.end() {
                 return self.release(&end);
             }
-            self.plan.status.expired_time.get_or_insert(whole_seconds(self.now));
+            let over = self.plan.status.expired_time.get_or_insert(whole_seconds(self.now)).0;
+            if let Some(ready) = find(&self.plan.status.conditions, "Ready").cloned() {
+                let message = format!(
+                    "{}; its time was over at {over}, and it stays as asked (onExpire: Notify)",
+                    ready.message
+                );
+                self.conditions().set("Ready", ready.status, &ready.reason, clip(&message, 2048));
+            }
         } else {
             // It may have been given more time after it was told.
             self.plan.status.expired_time = None;

@@ -2,13 +2,13 @@
 
 use super::{
     Decision, DynamicObject, Effect, End, Engine, HeldField, Holding, MAX_OWNERS, MAX_PRIOR, MAX_REASSERTS,
-    MITIGATED_LABEL, Phase, REASSERT_BACKOFF, Record, Value, Write, Writer, clip,
+    MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Value, Write, Writer, clip,
     leave::only_restart_notes_differ,
     patch,
     release::{DELETER, are_gone, changer},
     told, whole_seconds, writer,
 };
-use crate::api::ConditionStatus::{False, True};
+use crate::api::ConditionStatus::{False, True, Unknown};
 use crate::decide::conditions::find;
 use crate::{
     api::PriorValue,
@@ -46,6 +46,9 @@ impl<'a> Decision<'a> {
                         return self.leave(holding, object, record);
                     }
                     if let Some(first) = record.fields.iter().find(|held| !held.is_in_place(object)) {
+                        if let Some(words) = record.unclear(object) {
+                            return self.cannot_be_read(&holding.id, &words);
+                        }
                         let by = writer(object, &first.path);
                         return self.drifted(holding, object, record, by);
                     }
@@ -113,6 +116,20 @@ impl<'a> Decision<'a> {
             TAKEN_BACK => Some(told.message.clone()),
             _ => None,
         }
+    }
+
+    /// The value lies in a document that somebody is in the middle of editing, or broke: it is held until that can be read
+    /// again. Nothing is written meanwhile, and who repairs it wakes us.
+    fn cannot_be_read(&mut self, id: &ObjectId, words: &str) {
+        let message = clip(
+            &format!("{id} {words}; the value is held, and looked at again when that is repaired"),
+            2048,
+        );
+        let mut c = self.conditions();
+        c.set("Contested", Unknown, "Unreadable", message.clone());
+        c.set("Effective", Unknown, "Unreadable", message.clone());
+        c.set("Ready", False, "Unreadable", message);
+        self.expire();
     }
 
     fn deleted_by_somebody(&mut self) {
@@ -303,6 +320,9 @@ impl<'a> Decision<'a> {
         };
         if record.is_in_place(object) {
             return self.put_back(holding, object, &record);
+        }
+        if let Some(words) = record.unclear(object) {
+            return self.cannot_be_read(&holding.id, &words);
         }
         let changed = record.fields.iter().find(|held| !held.is_in_place(object));
         self.plan.status.undone_by.get_or_insert_with(|| changer(object, changed));

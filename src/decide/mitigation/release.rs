@@ -143,19 +143,30 @@ impl<'a> Decision<'a> {
                 self.finish(Phase::Abandoned, "TargetGone", message);
                 return None;
             }
-            self.cannot_release(&format!("the API server refuses it: {words}"));
+            self.cannot_release(&format!(
+                "the API server refuses it: {words}; where that is to stay so, let the value stay with onRelease: Keep"
+            ));
             return None;
         }
         let id = &holding.id;
         let keep = self.keeps() && !matches!(end, End::Refused(_));
         let undone = record.restored || !record.made && record.fields.iter().all(HeldField::is_unchanged);
-        let intact = record.is_in_place(object) || seeded(Mutant::ReleaseWithoutCompare);
+        let adopted = record.adopted_by(object);
+        let intact = record.is_in_place(object) && adopted.is_none() || seeded(Mutant::ReleaseWithoutCompare);
+        if !undone
+            && !keep
+            && !intact
+            && let Some(words) = record.unclear(object)
+        {
+            self.cannot_release(&format!("{words}: repair that, or let the value stay with onRelease: Keep"));
+            return None;
+        }
         if !undone && !keep && !intact && !only_restart_notes_differ(object, record) {
             let changed = record.fields.iter().find(|held| !held.is_in_place(object));
-            let name = changer(object, changed);
-            self.plan.status.undone_by.get_or_insert(name);
+            let name = adopted.filter(|_| changed.is_none()).unwrap_or_else(|| changer(object, changed));
+            self.plan.status.undone_by.get_or_insert(clip(&name, 256));
             // What else was changed with it goes back.
-            let ours = |held: &HeldField| held.is_in_place(object) && !held.is_unchanged();
+            let ours = |held: &HeldField| held.is_ours(object) && !held.is_unchanged();
             if !record.made
                 && record.fields.iter().any(ours)
                 && let Undo::Restore(values) = prior(record)
@@ -185,6 +196,7 @@ impl<'a> Decision<'a> {
                 );
             }
             Ok(Undo::Step(values)) => {
+                self.goes_back_in_steps();
                 self.write_values(
                     id,
                     Write::Step,
@@ -218,6 +230,7 @@ impl<'a> Decision<'a> {
                 self.plan.effect = Some(Effect::Delete { object: id.clone(), uid, releasing: true });
             }
             Ok(Undo::Wait { until, what }) => {
+                self.goes_back_in_steps();
                 self.wake_at(until);
                 self.conditions().set("Ready", False, "Releasing", what);
             }
@@ -229,6 +242,11 @@ impl<'a> Decision<'a> {
             Err(Stop::Refused(refusal) | Stop::NotYet(refusal, _)) => self.cannot_release(&refusal.message),
         }
         None
+    }
+
+    /// What the mitigation brought about is over with the first step, and not only with the last.
+    fn goes_back_in_steps(&mut self) {
+        self.conditions().set("Effective", False, "Restoring", "the prior value goes back in steps");
     }
 
     fn write_values(&mut self, id: &ObjectId, what: Write, patch: Result<Value, String>) {

@@ -3,6 +3,7 @@
 
 use super::{
     Decision, DynamicObject, Effect, End, Holding, ObjectId, Phase, Refusal, Refused, Why, Write, busy::busy,
+    dry_run::plan_summary,
 };
 use crate::api::{ConditionStatus::False, TouchedObject};
 use crate::decide::{conditions::find, policy::InForce};
@@ -156,6 +157,9 @@ impl<'a> Decision<'a> {
         if self.is_dry_run() {
             return self.dry_run(engine, target, &parts, held);
         }
+        if !begun && let Some(refusal) = self.differs_from_plan(engine, &parts) {
+            return self.cannot_take(Stop::Refused(refusal), holdings);
+        }
         if !begun && !self.approved(target.metadata.uid.as_deref()) {
             return;
         }
@@ -186,6 +190,24 @@ impl<'a> Decision<'a> {
         // Everything is there: what is held is seen with the next look.
         let Some(holdings) = self.holdings() else { return };
         self.hold(engine, target, &holdings);
+    }
+
+    /// Who takes `dryRun` out wants what the plan said. Where a rollback goes to is told by what runs, and that may be
+    /// something else by now.
+    fn differs_from_plan(&self, engine: &dyn Engine, parts: &[Part]) -> Option<Refusal> {
+        let planned = self.plan.status.plan.as_ref()?;
+        let moves = |change: &Change| matches!(change.how, How::Revision(_));
+        if !parts.iter().flat_map(Part::changes).any(moves) {
+            return None;
+        }
+        let now = plan_summary(&engine.summary(&self.m.spec.template.target_ref, parts));
+        (now != planned.summary).then(|| {
+            let words = format!(
+                "somebody changed the workload since the plan, which was: {}; now it {now}: make a new dry run, and take that",
+                planned.summary
+            );
+            Refusal::new("PlanOutdated", words)
+        })
     }
 
     /// Writes down what is about to be touched. False when that is done already.

@@ -64,6 +64,16 @@ fn find<'t>(text: &'t str, key: &str) -> Option<Line<'t>> {
     Some(lines.swap_remove(index))
 }
 
+/// The name of a key with its section, where it stands in one.
+pub fn full_name(text: &str, key: &str) -> Option<String> {
+    find(text, key).map(|line| line.full_name())
+}
+
+/// Whether several sections have the key and none is named.
+pub fn is_ambiguous(text: &str, key: &str) -> bool {
+    find(text, key).is_none() && lines(text).iter().any(|line| line.key == key)
+}
+
 /// The value of a key; of one that goes on in further lines, the first line.
 pub fn read(text: &str, key: &str) -> Option<String> {
     find(text, key).map(|line| text[line.value].to_owned())

@@ -30,7 +30,7 @@ flags:
 ";
 
 fn place(format: Format, path: &[&str]) -> Place {
-    Place::new(format, path.iter().map(|&p| p.to_owned()).collect())
+    Place::new(format, path.iter().map(|&p| p.to_owned()).collect(), "", &Value::Null)
 }
 
 /// Writes, checks that one stretch of text alone differs, and writes back.
@@ -187,10 +187,89 @@ fn a_key_with_dots_in_it_can_be_named() {
 
 #[test]
 fn formats_are_told_by_name_and_failing_that_by_text() {
-    assert_eq!(Format::of("flags.json", "x"), Format::Json);
-    assert_eq!(Format::of("flags", FLAGD), Format::Json);
-    assert_eq!(Format::of("flags", YAML), Format::Yaml);
-    assert_eq!(Format::of("flags", "a=b\nc=d\n"), Format::Properties);
+    assert_eq!(Format::of("flags.json", "x"), Ok(Format::Json));
+    assert_eq!(Format::of("flags", FLAGD), Ok(Format::Json));
+    assert_eq!(Format::of("flags", YAML), Ok(Format::Yaml));
+    assert_eq!(Format::of("flags", "a=b\nc=d\n"), Ok(Format::Properties));
+    // They have lines that look like properties, and would be broken.
+    for (key, text) in [("app.toml", "mode = \"rw\"\n"), ("app.XML", "<a b=\"1\"/>"), ("app", "<a b=\"1\"/>")]
+    {
+        let words = Format::of(key, text).unwrap_err();
+        assert!(words.contains("JSON, YAML and lines of key=value are known"), "{words}");
+    }
+}
+
+fn known(format: Format, text: &str, path: &[&str]) -> Place {
+    let path = path.iter().map(|&key| key.to_owned()).collect();
+    Place::new(format, path, text, &parse(format, text).unwrap())
+}
+
+/// `before` with the value at `path`, then as somebody changed it meanwhile: where our value is then, or that it cannot be
+/// told.
+fn moved(before: &str, path: &[&str], after: &str) -> Result<Option<Value>, String> {
+    let place = known(Format::Json, before, path);
+    // It is kept as text with the record.
+    let place: Place = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
+    match place.unclear(after) {
+        Some(words) => Err(words),
+        None => Ok(place.read(after)),
+    }
+}
+
+#[test]
+fn an_entry_of_a_list_is_followed_wherever_it_goes_and_no_other_is_taken_for_it() {
+    let named = r#"[{"name":"a","on":1},{"name":"b","on":2}]"#;
+    for (after, seen) in [
+        (r#"[{"name":"new","on":9},{"name":"a","on":1},{"name":"b","on":2}]"#, Some(json!(2))),
+        (r#"[{"name":"b","on":2}]"#, Some(json!(2))),
+        (r#"[{"name":"a","on":1},{"name":"b","on":2,"more":true}]"#, Some(json!(2))),
+        (r#"[{"name":"a","on":1},{"name":"b"}]"#, None),
+    ] {
+        assert_eq!(moved(named, &["1", "on"], after), Ok(seen), "{after}");
+    }
+    for after in [r#"[{"name":"a","on":1}]"#, r#"[{"name":"b","on":1},{"name":"b","on":2}]"#] {
+        assert!(moved(named, &["1", "on"], after).unwrap_err().contains("which entry"), "{after}");
+    }
+    let unnamed = r#"[{"for":"x","on":1},{"for":"y","on":2}]"#;
+    for (after, seen) in [
+        (r#"[{"for":"z","on":9},{"for":"x","on":1},{"for":"y","on":2}]"#, 2),
+        (r#"[{"for":"x","on":1},{"for":"y","on":3}]"#, 3),
+        // Edited in its place.
+        (r#"[{"for":"x","on":1},{"for":"y","on":2,"more":true}]"#, 2),
+    ] {
+        assert_eq!(moved(unnamed, &["1", "on"], after), Ok(Some(json!(seen))), "{after}");
+    }
+    let reshaped = r#"[{"for":"z","on":9},{"for":"x","on":1},{"for":"y!","on":2}]"#;
+    assert!(moved(unnamed, &["1", "on"], reshaped).is_err());
+    assert_eq!(moved("[1,2]", &["1"], "[1,3]"), Ok(Some(json!(3))));
+    assert!(moved("[1,2]", &["1"], "[9,1,2]").is_err(), "numbers have no names");
+    // Two mitigations of two entries do not disturb each other, wherever those are by now.
+    let (a, b) = (known(Format::Json, named, &["0", "on"]), known(Format::Json, named, &["1", "on"]));
+    let later = known(Format::Json, r#"[{"name":"new","on":9},{"name":"a","on":1}]"#, &["1", "on"]);
+    assert!(!a.overlaps(&b) && a.overlaps(&later) && !b.overlaps(&later));
+    let text = r#"{"rules": [{"name":"new","on":9}, {"name":"b","on":2}]}"#;
+    let place = known(Format::Json, r#"{"rules": [{"name":"b","on":1}]}"#, &["rules", "0", "on"]);
+    assert_eq!(place.write(text, Some(&json!(1))).unwrap(), text.replace("\"on\":2", "\"on\":1"));
+}
+
+#[test]
+fn a_document_that_cannot_be_read_for_a_moment_is_told_from_a_value_that_is_gone() {
+    assert!(moved(r#"{"a":1}"#, &["a"], r#"{"a":1,}"#).unwrap_err().contains("no JSON"));
+    assert_eq!(moved(r#"{"a":1}"#, &["a"], r#"{"b":1}"#), Ok(None));
+    let ini = "top = 0\n[x]\nz = 1\n";
+    let with_another = format!("{ini}[n]\nz = 7\ntop = 9\n");
+    assert_eq!(known(Format::Properties, ini, &["z"]).read(&with_another), Some(json!("1")));
+    let top = known(Format::Properties, ini, &["top"]);
+    assert!(top.unclear(&with_another).unwrap().contains("several sections"));
+    assert_eq!((top.unclear(ini), top.unclear("[x]\nz = 1\n")), (None, None));
+}
+
+#[test]
+fn what_is_wrong_with_a_yaml_is_said_without_advice_to_programmers() {
+    for (text, words) in [("a: 1\n---\nb: 2\n", "several documents"), ("a: 1\na: 2\n", "uplicate")] {
+        let said = parse(Format::Yaml, text).unwrap_err();
+        assert!(said.contains(words) && !said.contains("from_str") && !said.contains("Policy"), "{said}");
+    }
 }
 
 #[test]

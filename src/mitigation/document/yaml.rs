@@ -7,7 +7,16 @@ use std::{fmt, ops::Range};
 
 /// The document as a value.
 pub fn parse(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str(text).map_err(|e| e.to_string())
+    serde_saphyr::from_str(text).map_err(|e| in_our_words(&e.to_string()))
+}
+
+/// What is wrong with a text, without the advice that the library gives to programmers.
+fn in_our_words(error: &str) -> String {
+    if error.contains("from_str_multiple") {
+        return "it has several documents (---), and which one is meant cannot be said".to_owned();
+    }
+    let advice = error.find(", set DuplicateKeyPolicy").or_else(|| error.find("; set DuplicateKeyPolicy"));
+    error[..advice.unwrap_or(error.len())].to_owned()
 }
 
 /// The words for true and false that older YAML has; each pair stands for the other in a document.

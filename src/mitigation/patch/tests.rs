@@ -250,7 +250,8 @@ fn whoever_holds_a_part_of_a_field_knows_whose_it_is_by_now() {
         json!([{"manager": manager, "operation": "Update", "apiVersion": "v1",
             "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:doc": {}}}}])
     };
-    let place = |part: &str| document::Place::new(document::Format::Yaml, vec![part.to_owned()]);
+    let place =
+        |part: &str| document::Place::new(document::Format::Yaml, vec![part.to_owned()], "", &Value::Null);
     let mut now = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"doc": "one: 1\ntwo: 1\n"},
         "metadata": {"name": "c", "uid": "t", "resourceVersion": "7", "labels": {}, "annotations": {},
             "managedFields": own("kubectl")}});

@@ -31,13 +31,21 @@ pub fn check(scene: &Scene<'_>) -> Result<(), Stop> {
             format!("its rollouts stand still ({how}), so no pod would change: {fix}"),
         ));
     }
-    if field(target, "/spec/revisionHistoryLimit").and_then(|limit| limit.as_i64()) == Some(0) {
-        return Err(Stop::refuse(
+    Ok(())
+}
+
+/// There is no other revision, and why. One that still serves is kept whatever the limit of the history is.
+pub fn no_other(target: &kube::core::DynamicObject) -> Stop {
+    match field(target, "/spec/revisionHistoryLimit").and_then(|limit| limit.as_i64()) {
+        Some(0) => Stop::refuse(
             "NoHistory",
             "spec.revisionHistoryLimit is 0, so no earlier revision is kept: deploy a good version instead",
-        ));
+        ),
+        _ => Stop::refuse(
+            "NoOtherRevision",
+            "it has no other revision to go back to: deploy a good version instead",
+        ),
     }
-    Ok(())
 }
 
 /// Why a new template would reach no pod.

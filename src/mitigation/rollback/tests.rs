@@ -157,7 +157,6 @@ fn what_must_not_be_rolled_back_or_would_have_no_effect_is_refused() {
     for (kind, more, reason) in [
         ("Deployment", json!({"spec": {"paused": true}}), "Paused"),
         ("StatefulSet", json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 3}}}}), "Paused"),
-        ("Deployment", json!({"spec": {"revisionHistoryLimit": 0}}), "NoHistory"),
         (
             "DaemonSet",
             json!({"metadata": {"annotations": {"incident-operator.dev/rollback": "forbidden"}}}),
@@ -171,6 +170,12 @@ fn what_must_not_be_rolled_back_or_would_have_no_effect_is_refused() {
         }
         assert_eq!(planned(&to(json!({})), &stage).unwrap_err().reason, reason);
     }
+    let forgetful = workload_of("Deployment", "b", json!({"spec": {"revisionHistoryLimit": 0}}));
+    let rolled_out = Stage::new(forgetful.clone()).with(revision("Deployment", 2, "b", "2"));
+    assert_eq!(planned(&to(json!({})), &rolled_out).unwrap_err().reason, "NoHistory");
+    // A rollout that is stuck leaves the earlier revision in place, since it still serves.
+    let stuck = Stage::new(forgetful).with(revision("Deployment", 1, "a", "1"));
+    assert!(planned(&to(json!({})), &stuck.with(revision("Deployment", 2, "b", "2"))).is_ok());
     let spared = Stage::new(workload_of(
         "StatefulSet",
         "b",

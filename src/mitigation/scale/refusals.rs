@@ -23,15 +23,20 @@ pub fn check(to: i32, paths: &Paths, scene: &Scene<'_>) -> Result<(), Stop> {
             ),
         ));
     }
-    if i64::from(to) >= replicas(target, paths) {
-        return Ok(());
-    }
+    let present = replicas(target, paths);
     let when_scaled = field(target, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled");
-    if when_scaled.as_ref().and_then(Value::as_str) == Some("Delete") {
+    // Who scales up scales down with the release.
+    if i64::from(to) != present && when_scaled.as_ref().and_then(Value::as_str) == Some("Delete") {
+        let when = if i64::from(to) > present { "the release scales down, which" } else { "scaling down" };
         return Err(Stop::refuse(
             "WouldDeleteVolumes",
-            "spec.persistentVolumeClaimRetentionPolicy.whenScaled is Delete: scaling down deletes the data of the removed pods; set it to Retain first",
+            format!(
+                "spec.persistentVolumeClaimRetentionPolicy.whenScaled is Delete: {when} deletes the data of the removed pods; set it to Retain first"
+            ),
         ));
+    }
+    if i64::from(to) >= present {
+        return Ok(());
     }
     if scene.namespace == "kube-system" {
         return Err(Stop::refuse(

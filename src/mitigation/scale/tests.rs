@@ -56,11 +56,14 @@ fn a_workload_that_another_controller_sets_is_refused_and_the_controller_named()
 }
 
 #[test]
-fn scaling_down_is_refused_where_it_would_delete_volumes_and_scaling_up_is_not() {
+fn scaling_is_refused_where_it_or_its_release_would_delete_volumes() {
     let set = deployment(json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}}));
     let stage = Stage::new(set);
     assert_eq!(planned(&to(0), &stage).unwrap_err().reason, "WouldDeleteVolumes");
-    assert!(planned(&to(5), &stage).is_ok());
+    // The volumes of the fourth and fifth pod, with what is written to them meanwhile, would go with the release.
+    let refusal = planned(&to(5), &stage).unwrap_err();
+    assert_eq!(refusal.reason, "WouldDeleteVolumes");
+    assert!(refusal.message.contains("the release scales down"), "{}", refusal.message);
 }
 
 #[test]
