@@ -387,8 +387,12 @@ impl Engine for FeatureFlag {
     }
 
     fn release(&self) -> String {
-        let restart =
-            if self.restart_consumers == Some(true) { ", and restarts the same workloads" } else { "" };
+        let restart = match self.restart_consumers {
+            Some(true) => ", and restarts the same workloads",
+            Some(false) | None => {
+                "; pods that read it when they start keep what they read until they are restarted"
+            }
+        };
         format!("puts the value back, unless somebody changed it meanwhile{restart}")
     }
 
