@@ -17,6 +17,11 @@ async fn a_person_is_asked_says_what_came_of_it_and_the_incident_is_mitigated() 
     let asked = says(&namespace, "slow-failover", "Effective", "WaitingForPerson").await;
     assert_eq!(phase_of(&asked), Some(Phase::Active));
     assert!(message(&asked, "Effective").contains("dana"));
+    assert!(
+        message(&asked, "Ready").contains("its entry in spec.mitigations"),
+        "{}",
+        message(&asked, "Ready")
+    );
     assert!(is(&asked, "Authorized", ConditionStatus::True), "nothing waits for a right");
     assert!(asked.status.as_ref().is_some_and(|s| s.expiry_time.is_some()), "its clock runs");
     let told = r#"[{"op":"add","path":"/spec/mitigations/0/manual/result","value":{"state":"Done","note":"took 4 minutes"}}]"#;

@@ -327,6 +327,7 @@ async fn a_staged_release_goes_up_in_steps_and_ends_where_it_began() {
     let history = history::History::of(&namespace.api::<Deployment>(), "web").await;
     release(&namespace, "stop");
     history.first("the first step", |web| web.object.spec.as_ref().and_then(|s| s.replicas) == Some(2)).await;
+    says(&namespace, "stop", "Effective", "Restoring").await;
     operator.kill();
     operator.restart().await;
     reaches(&namespace, "stop", Phase::Released).await;

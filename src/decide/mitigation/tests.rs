@@ -646,6 +646,14 @@ fn at_expiry_notify_tells_and_release_undoes() {
         assert_eq!((w.phase(), w.replicas()), (phase, replicas), "{on_expire}");
         if on_expire == "Notify" {
             assert!(w.status().expired_time.is_some());
+            // Once, however often it is looked at.
+            w.run();
+            let told = w.condition("Ready");
+            assert_eq!(
+                (told.status, told.message.matches("its time was over").count()),
+                (True, 1),
+                "{told:?}"
+            );
         }
     }
 }
