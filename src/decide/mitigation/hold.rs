@@ -5,7 +5,8 @@ use super::{
     MITIGATED_LABEL, ObjectId, Phase, REASSERT_BACKOFF, Record, Value, Write, Writer, clip,
     leave::only_restart_notes_differ,
     patch,
-    release::{DELETER, are_gone, changer},
+    release::{DELETER, are_gone},
+    superseded::changer,
     told, whole_seconds, writer,
 };
 use crate::api::ConditionStatus::{False, True, Unknown};

@@ -20,6 +20,7 @@ mod holdings;
 mod leave;
 mod plan;
 mod release;
+mod superseded;
 mod take;
 mod told;
 mod verify;
