@@ -273,8 +273,9 @@ impl<'a> Decision<'a> {
             // Our value is still there, so it was not our release that removed the record.
             let forgotten = told.iter().find_map(|(holding, object, record)| {
                 let record = record.as_ref()?;
-                let changed =
-                    record.is_in_place(object) && !record.fields.iter().all(HeldField::is_unchanged);
+                // What somebody wants by now was left by our release, whether that got on record or not.
+                let ours = record.is_in_place(object) && record.adopted_by(object).is_none();
+                let changed = ours && !record.fields.iter().all(HeldField::is_unchanged);
                 changed.then(|| (holding.id.clone(), *object, record.clone()))
             });
             if let Some((id, object, record)) = forgotten {

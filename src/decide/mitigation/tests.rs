@@ -548,6 +548,22 @@ fn a_crash_between_the_two_writes_of_a_release_loses_neither_the_value_nor_its_o
 }
 
 #[test]
+fn a_value_that_somebody_applied_meanwhile_is_left_also_when_the_release_was_killed_before_it_was_on_record()
+{
+    for kept in [true, false] {
+        let mut w = World::new(json!({}));
+        w.run();
+        w.edit("my-engine", "Apply", 0);
+        w.mitigation.spec.template.desired_state = Some(DesiredState::Released);
+        w.step(kept);
+        assert_eq!((w.replicas(), w.writes.last()), (0, Some(&Write::LetGo)), "{kept}");
+        w.run();
+        assert_eq!((w.replicas(), w.phase()), (0, Phase::Superseded), "{kept}");
+        assert!(w.condition("Ready").message.contains("my-engine"), "{}", w.condition("Ready").message);
+    }
+}
+
+#[test]
 fn a_right_that_was_missing_is_not_missed_any_more_once_the_change_is_made() {
     let mut w = World::new(json!({}));
     let plan = w.plan_with(Some(&refused(Why::Forbidden, "cannot patch", true)), false);

@@ -14,8 +14,8 @@ const NAMES: [&str; 3] = ["name", "id", "key"];
 pub enum Entry {
     /// The only one in its list with this value under this key.
     Named(String, Value),
-    /// By what is in it besides the value that is held, as a hash, and by the length of the list.
-    Like(String, usize),
+    /// By what is in it besides the value that is held, by the other entries, both as a hash, and by the length of the list.
+    Like(String, String, usize),
 }
 
 impl Entry {
@@ -28,7 +28,7 @@ impl Entry {
                 let alone = list.iter().filter(|other| other.get(key) == Some(value)).count() == 1;
                 alone.then(|| Entry::Named((*key).to_owned(), value.clone()))
             });
-        name.or_else(|| Some(Entry::Like(besides(entry, rest), list.len())))
+        name.or_else(|| Some(Entry::Like(besides(entry, rest), others(list, index), list.len())))
     }
 
     /// Where in the list it is now, when that can be told. `before` is where it was.
@@ -39,9 +39,15 @@ impl Entry {
         };
         match self {
             Entry::Named(key, value) => only(&|entry| entry.get(key) == Some(value)),
-            Entry::Like(hash, length) => {
-                let same_place = || (list.len() == *length && before < *length).then_some(before);
-                only(&|entry| besides(entry, rest) == *hash).or_else(same_place)
+            Entry::Like(hash, around, length) => {
+                let alike = list.iter().filter(|entry| besides(entry, rest) == *hash).count();
+                let stayed = list.len() == *length && before < *length;
+                match alike {
+                    1 => only(&|entry| besides(entry, rest) == *hash),
+                    // It was edited where it is, or is gone and another one came.
+                    0 => (stayed && others(list, before) == *around).then_some(before),
+                    _ => stayed.then_some(before),
+                }
             }
         }
     }
@@ -53,7 +59,17 @@ fn besides(entry: &Value, rest: &[String]) -> String {
     if let Some(held) = at_mut(&mut entry, rest) {
         *held = Value::Null;
     }
-    let hash = Sha256::digest(entry.to_string());
+    hash(&entry)
+}
+
+/// The hash of the other entries of a list.
+fn others(list: &[Value], index: usize) -> String {
+    let others = list.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, entry)| entry.clone());
+    hash(&Value::Array(others.collect()))
+}
+
+fn hash(value: &Value) -> String {
+    let hash = Sha256::digest(value.to_string());
     hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 

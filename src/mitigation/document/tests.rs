@@ -239,6 +239,9 @@ fn an_entry_of_a_list_is_followed_wherever_it_goes_and_no_other_is_taken_for_it(
     ] {
         assert_eq!(moved(unnamed, &["1", "on"], after), Ok(Some(json!(seen))), "{after}");
     }
+    // It is gone, and another one came.
+    assert!(moved(unnamed, &["1", "on"], r#"[{"for":"x!","on":1},{"for":"z","on":2}]"#).is_err());
+    assert!(moved(unnamed, &["1", "on"], r#"[{"for":"n","on":1},{"for":"x","on":2}]"#).is_err());
     let reshaped = r#"[{"for":"z","on":9},{"for":"x","on":1},{"for":"y!","on":2}]"#;
     assert!(moved(unnamed, &["1", "on"], reshaped).is_err());
     assert_eq!(moved("[1,2]", &["1"], "[1,3]"), Ok(Some(json!(3))));
