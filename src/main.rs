@@ -230,7 +230,9 @@ async fn way_to_the_cluster() -> anyhow::Result<kube::Config> {
     Ok(controller::client::following_authorities(config, kube::config::Kubeconfig::read().ok().as_ref()))
 }
 
-#[tokio::main(worker_threads = 2)]
+/// One worker: what a life costs is spent on waking threads otherwise (docs/performance.md). What takes long is done
+/// aside (`block_in_place`, `spawn_blocking`).
+#[tokio::main(worker_threads = 1)]
 async fn operate(run: Run) -> anyhow::Result<()> {
     telemetry::start(run.log_format);
     #[cfg(feature = "mutants")]

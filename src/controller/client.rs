@@ -5,7 +5,10 @@
 //! only while this process leads. While the API server has too many, requests wait for each other ([`Throttle`]); those
 //! for the lease never do.
 
-use super::throttle::{Pass, Throttle};
+use super::{
+    throttle::{Pass, Throttle},
+    transport::transport,
+};
 use crate::{lease::Claim, metrics::Metrics};
 use futures::future::BoxFuture;
 use http::{
@@ -68,11 +71,8 @@ fn base(config: &Config) -> Config {
 
 /// A client for requests. With a claim, what it writes is refused unless this process leads.
 pub fn requests(config: &Config, metrics: Arc<Metrics>, claim: Option<Claim>) -> anyhow::Result<Client> {
-    let mut config = base(config);
-    config.read_timeout = Some(REQUEST_TIMEOUT);
-    config.write_timeout = Some(REQUEST_TIMEOUT);
-    config.reset_reader_on_write = true;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Watchful::new(metrics, claim)).build())
+    let transport = transport(&base(config), REQUEST_TIMEOUT)?;
+    Ok(Client::new(Watchful::new(metrics, claim).layer(transport), config.default_namespace.clone()))
 }
 
 /// A client for watches.
@@ -168,6 +168,7 @@ where
             None => None,
         };
         let method = request.method().clone();
+        let uri = tracing::enabled!(tracing::Level::DEBUG).then(|| request.uri().clone());
         let Watchful { metrics, throttle, .. } = self.rules.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -187,7 +188,11 @@ where
                 // Outside of a visit nobody heeds it.
                 let _ = ASKED.try_with(|asked| asked.set(asked.get().max(Some(wait))));
             }
-            metrics.request(method.as_str(), answer.as_ref().map(|r| r.status().as_u16()).unwrap_or(0));
+            let status = answer.as_ref().map(|r| r.status().as_u16()).unwrap_or(0);
+            if let Some(uri) = uri {
+                tracing::debug!(%method, %uri, status, "asked the API server");
+            }
+            metrics.request(method.as_str(), status);
             answer
         })
     }

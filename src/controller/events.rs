@@ -14,7 +14,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Client, Resource as _, api::PostParams, core::request::Request};
+use serde::de::IgnoredAny;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -84,7 +85,7 @@ impl Events {
 async fn send(client: &Client, identity: &str, metrics: &Metrics, note: Note) {
     let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let event = event(note, &namespace, identity);
-    match Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await {
+    match create(client, &namespace, &event).await {
         Ok(_) => {}
         // The same note was sent before: the name says so.
         Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -93,6 +94,15 @@ async fn send(client: &Client, identity: &str, metrics: &Metrics, note: Note) {
             metrics.event_dropped();
         }
     }
+}
+
+/// Nobody reads the answer.
+async fn create(client: &Client, namespace: &str, event: &Event) -> Result<(), kube::Error> {
+    let body = serde_json::to_vec(event).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(Event::url_path(&(), Some(namespace)))
+        .create(&PostParams::default(), body)
+        .map_err(kube::Error::BuildRequest)?;
+    client.request::<IgnoredAny>(request).await.map(|_| ())
 }
 
 fn event(note: Note, namespace: &str, identity: &str) -> Event {

@@ -3,13 +3,13 @@
 //! Its `test` compares the text of a string with how it writes the stored one itself, and Go's encoder escapes what has a
 //! meaning in HTML. Written otherwise, a value with `&`, `<` or `>` is never equal to itself.
 
-use ::json_patch::Patch as Operations;
 use kube::{
     Api, Error, Resource,
     api::{Patch, PatchParams},
     core::request::Request,
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fmt::Debug;
 
 /// Which part of an object is written to.
@@ -21,44 +21,48 @@ pub enum Part {
     Status,
 }
 
-/// Sends a patch; answers with the object as it is then.
+/// Sends a list of operations; answers with the object as it is then.
 pub async fn send<K>(
     api: &Api<K>,
     part: Part,
     name: &str,
     params: &PatchParams,
-    operations: Operations,
+    operations: &Value,
 ) -> Result<K, Error>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
     let request = Request::new(api.resource_url());
-    let patch = Patch::Json::<()>(operations);
+    let body = serde_json::to_vec(operations).map_err(Error::SerdeError)?;
+    // The body is our own, since kube would have it parsed into operations and written once more.
+    let patch = Patch::Json::<()>(::json_patch::Patch(Vec::new()));
     let request = match part {
         Part::Object => request.patch(name, params, &patch),
         Part::Status => request.patch_subresource("status", name, params, &patch),
     };
     let request = request.map_err(Error::BuildRequest)?;
-    api.clone().into_client().request(request.map(|body| escaped(&body))).await
+    api.clone().into_client().request(request.map(|_| escaped(&body))).await
 }
 
 /// JSON text with the escapes that Go's encoder uses. These characters stand in JSON text inside strings only.
 fn escaped(text: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(text.len() + text.len() / 32);
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let (code, after): (&[u8], _) = match (byte, after) {
-            (b'&', _) => (b"\\u0026", after),
-            (b'<', _) => (b"\\u003c", after),
-            (b'>', _) => (b"\\u003e", after),
+    let mut copied = 0;
+    for (at, byte) in text.iter().enumerate() {
+        let (code, length): (&[u8], _) = match (byte, &text[at + 1..]) {
+            (b'&', _) => (b"\\u0026", 1),
+            (b'<', _) => (b"\\u003c", 1),
+            (b'>', _) => (b"\\u003e", 1),
             // U+2028 and U+2029 in UTF-8.
-            (0xe2, [0x80, 0xa8, after @ ..]) => (b"\\u2028", after),
-            (0xe2, [0x80, 0xa9, after @ ..]) => (b"\\u2029", after),
-            _ => (std::slice::from_ref(&rest[0]), after),
+            (0xe2, [0x80, 0xa8, ..]) => (b"\\u2028", 3),
+            (0xe2, [0x80, 0xa9, ..]) => (b"\\u2029", 3),
+            _ => continue,
         };
+        escaped.extend_from_slice(&text[copied..at]);
         escaped.extend_from_slice(code);
-        rest = after;
+        copied = at + length;
     }
+    escaped.extend_from_slice(&text[copied..]);
     escaped
 }
 

@@ -23,8 +23,9 @@ use crate::{
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, core::DynamicObject};
+use serde_json::Value;
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{task::block_in_place, time::Instant};
 
 /// Effects in one visit for each object that is touched; more means that somebody changes it as fast as we do.
 const MAX_EFFECTS: usize = 12;
@@ -39,6 +40,9 @@ pub struct Ahead {
     /// Who may do what.
     pub answers: Answers,
 }
+
+/// Bytes of documents that are not read on the thread that does everything else.
+const LONG: usize = 64 * 1024;
 
 /// Answers about rights that are older are asked for again.
 const FRESH: Duration = Duration::from_secs(3);
@@ -140,8 +144,8 @@ impl<'a> Visit<'a> {
             if self.asked.elapsed() > FRESH {
                 self.answers.clear();
             }
-            let plan = decide(
-                &Observed {
+            let decide = || {
+                let observed = Observed {
                     mitigation: &self.mitigation,
                     objects: &self.objects,
                     found: &self.found,
@@ -156,9 +160,10 @@ impl<'a> Visit<'a> {
                     approvals: &approvals,
                     reservation: self.reservation.as_ref(),
                     holders: &holders,
-                },
-                Timestamp::now(),
-            );
+                };
+                decide(&observed, Timestamp::now())
+            };
+            let plan = if self.is_long() { block_in_place(decide) } else { decide() };
             if self.acts(&plan) && self.refresh().await? {
                 if self.gone {
                     self.ctx.takes.give_back(self.uid());
@@ -192,6 +197,13 @@ impl<'a> Visit<'a> {
                 return Err(Error::Restless(format!("the target of mitigation {}", self.key)));
             }
         }
+    }
+
+    /// Whether a document is so long that to read it takes a while, in which nothing else would be done: a lease is renewed
+    /// on the same thread.
+    fn is_long(&self) -> bool {
+        let texts = self.objects.values().flatten().filter_map(|object| object.data.get("data")?.as_object());
+        texts.flat_map(|data| data.values()).filter_map(Value::as_str).map(str::len).sum::<usize>() > LONG
     }
 
     async fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {

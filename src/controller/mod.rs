@@ -34,6 +34,7 @@ mod supervise;
 mod takes;
 mod targets;
 mod throttle;
+mod transport;
 mod watch;
 mod way_back;
 

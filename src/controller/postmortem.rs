@@ -98,10 +98,8 @@ async fn disown(api: &Api<Postmortem>, made: Postmortem) -> Result<Postmortem, E
         {"op": "test", "path": format!("{path}/manager"), "value": FIELD_MANAGER},
         {"op": "remove", "path": path},
     ]);
-    let patch: ::json_patch::Patch =
-        serde_json::from_value(patch).map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match json_patch::send(api, Part::Object, &made.name_any(), &params, patch).await {
+    match json_patch::send(api, Part::Object, &made.name_any(), &params, &patch).await {
         Ok(object) => Ok(object),
         // Somebody writes it already: the next visit sees what they wrote.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {

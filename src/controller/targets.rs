@@ -165,8 +165,6 @@ impl Targets {
         how: How,
     ) -> Result<DynamicObject, NotDone> {
         let what = format!("writing {id} in {namespace}");
-        let operations: ::json_patch::Patch = serde_json::from_value(patch.clone())
-            .map_err(|e| NotDone::Failed(Error::api(what.clone())(kube::Error::SerdeError(e))))?;
         let params = PatchParams {
             field_manager: Some(manager.to_owned()),
             dry_run: how == How::Asked,
@@ -177,7 +175,7 @@ impl Targets {
             How::Done | How::Asked => Part::Object,
             How::Status => Part::Status,
         };
-        let answer = json_patch::send(&api, part, &id.name, &params, operations).await;
+        let answer = json_patch::send(&api, part, &id.name, &params, patch).await;
         match answer {
             Ok(object) => {
                 if how != How::Asked {

@@ -19,6 +19,8 @@ pub struct Request {
     pub verb: String,
     /// Plural, with the subresource.
     pub resource: String,
+    /// Name of the object.
+    pub name: String,
     /// Size of the body, where the log keeps it.
     pub bytes: usize,
     /// Path and query.
@@ -58,6 +60,7 @@ impl Rig {
             requests.push(Request {
                 verb: text("/verb").to_owned(),
                 resource: if sub.is_empty() { resource.to_owned() } else { format!("{resource}/{sub}") },
+                name: text("/objectRef/name").to_owned(),
                 bytes: event.get("requestObject").map_or(0, |body| body.to_string().len()),
                 uri: text("/requestURI").to_owned(),
             });

@@ -110,10 +110,8 @@ impl Visit<'_> {
     /// Patches the object's metadata; `None` when it is gone. One that is another by now is looked at anew.
     pub(super) async fn patch(&self, patch: Value, what: &str) -> Result<Option<Mitigation>, Error> {
         let what = format!("{what} mitigation {}", self.key);
-        let patch: ::json_patch::Patch = serde_json::from_value(patch)
-            .map_err(|e| Error::api(what.clone())(kube::Error::SerdeError(e)))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match json_patch::send(&self.api, Part::Object, &self.key.name, &params, patch).await {
+        match json_patch::send(&self.api, Part::Object, &self.key.name, &params, &patch).await {
             Ok(object) => {
                 if object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty() {
                     // The last finalizer is off: it is gone before the watch tells.

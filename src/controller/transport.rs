@@ -1,0 +1,139 @@
+//! How requests travel: a pool of connections, each used for one request at a time.
+//!
+//! kube would bound the time in which something must be read on each connection. Its timer (hyper-timeout) is set to
+//! "now" whenever something was read, which wakes the connection once more after each answer; so what bounds the time
+//! stands here. A connection that nobody used for [`IDLE`] is not used again: it may be dead without anybody knowing.
+
+use futures::FutureExt as _;
+use http::Response;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper_util::{
+    client::legacy::{Builder, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    Config,
+    client::{Body, ConfigExt as _},
+};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Sleep;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _, util::BoxService};
+
+/// How long a connection may have been idle to be used again.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What sends requests, and answers as soon as an answer begins.
+pub type Transport = BoxService<http::Request<Body>, Response<Timely<Incoming>>, BoxError>;
+
+/// The way to the API server of a configuration. No request is repeated. An answer that has begun fails when nothing
+/// more of it comes within `patience`.
+pub fn transport(config: &Config, patience: Duration) -> anyhow::Result<Transport> {
+    anyhow::ensure!(
+        config.proxy_url.is_none(),
+        "a proxy on the way to the API server is not supported: take proxy-url out of the kubeconfig"
+    );
+    let mut connector = HttpConnector::new();
+    // TLS is made above it.
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_nodelay(true);
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let pool = Builder::new(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(pool)
+        .map_response(move |answer: Response<Incoming>| answer.map(|body| Timely::new(body, patience)));
+    Ok(BoxService::new(service))
+}
+
+/// A body of which something comes within a time, or that fails.
+pub struct Timely<B> {
+    body: B,
+    patience: Duration,
+    /// Runs while nothing comes.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Timely<B> {
+    fn new(body: B, patience: Duration) -> Self {
+        Timely { body, patience, waiting: None }
+    }
+}
+
+impl<B> HttpBody for Timely<B>
+where
+    B: HttpBody + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.waiting = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = this.patience;
+        let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        waiting.poll_unpin(cx).map(|()| Some(Err(Stalled(patience).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer began and did not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing more of the API server's answer came within {0:?}")]
+struct Stalled(Duration);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::channel::mpsc;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use std::convert::Infallible;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_stalls_fails_after_its_time_and_one_that_is_slow_does_not() {
+        let patience = Duration::from_secs(10);
+        let (parts, told) = mpsc::unbounded::<Result<Frame<&'static [u8]>, Infallible>>();
+        let mut body = Timely::new(StreamBody::new(told), patience);
+        for _ in 0..3 {
+            let later = parts.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                later.unbounded_send(Ok(Frame::data(b"slow".as_slice()))).unwrap();
+            });
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), b"slow");
+        }
+        let before = tokio::time::Instant::now();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(error.is::<Stalled>(), "{error}");
+        assert_eq!(before.elapsed(), patience);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_refused_with_what_to_do() {
+        let mut config = Config::new(http::Uri::from_static("https://127.0.0.1"));
+        config.proxy_url = Some(http::Uri::from_static("http://proxy.example.com"));
+        let error = transport(&config, Duration::from_secs(1)).err().unwrap().to_string();
+        assert!(error.contains("proxy-url"), "{error}");
+    }
+}
