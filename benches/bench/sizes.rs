@@ -31,6 +31,8 @@ pub async fn run(rig: &mut Rig, report: &mut Report) -> anyhow::Result<()> {
     if std::env::var_os("QUICK").is_some() {
         sizes = vec![0, 100];
     }
+    // For who measures these alone.
+    kinds::make_raw_kinds(&rig.admin).await?;
     kinds::clean(rig).await?;
     let mut there = 0;
     let mut at_first = None;

@@ -61,23 +61,18 @@ fn authorities_of(kubeconfig: &Kubeconfig) -> Option<PathBuf> {
     cluster.certificate_authority.as_ref().map(PathBuf::from)
 }
 
-/// The configuration for a client that does not retry by itself.
-fn base(config: &Config) -> Config {
-    let mut config = config.clone();
-    config.default_retry = false;
-    config.connect_timeout = Some(REQUEST_TIMEOUT);
-    config
-}
-
 /// A client for requests. With a claim, what it writes is refused unless this process leads.
 pub fn requests(config: &Config, metrics: Arc<Metrics>, claim: Option<Claim>) -> anyhow::Result<Client> {
-    let transport = transport(&base(config), REQUEST_TIMEOUT)?;
+    let transport = transport(config, REQUEST_TIMEOUT)?;
     Ok(Client::new(Watchful::new(metrics, claim).layer(transport), config.default_namespace.clone()))
 }
 
 /// A client for watches.
 pub fn watches(config: &Config) -> anyhow::Result<Client> {
-    Ok(ClientBuilder::try_from(base(config))?.with_layer(&MapRequestLayer::new(as_of_now)).build())
+    let mut config = config.clone();
+    config.default_retry = false;
+    config.connect_timeout = Some(REQUEST_TIMEOUT);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&MapRequestLayer::new(as_of_now)).build())
 }
 
 /// A watch that begins with what is there begins with what is there now. kube asks for any state, however old, and an API
@@ -99,7 +94,7 @@ fn as_of_now(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// Objects of a page when a kind is listed: few requests, and not much memory at a time.
-pub const PAGE: usize = 200;
+pub const PAGE: usize = 100;
 
 /// The configuration of every watch.
 pub fn watch_config() -> kube::runtime::watcher::Config {

@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub type Transport = BoxService<http::Request<Body>, Response<Timely<Incoming>>, BoxError>;
 
 /// The way to the API server of a configuration. No request is repeated. An answer that has begun fails when nothing
-/// more of it comes within `patience`.
+/// more of it comes within `patience`; so does a connection that is not made by then.
 pub fn transport(config: &Config, patience: Duration) -> anyhow::Result<Transport> {
     anyhow::ensure!(
         config.proxy_url.is_none(),
@@ -39,9 +39,10 @@ pub fn transport(config: &Config, patience: Duration) -> anyhow::Result<Transpor
     let mut connector = HttpConnector::new();
     // TLS is made above it.
     connector.enforce_http(false);
-    connector.set_connect_timeout(config.connect_timeout);
     connector.set_nodelay(true);
     let connector = config.rustls_https_connector_with_connector(connector)?;
+    // The handshake is in it, which a server that is frozen begins and never ends.
+    let connector = ServiceBuilder::new().map_future(Box::pin).timeout(patience).service(connector);
     let pool = Builder::new(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
