@@ -9,7 +9,7 @@ use http::Response;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::{
     client::legacy::{Builder, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
     Config,
@@ -43,7 +43,11 @@ pub fn transport(config: &Config, patience: Duration) -> anyhow::Result<Transpor
     let connector = config.rustls_https_connector_with_connector(connector)?;
     // The handshake is in it, which a server that is frozen begins and never ends.
     let connector = ServiceBuilder::new().map_future(Box::pin).timeout(patience).service(connector);
-    let pool = Builder::new(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+    // With a timer what is idle is closed, too, and does not wait for a server that may be frozen.
+    let pool = Builder::new(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -109,7 +113,17 @@ mod tests {
     use super::*;
     use futures::channel::mpsc;
     use http_body_util::{BodyExt as _, StreamBody};
-    use std::convert::Infallible;
+    use hyper::{server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tokio::net::TcpListener;
+    use tower::Service as _;
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_stalls_fails_after_its_time_and_one_that_is_slow_does_not() {
@@ -128,6 +142,33 @@ mod tests {
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(error.is::<Stalled>(), "{error}");
         assert_eq!(before.elapsed(), patience);
+    }
+
+    /// Answers every request on each connection, and counts the connections.
+    async fn served(listener: TcpListener, connections: Arc<AtomicUsize>) {
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.fetch_add(1, Ordering::SeqCst);
+            let answer = service_fn(|_| async { Ok::<_, Infallible>(Response::new("{}".to_owned())) });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_unless_it_was_idle_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(served(listener, connections.clone()));
+        let mut transport = transport(&Config::new(server), Duration::from_secs(10)).unwrap();
+        for (idle, made) in [(Duration::ZERO, 1), (Duration::from_secs(5), 1), (IDLE * 2, 2)] {
+            tokio::time::pause();
+            tokio::time::advance(idle).await;
+            tokio::time::resume();
+            let request = http::Request::get("/version").body(Body::empty()).unwrap();
+            let answer = transport.ready().await.unwrap().call(request).await.unwrap();
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().as_ref(), b"{}");
+            assert_eq!(connections.load(Ordering::SeqCst), made, "after {idle:?}");
+        }
     }
 
     #[tokio::test]
