@@ -11,8 +11,8 @@ use kube::ResourceExt;
 pub const ARCHIVE_KEY: &str = "timeline.json";
 /// Most bytes of entries that are read for a document: more than twice of what it holds.
 const MAX_BYTES: usize = 2 << 20;
-/// Most ConfigMaps that are read for it. With a hundred entries each, a document of nothing else is full before.
-const MAX_MAPS: i32 = 64;
+/// Most ConfigMaps that are read for it. With fifty entries each, a document of nothing else is full before.
+const MAX_MAPS: i32 = 128;
 
 /// Name of the ConfigMap with this number, and the one that it has where that was taken.
 pub fn config_map_names(incident: &str, uid: &str, number: i32) -> [String; 2] {
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_number_of_config_maps_that_cannot_be_and_entries_without_end_are_read_no_further_than_they_have_room()
      {
-        assert_eq!(Archived::places(&incident(i32::MAX)).count(), 64);
+        assert_eq!(Archived::places(&incident(i32::MAX)).count(), 128);
         assert_eq!(Archived::places(&incident(-1)).count(), 0);
         let long = "x".repeat(1 << 20);
         let there = (0..4).map(|n| config_map(&format!("outage-timeline-{n}"), &long)).collect();

@@ -41,7 +41,7 @@ async fn an_incident_of_253_characters_is_mitigated_archived_reviewed_closed_and
         join_all(notes).await;
     }
     let told = incident_when(&namespace, &long, "archive", |i| {
-        i.status.as_ref().is_some_and(|s| s.timeline_archive.is_some()) && timeline(i).len() <= 250
+        i.status.as_ref().is_some_and(|s| s.timeline_archive.is_some()) && timeline(i).len() <= 100
     })
     .await;
     let archive = told.status.and_then(|s| s.timeline_archive).expect("it is there");

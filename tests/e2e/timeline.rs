@@ -120,7 +120,7 @@ async fn three_hundred_entries_at_once_are_all_kept_the_older_ones_in_config_map
         join_all(notes.into_iter().map(|note| namespace.create(note))).await;
     }
     no_entry_is_left(&namespace).await;
-    let loud = incident_when(&namespace, "loud", "end of the archiving", |i| timeline(i).len() <= 250).await;
+    let loud = incident_when(&namespace, "loud", "end of the archiving", |i| timeline(i).len() <= 100).await;
     let counts = counted(&namespace, "loud").await;
     assert!(
         counts.values().all(|n| *n == 1),
@@ -133,7 +133,7 @@ async fn three_hundred_entries_at_once_are_all_kept_the_older_ones_in_config_map
     let archive = loud.status.as_ref().and_then(|s| s.timeline_archive.clone()).expect("some are archived");
     assert_eq!(archive.config_maps as usize, stored.len());
     assert_eq!(archive.entries as usize, counts.len() - timeline(&loud).len());
-    assert!(stored.len() <= 3, "an archive is worth its object: {} of them", stored.len());
+    assert!(stored.len() <= 5, "an archive is worth its object: {} of them", stored.len());
     for map in &stored {
         assert_eq!(map.immutable, Some(true));
         assert_eq!(map.labels()["incident-operator.dev/incident"], "loud");
@@ -151,7 +151,7 @@ async fn an_entry_takes_as_many_bytes_to_record_however_many_there_are() {
         loop {
             let long = namespace.api::<Incident>().get("long").await.expect("it exists");
             // Where older ones are about to move out, that is another write.
-            if count >= upto && timeline(&long).len() <= 195 {
+            if count >= upto && timeline(&long).len() <= 95 {
                 break;
             }
             let batch = if count < upto { 20.min(upto - count) } else { 5 };
@@ -199,14 +199,13 @@ async fn a_second_incident_of_the_same_name_keeps_its_own_archive() {
     }
     no_entry_is_left(&namespace).await;
     let twice = incident_when(&namespace, "twice", "archive", |i| {
-        i.status.as_ref().is_some_and(|s| s.timeline_archive.is_some())
+        i.status.as_ref().is_some_and(|s| s.timeline_archive.is_some()) && timeline(i).len() <= 100
     })
     .await;
     let kept = archives(&namespace, &twice).await;
     let ours = kept.iter().filter(|c| c.labels().contains_key("app.kubernetes.io/managed-by"));
-    assert_eq!(ours.count(), 1);
     let archive = twice.status.as_ref().and_then(|s| s.timeline_archive.clone()).expect("some are archived");
-    assert_eq!(archive.config_maps, 1, "the forged one is none of them");
+    assert_eq!(ours.count(), archive.config_maps as usize, "the forged one is none of them");
     let counts = counted(&namespace, "twice").await;
     assert_eq!(counts.keys().filter(|message| message.starts_with("note ")).count(), 260);
 }

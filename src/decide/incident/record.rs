@@ -19,14 +19,17 @@ use crate::mutants::{Mutant, seeded};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::{collections::HashSet, sync::Arc};
 
-/// Entries that stay in the status of the incident.
-pub const INLINE_ENTRIES: usize = 200;
+/// Entries that the status of the incident has at most before older ones move out. The API server decodes, validates,
+/// stores and sends the whole status for each entry that is added, so this is what an entry costs in a long timeline.
+pub const INLINE_ENTRIES: usize = 100;
+/// Entries that stay when older ones move out.
+const KEPT_ENTRIES: usize = 50;
 /// Entries of people are folded up to here, and no further before older ones have moved out.
 const MAX_FOLDED: usize = 225;
 /// What the operator itself has to tell waits from here on; the schema's maximum is 256.
 const CROWDED: usize = 230;
-/// Entries that move out at once, when there are more.
-const ARCHIVED_AT_ONCE: usize = 100;
+/// Fewer do not move out while others can soon go with them; and no more are given up at once where they cannot.
+const WORTH_AN_OBJECT: usize = INLINE_ENTRIES - KEPT_ENTRIES;
 /// How long people's entries wait, as objects, for room that only the archive can make. Then the oldest make it.
 const ARCHIVE_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 /// Tells whether older entries can move out; there once they could not.
@@ -278,7 +281,7 @@ impl Decision<'_> {
         let written = self.seen.incident.status.iter().flat_map(|s| &s.timeline);
         let records: Vec<_> = written
             .filter(|r| !is_there(r))
-            .take(ARCHIVED_AT_ONCE)
+            .take(timeline.len().saturating_sub(KEPT_ENTRIES).max(WORTH_AN_OBJECT))
             .take_while(|r| {
                 size += bytes(r);
                 size <= MAX_BYTES
@@ -287,7 +290,7 @@ impl Decision<'_> {
             .collect();
         // A few are not worth an object while others, whose objects are being removed, can soon go with them.
         let waits = timeline.iter().any(is_there);
-        let enough = records.len() >= ARCHIVED_AT_ONCE || size >= MAX_BYTES / 2 || self.is_crowded();
+        let enough = records.len() >= WORTH_AN_OBJECT || size >= MAX_BYTES / 2 || self.is_crowded();
         if records.is_empty() || (waits && !enough) {
             return None;
         }
@@ -321,7 +324,7 @@ pub fn without_archive(status: &mut IncidentStatus, archive: &Archive, words: &s
     let count = status.timeline.len();
     let full = count >= MAX_FOLDED || status.timeline.iter().map(bytes).sum::<usize>() >= MAX_BYTES;
     let excess = match full {
-        true if now.duration_since(since) >= ARCHIVE_PATIENCE => archive.records.len(),
+        true if now.duration_since(since) >= ARCHIVE_PATIENCE => archive.records.len().min(WORTH_AN_OBJECT),
         _ if count >= CROWDED => (count - MAX_FOLDED).min(archive.records.len()),
         _ => 0,
     };

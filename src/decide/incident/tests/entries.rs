@@ -163,6 +163,23 @@ fn ten_thousand_entries_are_kept_once_each_and_few_of_them_inline() {
 }
 
 #[test]
+fn a_long_timeline_moves_out_at_once_down_to_its_latest_fifty_entries() {
+    let mut w = World::declared(json!({"severity": "SEV1"}));
+    w.run();
+    for i in 0..200 {
+        w.entry("bot", json!({"message": format!("{i}")}));
+    }
+    w.run();
+    let sizes = |w: &World| w.archives.values().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes(&w), [w.record().len() - 50], "one object for all");
+    for i in 0..INLINE_ENTRIES {
+        w.wait(1).entry("bot", json!({"message": format!("then {i}")})).run();
+        assert!(w.status().timeline.len() <= INLINE_ENTRIES);
+    }
+    assert_eq!(sizes(&w)[1..], [51], "one more, as soon as there are more than a hundred");
+}
+
+#[test]
 fn a_backlog_of_entries_is_folded_without_waiting_for_anything_else_to_happen() {
     let mut w = World::declared(json!({}));
     for _ in 0..1000 {
