@@ -94,7 +94,7 @@ fn as_of_now(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// Objects of a page when a kind is listed: few requests, and not much memory at a time.
-pub const PAGE: usize = 200;
+pub const PAGE: usize = 150;
 
 /// The configuration of every watch.
 pub fn watch_config() -> kube::runtime::watcher::Config {

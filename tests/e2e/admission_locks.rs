@@ -6,6 +6,7 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const SCALES: &str = "patch deployments.apps/scale";
 const STATUS: [&str; 3] = [
@@ -457,6 +458,11 @@ async fn each_action_changes_its_own_fields_and_no_others() {
     namespace.create(quota("theirs", "false")).await;
     refused(block.delete(&quota("theirs", "")).await, "may not DELETE resourcequotas \"theirs\"");
     block.delete(&quota("mit-0123abcd", "")).await.expect("its own");
+    // The status that an action changes is fenced like all else.
+    let scheduled = json!({"status": {"lastScheduleTime": "2026-01-01T00:00:00Z"}});
+    let others = operator.manager("incident-operator-scale");
+    refused(others.merge_status(&nightly, scheduled.clone()).await, "scale may change spec.replicas");
+    operator.manager("incident-operator-suspend").merge_status(&nightly, scheduled).await.expect("its own");
     // A pod goes only when it was isolated, or when a StatefulSet makes it anew.
     operator.delete(&pod).await.expect("it has our note");
     let pods: Api<DynamicObject> = operator.api(&pod);
@@ -464,6 +470,44 @@ async fn each_action_changes_its_own_fields_and_no_others() {
     refused(operator.delete(&of("v1", "Pod", &found[0].name_any())).await, "may not DELETE pods");
     wait_status(&pods, "db-0", "pod", |_| true).await;
     operator.delete(&of("v1", "Pod", "db-0")).await.expect("of a StatefulSet");
+}
+
+/// Every `resource.group` of rules of roles or of policies that has a subresource `status`.
+fn statuses<'a>(rules: impl Iterator<Item = &'a Value>) -> BTreeSet<String> {
+    let list = |rule: &'a Value, key: &str| rule[key].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    rules
+        .flat_map(|rule| {
+            let groups = list(rule, "apiGroups");
+            list(rule, "resources").into_iter().flat_map(move |resource| {
+                let resource = text(&resource);
+                let groups = groups.clone().into_iter().map(|group| text(&group));
+                groups.map(move |group| format!("{resource}/{group}")).collect::<Vec<_>>()
+            })
+        })
+        .filter(|found| found.contains("/status/"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fence_leaves_out_statuses_alone_and_none_that_a_role_of_the_operator_grants() {
+    let get = |args: &[&str]| -> Value {
+        let text = kubectl(&[&["get", "-o", "json"], args].concat());
+        serde_json::from_str(&text.success()).expect("JSON")
+    };
+    let fence = get(&["validatingadmissionpolicy", "incident-operator-fence"]);
+    let out = fence["spec"]["matchConstraints"]["excludeResourceRules"].as_array().expect("a list");
+    let left_out = statuses(out.iter());
+    assert_eq!(left_out.len(), out.len(), "only statuses, one a rule: {out:#?}");
+    // What changes all the time costs nothing more.
+    for busy in ["deployments/status/apps", "pods/status/", "jobs/status/batch"] {
+        assert!(left_out.contains(busy), "{left_out:?}");
+    }
+    let roles = get(&["clusterroles", "-l", "app.kubernetes.io/part-of=incident-operator"]);
+    let rules = roles["items"].as_array().expect("a list").iter();
+    let granted = statuses(rules.flat_map(|role| role["rules"].as_array().into_iter().flatten()));
+    assert!(granted.contains("cronjobs/status/batch"), "{granted:?}");
+    assert!(left_out.is_disjoint(&granted), "{:?}", left_out.intersection(&granted).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
