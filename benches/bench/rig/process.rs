@@ -84,7 +84,9 @@ impl Operator {
     pub async fn caught_up(&mut self, begun: Instant) -> anyhow::Result<Duration> {
         let deadline = Instant::now() + Duration::from_secs(300);
         loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // To answer takes the operator time, too, and more so the more incidents are open: each has metrics of its own.
+            let pause = begun.elapsed() / 50;
+            tokio::time::sleep(pause.clamp(Duration::from_millis(10), Duration::from_secs(1))).await;
             if let Some(child) = &mut self.child {
                 anyhow::ensure!(
                     child.try_wait()?.is_none(),
