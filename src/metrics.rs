@@ -1,15 +1,21 @@
 //! Metrics, under the names that dashboards for controllers know, and the domain's own. [`docs`] lists them all.
 
 pub mod docs;
+mod open;
 mod record;
 
+pub use open::OpenIncidents;
+
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use record::Record;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Labels of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -128,7 +134,7 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     channel_failing: Family<ChannelLabels, Gauge>,
     waiting: Family<ChannelLabels, Gauge>,
-    /// Of each open incident, set when metrics are read, and how long incidents took.
+    /// How long incidents took.
     pub record: Record,
     config_valid: Gauge,
     leader: Gauge,
@@ -273,14 +279,6 @@ impl Default for Metrics {
         ] {
             registry.register(name, docs::help(name), family.clone());
         }
-        let name = "incident_operator_incident_milestone_timestamp_seconds";
-        registry.register(name, docs::help(name), record.milestones.clone());
-        let name = "incident_operator_incident_next_due_timestamp_seconds";
-        registry.register(name, docs::help(name), record.next_due.clone());
-        let name = "incident_operator_incident_updates_missed";
-        registry.register(name, docs::help(name), record.missed.clone());
-        let name = "incident_operator_checklist_overdue";
-        registry.register(name, docs::help(name), record.checklist_overdue.clone());
         let build: Family<Build, Gauge> = Family::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("incident_operator_build_info", docs::help("incident_operator_build_info"), build);
@@ -364,13 +362,25 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// The text that a scraper reads.
-    pub fn render(&self) -> String {
+    /// What is counted, as a scraper reads it, without what [`render`] adds of each open incident.
+    pub fn counted(&self) -> String {
         let mut text = String::new();
         // Writing into a String cannot fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry);
         text
     }
+}
+
+/// Writes the text that a scraper reads: what was counted, and what is told of each open incident.
+///
+/// # Errors
+/// That of the writer.
+pub fn render(mut out: &mut dyn fmt::Write, counted: &str, open: OpenIncidents) -> fmt::Result {
+    out.write_str(counted)?;
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(open));
+    encode_registry(&mut out, &registry)?;
+    encode_eof(&mut out)
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn as_of_now(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// Objects of a page when a kind is listed: few requests, and not much memory at a time.
-pub const PAGE: usize = 150;
+pub const PAGE: usize = 200;
 
 /// The configuration of every watch.
 pub fn watch_config() -> kube::runtime::watcher::Config {
@@ -278,7 +278,7 @@ mod tests {
         let error = service.oneshot(get()).await.unwrap_err();
         assert_eq!(started.elapsed().as_secs(), 10);
         assert!(error.is::<NoAnswer>(), "{error}");
-        let text = metrics.render();
+        let text = metrics.counted();
         let counted = |line: &&str| line.starts_with("rest_client_requests_total{");
         let line = text.lines().find(counted).unwrap_or_else(|| panic!("{text}"));
         assert!(line.contains("\"GET\"") && line.ends_with(" 1"), "{line}");

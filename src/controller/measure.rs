@@ -4,18 +4,21 @@ use super::{Context, indexes::BY_LABELS};
 use crate::{
     api::{ConditionStatus, Postmortem, PostmortemStatus},
     decide::{conditions::status as status_of, postmortem::is_open},
-    metrics::{ActionItemLabels, IncidentLabels, MitigationLabels, PostmortemLabels},
+    metrics::{ActionItemLabels, IncidentLabels, MitigationLabels, OpenIncidents, PostmortemLabels, render},
 };
 use k8s_openapi::jiff::Timestamp;
-use std::sync::PoisonError;
+use std::{fmt, sync::PoisonError};
 
 impl Context {
-    /// The text that a scraper reads. One at a time: the gauges are worked out anew for each.
-    pub(super) fn metrics_text(&self) -> String {
-        // The gauges are set anew whatever was left of them.
-        let _alone = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
-        self.measure();
-        self.metrics.render()
+    /// Writes the text that a scraper reads.
+    pub(super) fn tell_metrics(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let counted = {
+            // One at a time: the gauges are set anew for each, whatever else was left of them.
+            let _alone = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
+            self.measure();
+            self.metrics.counted()
+        };
+        render(out, &counted, OpenIncidents::new(self.incidents.not_at_rest(), Timestamp::now()))
     }
 
     /// Sets the gauges that are worked out when metrics are read.
@@ -33,13 +36,6 @@ impl Context {
             let labels = IncidentLabels { severity: next(), stage: next(), drill: next() };
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.incidents.get_or_create(&labels).set(count);
-        }
-        self.metrics.record.clear();
-        let now = Timestamp::now();
-        for key in self.incidents.not_at_rest() {
-            if let Some(incident) = self.incidents.get(&key) {
-                self.metrics.record.set(&incident, now);
-            }
         }
         self.metrics.mitigations.clear();
         for mitigation in self.mitigations.all() {

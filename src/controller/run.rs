@@ -87,7 +87,7 @@ pub async fn run(config: kube::Config, options: Options) -> anyhow::Result<()> {
     let health = Health::new();
     let serving = health::serve(options.listen, health.clone(), {
         let ctx = ctx.clone();
-        move || ctx.metrics_text()
+        move |out: &mut dyn std::fmt::Write| ctx.tell_metrics(out)
     })
     .await
     .with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -354,7 +354,7 @@ mod tests {
             let claim = queue.next().await;
             one_visit(&ctx, "test", &queue, visit, &claim, &failures).await;
         }
-        let text = ctx.metrics.render();
+        let text = ctx.metrics.counted();
         for line in [
             "controller_runtime_reconcile_panics_total{controller=\"test\"} 1",
             "controller_runtime_reconcile_total{controller=\"test\",result=\"success\"} 1",

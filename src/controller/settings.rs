@@ -124,10 +124,10 @@ impl Context {
     /// Looks at what the configuration bears upon: deadlines are worked out anew from recorded facts.
     fn look_at_everything(&self) {
         for incident in self.incidents.not_at_rest() {
-            self.queues.incidents.add(incident);
+            self.queues.incidents.add(super::Key::of(incident.as_ref()));
         }
         for mitigation in self.mitigations.not_at_rest() {
-            self.queues.mitigations.add(mitigation);
+            self.queues.mitigations.add(super::Key::of(mitigation.as_ref()));
         }
         for postmortem in self.postmortems.all() {
             self.queues.postmortems.add(super::Key::of(postmortem.as_ref()));
