@@ -33,6 +33,8 @@ pub struct Cache<K: 'static> {
     /// For our own kinds: whether an object is at rest. What the API server notes of writers is dropped then, too; it
     /// comes with the answers to our own writes.
     ours: Option<fn(&K) -> bool>,
+    /// Gives back what reading set aside and did not need.
+    fit: fn(&mut K),
     synced: watch::Sender<bool>,
 }
 
@@ -137,8 +139,14 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
             }),
             indexes,
             ours,
+            fit: |_| {},
             synced: watch::Sender::new(false),
         }
+    }
+
+    /// The same, which makes each object fit before it is kept.
+    pub fn fitting(self, fit: fn(&mut K)) -> Self {
+        Cache { fit, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K>> {
@@ -170,11 +178,14 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         keys.into_iter().flatten().filter_map(|key| state.objects.get(key)?.whole()).collect()
     }
 
-    /// The keys of all objects that are not at rest.
-    pub fn not_at_rest(&self) -> Vec<Key> {
+    /// All objects that are not at rest.
+    pub fn not_at_rest(&self) -> Vec<Arc<K>> {
         let state = self.lock();
-        let awake = state.objects.iter().filter(|(_, known)| matches!(known, Known::Whole(_)));
-        awake.map(|(key, _)| key.clone()).collect()
+        let awake = state.objects.values().filter_map(|known| match known {
+            Known::Whole(object) => Some(object.clone()),
+            Known::Text(..) => None,
+        });
+        awake.collect()
     }
 
     /// All objects.
@@ -328,6 +339,9 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
             object.meta_mut().managed_fields = None;
         }
         let at_rest = self.ours.is_some_and(|is_at_rest| is_at_rest(&object));
+        if !at_rest {
+            (self.fit)(&mut object);
+        }
         let object = Arc::new(object);
         state.objects.insert(key, Known::new(&object, at_rest));
         Some(News::Changed(object))

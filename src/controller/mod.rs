@@ -48,7 +48,7 @@ use crate::{
 use cache::Cache;
 use events::Events;
 use evidence::Evidence;
-use indexes::{ENTRY_INDEXES, INCIDENT_INDEXES, MITIGATION_INDEXES, POSTMORTEM_INDEXES, is_over};
+use indexes::{ENTRY_INDEXES, INCIDENT_INDEXES, MITIGATION_INDEXES, POSTMORTEM_INDEXES, fit, is_over};
 use key::Key;
 use kube::Client;
 use lookout::Lookouts;
@@ -129,7 +129,7 @@ impl Context {
             takes: Takes::default(),
             policies: Cache::new(&[]),
             client,
-            incidents: Cache::of_ours(INCIDENT_INDEXES, is_over),
+            incidents: Cache::of_ours(INCIDENT_INDEXES, is_over).fitting(fit),
             mitigations: Cache::of_ours(MITIGATION_INDEXES, |_| false),
             entries: Cache::of_ours(ENTRY_INDEXES, |_| false),
             postmortems: Cache::of_ours(POSTMORTEM_INDEXES, |_| false),

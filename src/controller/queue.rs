@@ -14,6 +14,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+/// For so many objects there is always room.
+const KEPT_ROOM: usize = 256;
+
 /// The work queue of one kind.
 #[derive(Default)]
 pub struct Queue {
@@ -67,6 +70,11 @@ impl State {
     fn pop(&mut self) -> Option<Key> {
         while let Some(key) = self.ready.pop_front() {
             self.queued.remove(&key);
+            if self.ready.is_empty() {
+                // At a start everything waits; what that took is not needed any more.
+                self.ready.shrink_to(KEPT_ROOM);
+                self.queued.shrink_to(KEPT_ROOM);
+            }
             if self.running.insert(key.clone()) {
                 return Some(key);
             }
@@ -182,6 +190,20 @@ mod tests {
         assert_eq!(queue.depth(), 1);
         let _claim = queue.next().await;
         assert!(queue.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_room_for_all_that_waits_at_a_start_is_given_back() {
+        let queue = Arc::new(Queue::default());
+        for i in 0..10_000 {
+            queue.add(key(&i.to_string()));
+        }
+        for _ in 0..10_000 {
+            queue.next().await;
+        }
+        let state = queue.lock();
+        assert!(state.ready.capacity() <= 2 * KEPT_ROOM, "{}", state.ready.capacity());
+        assert!(state.queued.capacity() <= 2 * KEPT_ROOM, "{}", state.queued.capacity());
     }
 
     #[tokio::test]
