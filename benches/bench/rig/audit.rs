@@ -25,6 +25,8 @@ pub struct Request {
     pub bytes: usize,
     /// Path and query.
     pub uri: String,
+    /// Whether it was the second patch of a release, and somebody had written before it came.
+    pub returned_late: bool,
 }
 
 impl Rig {
@@ -57,16 +59,34 @@ impl Rig {
             }
             let sub = text("/objectRef/subresource");
             let resource = text("/objectRef/resource");
+            let body = event.get("requestObject").map(Value::to_string).unwrap_or_default();
+            let code = event.pointer("/responseStatus/code").and_then(Value::as_u64);
             requests.push(Request {
                 verb: text("/verb").to_owned(),
                 resource: if sub.is_empty() { resource.to_owned() } else { format!("{resource}/{sub}") },
                 name: text("/objectRef/name").to_owned(),
-                bytes: event.get("requestObject").map_or(0, |body| body.to_string().len()),
+                bytes: body.len(),
                 uri: text("/requestURI").to_owned(),
+                // What it tests tells that the target is restored: the record of the mitigation is quoted in it.
+                returned_late: code == Some(422) && body.contains(r#"\"restored\":true"#),
             });
         }
         Ok(requests)
     }
+}
+
+/// How many reads follow the second patch of a release that came too late: somebody had written meanwhile.
+pub fn read_again<'a>(requests: impl IntoIterator<Item = &'a Request>) -> usize {
+    let (mut late, mut again) = (HashSet::new(), 0);
+    for request in requests {
+        let object = (&request.resource, &request.name);
+        if request.returned_late {
+            late.insert(object);
+        } else if request.verb == "get" && late.remove(&object) {
+            again += 1;
+        }
+    }
+    again
 }
 
 /// How many requests of each kind.

@@ -1,4 +1,5 @@
-//! A background of incidents as they are after a while: 2 to 4 KiB, 20 timeline entries, nine of ten closed.
+//! A background of incidents as they are after a while: 20 timeline entries, nine of ten closed. The report tells how large
+//! they are: what a person writes is 1 KiB of it, conditions, checklist and timeline are most.
 //!
 //! Two incidents live through their whole life; the others are their copies down to the moment of creation, so that the
 //! operator finds nothing to do with them. No API lets anybody state that moment, so the copies are put into etcd.
@@ -69,7 +70,7 @@ impl Templates {
                     let name = format!("background-{i}");
                     copy["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{i:012x}"));
                     copy["metadata"]["name"] = json!(name);
-                    let key = format!("/registry/{OURS}/incidents/{NAMESPACE}/{name}");
+                    let key = format!("{}-{i}", prefix());
                     tokio::task::spawn_blocking(move || put(&etcd, &key, &copy)).await??;
                     rig.tick(
                         "incidents in the background",
@@ -107,15 +108,55 @@ fn etcd(rig: &Rig) -> anyhow::Result<String> {
     Ok(first.context("etcd listens by plain HTTP")?.replace("0.0.0.0", "127.0.0.1"))
 }
 
+/// Removes all copies. The operator must not run.
+pub async fn remove(rig: &Rig) -> anyhow::Result<()> {
+    let etcd = etcd(rig)?;
+    // Some hundred at a time: etcd tells of all that is removed at once in one piece, which with tens of thousands takes the
+    // API server minutes, and until then it tells of nothing that comes later.
+    let some =
+        (100..1000).map(|digits| (format!("{}-{digits}", prefix()), format!("{}-{digits}:", prefix())));
+    let rest = (format!("{}-", prefix()), format!("{}.", prefix()));
+    for (from, to) in some.chain([rest]) {
+        let (etcd, body) = (etcd.clone(), json!({"key": bytes(from), "range_end": bytes(to)}));
+        tokio::task::spawn_blocking(move || ask(&etcd, "deleterange", &body)).await??;
+    }
+    // As the API server's watches have it.
+    let incidents = api(&rig.admin, OURS, "Incident");
+    for _ in 0..60 {
+        let there = incidents.list_metadata(&ListParams::default().match_any()).await?;
+        if !there
+            .items
+            .iter()
+            .any(|i| i.metadata.name.as_deref().is_some_and(|n| n.starts_with("background-")))
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    anyhow::bail!("the API server still tells of the background")
+}
+
+/// The keys of all copies begin so, and a hyphen follows.
+fn prefix() -> String {
+    format!("/registry/{OURS}/incidents/{NAMESPACE}/background")
+}
+
+fn bytes(text: String) -> ByteString {
+    ByteString(text.into_bytes())
+}
+
 /// Stores an object as it is.
 fn put(etcd: &str, key: &str, object: &Value) -> anyhow::Result<()> {
-    let bytes = |text: String| ByteString(text.into_bytes());
-    let body = json!({"key": bytes(key.to_owned()), "value": bytes(object.to_string())}).to_string();
+    ask(etcd, "put", &json!({"key": bytes(key.to_owned()), "value": bytes(object.to_string())}))
+}
+
+fn ask(etcd: &str, what: &str, body: &Value) -> anyhow::Result<()> {
+    let body = body.to_string();
     let mut stream = TcpStream::connect(etcd)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     write!(
         stream,
-        "POST /v3/kv/put HTTP/1.0\r\nHost: {etcd}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v3/kv/{what} HTTP/1.0\r\nHost: {etcd}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();
