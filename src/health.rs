@@ -21,7 +21,12 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    time::{Instant, timeout_at},
+};
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -64,13 +69,22 @@ pub async fn serve(
     health: Health,
     metrics: impl Fn(&mut dyn fmt::Write) -> fmt::Result + Clone + Send + Sync + 'static,
 ) -> std::io::Result<SocketAddr> {
+    serve_within(PATIENCE, listen, health, metrics).await
+}
+
+async fn serve_within(
+    patience: Duration,
+    listen: SocketAddr,
+    health: Health,
+    metrics: impl Fn(&mut dyn fmt::Write) -> fmt::Result + Clone + Send + Sync + 'static,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
     let readers = Arc::new(Semaphore::new(READERS));
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { health.answer() }))
-        .route("/metrics", get(move || async move { tell(readers, metrics) }));
+        .route("/metrics", get(move || async move { tell(readers, patience, metrics) }));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the HTTP server ended");
@@ -83,11 +97,12 @@ pub async fn serve(
 const READERS: usize = 4;
 /// Bytes that are told at a time.
 const PIECE: usize = 32 * 1024;
-/// A reader that takes nothing for so long is left alone. What it has got does not end as it should.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A reader that has not got everything by then is left. What it has does not end as it should.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn tell(
     readers: Arc<Semaphore>,
+    patience: Duration,
     metrics: impl Fn(&mut dyn fmt::Write) -> fmt::Result + Send + 'static,
 ) -> Response {
     let Ok(place) = readers.try_acquire_owned() else {
@@ -95,12 +110,12 @@ fn tell(
         return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
     };
     let (to, mut pieces) = mpsc::channel(1);
-    let runtime = Handle::current();
+    let (runtime, until) = (Handle::current(), Instant::now() + patience);
     tokio::task::spawn_blocking(move || {
-        let mut told = Told { to, runtime, text: String::new() };
+        let mut told = Told { to, runtime, until, text: String::new() };
         let whole = metrics(&mut told).and_then(|()| told.send());
         if whole.is_err() {
-            tracing::debug!("a reader of the metrics left before their end, or took nothing for too long");
+            tracing::debug!("a reader of the metrics left before their end, or was too slow");
         }
         drop(place);
     });
@@ -113,13 +128,14 @@ fn tell(
 struct Told {
     to: mpsc::Sender<String>,
     runtime: Handle,
+    until: Instant,
     text: String,
 }
 
 impl Told {
     fn send(&mut self) -> fmt::Result {
         let piece = std::mem::take(&mut self.text);
-        let sent = self.runtime.block_on(async { timeout(PATIENCE, self.to.send(piece)).await });
+        let sent = self.runtime.block_on(async { timeout_at(self.until, self.to.send(piece)).await });
         sent.map_err(|_late| fmt::Error)?.map_err(|_gone| fmt::Error)
     }
 }
@@ -149,20 +165,39 @@ mod tests {
         (stream, String::from_utf8(begin.into()).unwrap())
     }
 
+    const LINES: usize = 4_000_000;
+
+    /// Writes more than fits into anything between us and a reader, and counts the lines.
+    fn endless(
+        told: &Arc<AtomicUsize>,
+    ) -> impl Fn(&mut dyn fmt::Write) -> fmt::Result + Clone + Send + Sync + 'static {
+        let told = told.clone();
+        move |out| {
+            (0..LINES).try_for_each(|_| {
+                told.fetch_add(1, Ordering::Relaxed);
+                out.write_str("some_metric{a=\"b\"} 1\n")
+            })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_is_too_slow_is_left_and_its_place_is_free() {
+        let (local, patience) = (([127, 0, 0, 1], 0).into(), Duration::from_millis(50));
+        let metrics = endless(&Arc::default());
+        let address = serve_within(patience, local, Health::new(), metrics).await.unwrap();
+        let slow: Vec<_> = (0..READERS).map(|_| ask(address)).collect();
+        assert!(slow.iter().all(|(_, begin)| begin == "HTTP/1.0 200"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ask(address).1 != "HTTP/1.0 200" {
+            assert!(Instant::now() < deadline, "readers that take nothing keep their places");
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn readers_that_take_nothing_hold_a_bounded_piece_and_are_bounded_in_number() {
-        const LINES: usize = 4_000_000;
         let told = Arc::new(AtomicUsize::new(0));
-        let metrics = {
-            let told = told.clone();
-            move |out: &mut dyn fmt::Write| {
-                (0..LINES).try_for_each(|_| {
-                    told.fetch_add(1, Ordering::Relaxed);
-                    out.write_str("some_metric{a=\"b\"} 1\n")
-                })
-            }
-        };
-        let address = serve(([127, 0, 0, 1], 0).into(), Health::new(), metrics).await.unwrap();
+        let local = ([127, 0, 0, 1], 0).into();
+        let address = serve(local, Health::new(), endless(&told)).await.unwrap();
         let mut idle = Vec::new();
         for _ in 1..READERS {
             let (stream, begin) = ask(address);
