@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const TARGETS: usize = 24;
 const REPETITIONS: usize = 3;
 /// What a life must not find running when it begins.
-const PAUSE: Duration = Duration::from_millis(30);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Samples of one kind of life in one repetition.
 #[derive(Default)]
@@ -77,7 +77,7 @@ pub async fn run(rig: &Rig, report: &mut Report) -> anyhow::Result<()> {
         (Life::Floor(1), 1),
         (Life::Mitigation, 1),
         (Life::Incident(1), 1),
-        (Life::WithEvidence, 5),
+        (Life::WithEvidence, 10),
         (Life::Floor(8), 8),
         (Life::Incident(8), 8),
     ];
