@@ -180,6 +180,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_reader_that_takes_nothing_does_not_hold_up_the_end_of_the_process() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (local, patience) = (([127, 0, 0, 1], 0).into(), Duration::from_secs(3600));
+        let metrics = endless(&Arc::default());
+        let address = runtime.block_on(serve_within(patience, local, Health::new(), metrics)).unwrap();
+        let (_slow, begin) = ask(address);
+        assert_eq!(begin, "HTTP/1.0 200");
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            ended.send(())
+        });
+        end.recv_timeout(Duration::from_secs(20)).expect("the process ends while somebody reads");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_reader_that_is_too_slow_is_left_and_its_place_is_free() {
         let (local, patience) = (([127, 0, 0, 1], 0).into(), Duration::from_millis(50));
