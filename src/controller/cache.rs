@@ -53,6 +53,12 @@ struct State<K> {
 }
 
 impl<K> State<K> {
+    /// The key as it is kept. All who hold it for long share one copy of the names: thousands of copies that go after a
+    /// start would leave the heap in pieces, among which everything that is made later is scattered.
+    fn shared(&self, key: Key) -> Key {
+        self.objects.get_key_value(&key).map_or(key, |(kept, _)| kept.clone())
+    }
+
     /// The watch told that the object is gone, and its last version.
     fn remember(&mut self, key: Key, version: u64) {
         if self.gone.len() == REMEMBERED
@@ -159,6 +165,11 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         self.lock().objects.get(key).and_then(Known::whole)
     }
 
+    /// The key of an object, of which a copy costs nothing where the object is known.
+    pub fn key_of(&self, object: &K) -> Key {
+        self.lock().shared(Key::of(object))
+    }
+
     /// True when the object is there.
     pub fn contains(&self, key: &Key) -> bool {
         self.lock().objects.contains_key(key)
@@ -196,23 +207,24 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
     /// Takes in an object from the answer to a write. `None`: it was known, or something newer is.
     pub fn saw(&self, object: K) -> Option<News<K>> {
         let mut state = self.lock();
+        let key = state.shared(Key::of(&object));
         if let Some(listing) = state.listing.as_mut() {
-            listing.insert(Key::of(&object));
+            listing.insert(key.clone());
         }
-        self.put(&mut state, object)
+        self.put(&mut state, key, object)
     }
 
     /// Takes in an object that was read. It is as new as what was forgotten, or newer.
     pub fn was_read(&self, object: K) {
         let mut state = self.lock();
-        let key = Key::of(&object);
+        let key = state.shared(Key::of(&object));
         if state.dropped.get(&key) == Some(&version(&object)) {
             state.dropped.remove(&key);
         }
         if let Some(listing) = state.listing.as_mut() {
-            listing.insert(key);
+            listing.insert(key.clone());
         }
-        self.put(&mut state, object);
+        self.put(&mut state, key, object);
     }
 
     /// Takes in that an object is there that cannot be read: what was known of it stays known.
@@ -238,11 +250,12 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
     /// is part of a list, that is noted.
     pub fn has(&self, key: &Key, version: u64, listed: bool) -> bool {
         let mut state = self.lock();
-        let known = state.objects.get(key).is_some_and(|known| known.version() >= version);
-        if let Some(listing) = state.listing.as_mut().filter(|_| known && listed) {
+        let State { objects, listing, .. } = &mut *state;
+        let known = objects.get_key_value(key).filter(|(_, known)| known.version() >= version);
+        if let (Some((key, _)), Some(listing), true) = (known, listing.as_mut(), listed) {
             listing.insert(key.clone());
         }
-        known
+        known.is_some()
     }
 
     /// Takes in from the answer to a write that an object is gone, or does not belong here any more.
@@ -276,7 +289,10 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
     pub fn take_in(&self, event: Event<K>) -> Vec<News<K>> {
         let mut state = self.lock();
         match event {
-            Event::Apply(object) => self.put(&mut state, object).into_iter().collect(),
+            Event::Apply(object) => {
+                let key = state.shared(Key::of(&object));
+                self.put(&mut state, key, object).into_iter().collect()
+            }
             Event::Delete(object) => {
                 let key = Key::of(&object);
                 let newer = state.objects.get(&key).is_some_and(|known| {
@@ -296,10 +312,11 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
                 Vec::new()
             }
             Event::InitApply(object) => {
+                let key = state.shared(Key::of(&object));
                 if let Some(listing) = state.listing.as_mut() {
-                    listing.insert(Key::of(&object));
+                    listing.insert(key.clone());
                 }
-                self.put(&mut state, object).into_iter().collect()
+                self.put(&mut state, key, object).into_iter().collect()
             }
             Event::InitDone => {
                 let listed = state.listing.take().unwrap_or_default();
@@ -319,8 +336,7 @@ impl<K: Resource + Serialize + DeserializeOwned + 'static> Cache<K> {
         }
     }
 
-    fn put(&self, state: &mut State<K>, mut object: K) -> Option<News<K>> {
-        let key = Key::of(&object);
+    fn put(&self, state: &mut State<K>, key: Key, mut object: K) -> Option<News<K>> {
         if state.objects.get(&key).is_some_and(|known| known.version() >= version(&object)) {
             return None;
         }

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 impl Context {
     pub(super) fn heard_of_incident(&self, news: &News<Incident>, own: bool) {
         let (News::Changed(incident) | News::Gone(incident)) = news;
-        let key = Key::of(incident.as_ref());
+        let key = self.incidents.key_of(incident);
         if let News::Gone(_) = news {
             self.way_back.forget(incident.metadata.uid.as_ref());
             self.forget_read_incident(&key);
@@ -44,7 +44,7 @@ impl Context {
 
     pub(super) fn heard_of_mitigation(&self, news: &News<Mitigation>, own: bool) {
         let (News::Changed(mitigation) | News::Gone(mitigation)) = news;
-        let key = Key::of(mitigation.as_ref());
+        let key = self.mitigations.key_of(mitigation);
         if !own {
             self.queues.mitigations.add(key.clone());
         }
@@ -87,7 +87,7 @@ impl Context {
 
     pub(super) fn heard_of_postmortem(&self, news: &News<Postmortem>, own: bool) {
         let (News::Changed(postmortem) | News::Gone(postmortem)) = news;
-        let key = Key::of(postmortem.as_ref());
+        let key = self.postmortems.key_of(postmortem);
         let seen = postmortem.status.as_ref().and_then(|s| s.observed_generation);
         let is_news = matches!(news, News::Gone(_)) || seen != postmortem.metadata.generation;
         // Also the incident that it was about until now.

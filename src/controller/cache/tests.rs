@@ -42,6 +42,27 @@ fn after_a_new_list_what_was_not_listed_is_gone_but_not_what_was_written_meanwhi
     assert!(*cache.synced.borrow() && cache.get(&Key::new("ns", "c")).is_some());
 }
 
+/// Copies for a list and a queue go after a start; of thousands the heap would be left in pieces.
+#[test]
+fn whoever_holds_the_key_of_an_object_holds_the_names_that_the_cache_holds() {
+    let cache = cache();
+    let same = |a: &Key, b: &Key| Arc::ptr_eq(&a.name, &b.name) && Arc::ptr_eq(&a.namespace, &b.namespace);
+    let listed = |name| {
+        let state = cache.lock();
+        state.listing.iter().flatten().find(|key| &*key.name == name).cloned().expect("it is listed")
+    };
+    cache.saw(object("b", 1));
+    cache.take_in(Event::Init);
+    cache.take_in(Event::InitApply(object("a", 1)));
+    assert!(cache.has(&Key::new("ns", "b"), 1, true));
+    cache.saw(object("c", 2));
+    for name in ["a", "b", "c"] {
+        let kept = cache.key_of(&object(name, 0));
+        assert!(same(&kept, &cache.key_of(&object(name, 9))) && same(&kept, &listed(name)), "{name}");
+    }
+    assert_eq!(cache.key_of(&object("d", 1)), Key::new("ns", "d"), "one that is not known has one, too");
+}
+
 #[test]
 fn what_is_known_need_not_be_read_again_and_counts_as_listed_all_the_same() {
     let cache = cache();
