@@ -87,6 +87,13 @@ impl Lookout {
     fn is_needless(&self) -> bool {
         self.state.receiver_count() == 0 && lock(&self.followers).is_empty()
     }
+
+    /// What it has told of a namespace, and of the cluster.
+    fn objects_in(&self, namespace: &str) -> Vec<Arc<DynamicObject>> {
+        let here =
+            |o: &Arc<DynamicObject>| o.metadata.namespace.as_ref().is_none_or(|there| there == namespace);
+        self.cache.all().into_iter().filter(here).collect()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,12 +151,7 @@ impl Lookouts {
                 let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
                 Err(Error::MayNotLook(format!("{}{group}", kind.plural)))
             }
-            Some(State::Complete) => {
-                let here = |o: &Arc<DynamicObject>| {
-                    o.metadata.namespace.as_ref().is_none_or(|there| there == namespace)
-                };
-                Ok(lookout.cache.all().into_iter().filter(here).collect())
-            }
+            Some(State::Complete) => Ok(lookout.objects_in(namespace)),
             Some(State::Opening) | None => {
                 Err(Error::NotSeen(format!("looking at {} in {namespace}", kind.plural)))
             }
@@ -159,6 +161,20 @@ impl Lookouts {
             self.close(&scope, &lookout);
         }
         answer
+    }
+
+    /// If a kind is one of those that are watched all the time, the objects of all of them, as far as they are complete.
+    pub fn kept_with(
+        &self,
+        kind: TargetKind,
+        namespace: &str,
+    ) -> Vec<(TargetKind, Vec<Arc<DynamicObject>>)> {
+        let open = lock(&self.open);
+        if !open.iter().any(|(scope, lookout)| scope.kind == kind && lookout.kept) {
+            return Vec::new();
+        }
+        let complete = open.iter().filter(|(_, l)| l.kept && *l.state.borrow() == State::Complete);
+        complete.map(|(scope, lookout)| (scope.kind, lookout.objects_in(namespace))).collect()
     }
 
     /// Whether the cluster did not have the kind a while ago, and there is no sign that it has it by now.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::mitigation::{CONFIG_MAP, SCALED_OBJECT};
+use crate::mitigation::{CONFIG_MAP, SCALED_OBJECT, SECRET};
 use futures::FutureExt;
 use http::{Request, Response};
 use kube::client::Body;
@@ -89,6 +89,25 @@ async fn who_is_followed_is_not_closed_for_another_and_who_finds_no_room_is_told
     assert_eq!(flags.and_then(|flags| flags.metadata.resource_version.clone()).as_deref(), Some("7"));
     lookouts.follow(&key(0), None);
     assert!(lookouts.follow(&key(MAX_OPEN), Some(&look(MAX_OPEN))), "one made room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_at_a_kind_that_is_watched_all_the_time_is_told_of_the_others_as_well() {
+    let lookouts = Arc::new(Lookouts::new(one_config_map(), Arc::new(Queue::default())));
+    lookouts.keep(CONFIG_MAP, None);
+    lookouts.keep(SCALED_OBJECT, Some("shop"));
+    assert!(lookouts.kept_with(CONFIG_MAP, "shop").is_empty(), "nothing is complete yet");
+    for kind in [CONFIG_MAP, SCALED_OBJECT] {
+        lookouts.list(kind, "shop", None).await.expect("it was looked");
+    }
+    lookouts.list(SECRET, "shop", None).await.expect("it was looked");
+    let told = |kind, namespace| {
+        let told = lookouts.kept_with(kind, namespace).into_iter();
+        told.map(|(kind, objects)| (kind, objects.len())).collect::<HashMap<_, _>>()
+    };
+    assert_eq!(told(CONFIG_MAP, "shop"), HashMap::from([(CONFIG_MAP, 1), (SCALED_OBJECT, 1)]));
+    assert_eq!(told(SCALED_OBJECT, "other"), HashMap::from([(CONFIG_MAP, 0), (SCALED_OBJECT, 0)]));
+    assert!(told(SECRET, "shop").is_empty(), "somebody looked at it once");
 }
 
 /// Whether the queue has something to be looked at, which it then forgets.

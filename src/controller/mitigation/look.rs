@@ -221,6 +221,12 @@ impl Visit<'_> {
                 }
             }
         };
+        if let Look::List { kind, labels: None } = &look {
+            // Who looks at one of these looks at most of them: told together they cost one decision, not one each.
+            for (kind, found) in self.ctx.lookouts.kept_with(*kind, namespace) {
+                self.found.entry(Look::List { kind, labels: None }).or_insert(found);
+            }
+        }
         self.found.insert(look, found);
         overlay(&mut self.found, &self.objects);
         Ok(())
