@@ -164,11 +164,7 @@ impl Lookouts {
     }
 
     /// If a kind is one of those that are watched all the time, the objects of all of them, as far as they are complete.
-    pub fn kept_with(
-        &self,
-        kind: TargetKind,
-        namespace: &str,
-    ) -> Vec<(TargetKind, Vec<Arc<DynamicObject>>)> {
+    pub fn kept_with(&self, kind: TargetKind, namespace: &str) -> Vec<(TargetKind, Vec<Arc<DynamicObject>>)> {
         let open = lock(&self.open);
         if !open.iter().any(|(scope, lookout)| scope.kind == kind && lookout.kept) {
             return Vec::new();
