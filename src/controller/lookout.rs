@@ -166,10 +166,13 @@ impl Lookouts {
     /// If a kind is one of those that are watched all the time, the objects of all of them, as far as they are complete.
     pub fn kept_with(&self, kind: TargetKind, namespace: &str) -> Vec<(TargetKind, Vec<Arc<DynamicObject>>)> {
         let open = lock(&self.open);
-        if !open.iter().any(|(scope, lookout)| scope.kind == kind && lookout.kept) {
+        // One of another namespace tells nothing of this one.
+        let covers = |scope: &Scope| scope.namespace.as_deref().is_none_or(|there| there == namespace);
+        let kept = || open.iter().filter(|(scope, lookout)| lookout.kept && covers(scope));
+        if !kept().any(|(scope, _)| scope.kind == kind) {
             return Vec::new();
         }
-        let complete = open.iter().filter(|(_, l)| l.kept && *l.state.borrow() == State::Complete);
+        let complete = kept().filter(|(_, lookout)| *lookout.state.borrow() == State::Complete);
         complete.map(|(scope, lookout)| (scope.kind, lookout.objects_in(namespace))).collect()
     }
 
